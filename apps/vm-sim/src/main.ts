@@ -1,0 +1,3 @@
+process.stderr.write('vm-sim has no command yet\n');
+
+export {};
