@@ -10,6 +10,7 @@ import { turbo } from './turbo.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const tasks = ['build', 'test', 'lint', 'types'];
+const letters = { build: 'B', test: 'T', lint: 'L', types: 'Y' };
 /** A package in the middle of the layers: it has packages below and above it. */
 const probe = '@faultline/host-mm';
 /** It reads all packages, so that a change in any of them is a change to it. */
@@ -90,7 +91,7 @@ function printTable(columns) {
   const names = [...new Set([...columns[0].outcome.keys()].map((task) => task.split('#')[0]))].sort();
   const cell = ({ outcome }, name) =>
     tasks
-      .map((task) => ({ hit: '.', ran: task[0].toUpperCase(), failed: '!' })[outcome.get(`${name}#${task}`)] ?? ' ')
+      .map((task) => ({ hit: '.', ran: letters[task], failed: '!' })[outcome.get(`${name}#${task}`)] ?? ' ')
       .join('');
   const row = (cells) =>
     `${cells
@@ -100,7 +101,7 @@ function printTable(columns) {
   process.stdout.write(row(['', 'empty cache', 'again', 'host-mm src', 'host-mm test']));
   for (const name of names) process.stdout.write(row([name, ...columns.map((column) => cell(column, name))]));
   process.stdout.write(row(['seconds', ...columns.map(({ seconds }) => seconds.toFixed(1))]));
-  process.stdout.write('B, T, L, T: build, test, lint, types ran; a dot is a hit; ! failed\n');
+  process.stdout.write('B, T, L, Y: build, test, lint, types ran; a dot is a hit; ! failed\n');
 }
 
 const copy = mkdtempSync(join(tmpdir(), 'faultline-cache-proof-'));
@@ -118,7 +119,7 @@ try {
   }
   install(copy);
   const directory = join(copy, 'packages', probe.split('/')[1]);
-  const testFile = filesOf(directory, 'test').find((path) => path.endsWith('.test.ts'));
+  const testFile = filesOf(directory).find((path) => path.endsWith('.test.ts'));
 
   const first = runTasks(copy);
   const failed = new Set([...first.outcome].filter(([, is]) => is === 'failed').map(([task]) => task));
