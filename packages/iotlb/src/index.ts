@@ -1,1 +1,18 @@
-export {};
+export type {
+  ContextCacheEntry,
+  ContextCacheOptions,
+  ContextCacheValue,
+  FunctionMask,
+} from './context-cache.ts';
+export { ContextCache } from './context-cache.ts';
+export type { IotlbCounters } from './counters.ts';
+export type { IotlbEntry, IotlbGeometry, IotlbOptions, LeafLevel, PartialInvalidation } from './iotlb.ts';
+export { DEFAULT_IOTLB_GEOMETRY, Iotlb, QEMU_IOTLB_GEOMETRY, QEMU_IOTLB_OPTIONS } from './iotlb.ts';
+export type {
+  PagingStructureCacheCounters,
+  PagingStructureCacheGeometry,
+  PagingStructureEntry,
+  TableLevel,
+} from './paging-structure-cache.ts';
+export { DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY, PagingStructureCache } from './paging-structure-cache.ts';
+export type { SetAssociativeGeometry } from './set-associative.ts';

@@ -1,0 +1,136 @@
+import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
+
+/** What a context entry says, as the translation path needs it. */
+export interface ContextCacheValue {
+  /** Frame of the second-stage table's root. */
+  readonly tablePfn: number;
+  /** AW field: levels of the table minus 2 (1 = 3 levels, 2 = 4, 3 = 5). */
+  readonly addressWidth: number;
+  /** TT field: 0 untranslated only, 1 also device-TLB, 2 pass-through. */
+  readonly translationType: number;
+  /** FPD: faults of this device are not recorded. */
+  readonly faultDisable: boolean;
+}
+
+/** One cached context entry, for reports. */
+export interface ContextCacheEntry extends ContextCacheValue {
+  readonly slot: number;
+  readonly sourceId: number;
+  readonly did: number;
+}
+
+/** Options of a {@link ContextCache}. */
+export interface ContextCacheOptions {
+  /** Default 1 set of 64. No source gives a size. */
+  readonly geometry?: SetAssociativeGeometry;
+  /**
+   * In `scalable` mode entries are tagged by source-id alone: domain-selective acts as global, and device-selective
+   * ignores its DID (VT-d Rev 5.10, 6.2.1 and 6.5.2.1). Default `legacy`.
+   */
+  readonly mode?: 'legacy' | 'scalable';
+}
+
+/** Source-id bits that a function mask ignores: none, 2, 2:1, 2:0 (VT-d Rev 5.10 Table 21). */
+const FUNCTION_MASK_BITS = [0, 0b100, 0b110, 0b111] as const;
+/** A function mask as the descriptor carries it. */
+export type FunctionMask = 0 | 1 | 2 | 3;
+
+/** The context cache: look-up by source-id, invalidation by domain-id (legacy) and source-id. */
+export class ContextCache {
+  readonly #store: SetAssociative;
+  readonly #legacy: boolean;
+  readonly #did: Int32Array;
+  readonly #values: (ContextCacheValue | undefined)[];
+  #lookups = 0;
+  #hits = 0;
+
+  /** @throws RangeError for sets that are no power of two. */
+  constructor(options: ContextCacheOptions = {}) {
+    this.#store = new SetAssociative('context cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
+    this.#legacy = (options.mode ?? 'legacy') === 'legacy';
+    this.#did = new Int32Array(this.#store.slots);
+    this.#values = new Array<ContextCacheValue | undefined>(this.#store.slots).fill(undefined);
+  }
+
+  /** Look-ups and hits since it was made. */
+  get counters(): { readonly lookups: number; readonly hits: number } {
+    return { lookups: this.#lookups, hits: this.#hits };
+  }
+
+  /** Entries held now. */
+  get size(): number {
+    return this.#store.count;
+  }
+
+  /** The slot of a source-id, or -1. Counts, and touches LRU. Allocates nothing. */
+  lookup(sourceId: number): number {
+    this.#lookups++;
+    const slot = this.#store.find(0, 0, sourceId);
+    if (slot < 0) return -1;
+    this.#hits++;
+    this.#store.touch(slot);
+    return slot;
+  }
+
+  /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
+  fill(sourceId: number, did: number, value: ContextCacheValue): number {
+    if (this.#store.slots === 0) return -1;
+    let slot = this.#store.find(0, 0, sourceId);
+    if (slot >= 0) this.#store.touch(slot);
+    else slot = this.#store.insert(0, 0, sourceId);
+    this.#did[slot] = did;
+    this.#values[slot] = value;
+    return slot;
+  }
+
+  /** Domain-id of the entry. */
+  didAt(slot: number): number {
+    return this.#did[slot]!;
+  }
+
+  /** What was cached. The slot must be one that {@link lookup} gave. @throws RangeError for an empty slot */
+  valueAt(slot: number): ContextCacheValue {
+    const value = this.#values[slot];
+    if (value === undefined) throw new RangeError(`slot: ${slot} holds no context entry`);
+    return value;
+  }
+
+  /** Global. @returns entries dropped */
+  invalidateGlobal(): number {
+    return this.#invalidateWhere(() => true);
+  }
+
+  /** Domain-selective. @returns entries dropped */
+  invalidateDomain(did: number): number {
+    return this.#invalidateWhere((slot) => !this.#legacy || this.#did[slot]! === did);
+  }
+
+  /** Device-selective, for 1, 2, 4 or 8 functions. @returns entries dropped */
+  invalidateDevice(did: number, sourceId: number, functionMask: FunctionMask): number {
+    const compared = 0xffff & ~FUNCTION_MASK_BITS[functionMask];
+    return this.#invalidateWhere(
+      (slot) =>
+        ((this.#store.addressLo[slot]! ^ sourceId) & compared) === 0 && (!this.#legacy || this.#did[slot]! === did),
+    );
+  }
+
+  /** All entries in slot order. For reports. */
+  *entries(): IterableIterator<ContextCacheEntry> {
+    for (let slot = 0; slot < this.#store.slots; slot++) {
+      const value = this.#values[slot];
+      if (this.#store.tags[slot]! < 0 || value === undefined) continue;
+      yield { slot, sourceId: this.#store.addressLo[slot]!, did: this.didAt(slot), ...value };
+    }
+  }
+
+  #invalidateWhere(matches: (slot: number) => boolean): number {
+    let dropped = 0;
+    this.#store.forEach((slot) => {
+      if (!matches(slot)) return;
+      this.#store.drop(slot);
+      this.#values[slot] = undefined;
+      dropped++;
+    });
+    return dropped;
+  }
+}
