@@ -1,0 +1,18 @@
+export { Agent } from './agent.ts';
+export { assert } from './assert.ts';
+export type { CostClass, CostName, CostProfile } from './cost.ts';
+export { Cost, costTableNs } from './cost.ts';
+export type { EventSink, SimEvent } from './event-sink.ts';
+export { EventLog, NULL_SINK } from './event-sink.ts';
+export type { LatencySummaryNs } from './histogram.ts';
+export { LatencyHistogram } from './histogram.ts';
+export { Mutex, RwSemaphore } from './lock.ts';
+export { RandomStream } from './random-stream.ts';
+export type { AccessMode, LocationKind } from './step.ts';
+export { Access, Location, Step, stepsConflict } from './step.ts';
+export type { Task } from './task.ts';
+export { runToEnd, TaskRun } from './task.ts';
+export type { ChoicePolicy, SpawnOptions } from './virtual-time.ts';
+export { VirtualTime } from './virtual-time.ts';
+export type { Parked } from './wait.ts';
+export { Condition, Waitable } from './wait.ts';

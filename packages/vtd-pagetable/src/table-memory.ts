@@ -1,0 +1,127 @@
+import { assert } from '@faultline/sim';
+
+/** Where table pages are in host-physical memory, and how many there may be. */
+export interface TableMemoryOptions {
+  /** First frame of the region. The region must end below frame 2^31 (8 TiB), so that walks stay in 32-bit integers. */
+  readonly basePfn?: number;
+  /** Most table pages that can exist at once. Memory is committed as pages are used. */
+  readonly pages: number;
+}
+
+/** Written over a freed page: R and W set, every reserved bit set, so that a walk that still gets here faults. */
+const POISON = 0x7fff_ffff_ffff_ffffn;
+
+/**
+ * The page-table pages of a host: one region of physical memory in a SharedArrayBuffer, so that walkers in other
+ * threads read it while the mapper changes it. Every published entry changes by one 64-bit atomic operation.
+ */
+export class TableMemory {
+  readonly basePfn: number;
+  readonly pages: number;
+  /** The memory itself; hand it to {@link TableMemory.attach} in another thread. */
+  readonly buffer: SharedArrayBuffer;
+  /** 32-bit halves, low half first (x86 is little-endian, and so is every platform Node 20 and browsers run on). */
+  readonly halves: Int32Array;
+  readonly #entries: BigUint64Array;
+  readonly #allocated: Uint8Array;
+  #fresh = 0;
+  readonly #freed: number[] = [];
+  #used = 0;
+  #peak = 0;
+
+  /** @throws RangeError naming the option that does not fit */
+  constructor(options: TableMemoryOptions, buffer?: SharedArrayBuffer) {
+    const { basePfn = 0x1000, pages } = options;
+    if (!Number.isInteger(pages) || pages <= 0) throw new RangeError(`pages: ${pages} is not a positive integer`);
+    if (!Number.isInteger(basePfn) || basePfn <= 0 || basePfn + pages > 0x7fff_ffff)
+      throw new RangeError(`basePfn: ${basePfn} must be positive and end below frame 2^31`);
+    this.basePfn = basePfn;
+    this.pages = pages;
+    this.buffer = buffer ?? new SharedArrayBuffer(pages * 4096);
+    this.halves = new Int32Array(this.buffer);
+    this.#entries = new BigUint64Array(this.buffer);
+    this.#allocated = new Uint8Array(pages);
+  }
+
+  /** A view for walking in another thread: same memory, no allocation. */
+  static attach(options: TableMemoryOptions, buffer: SharedArrayBuffer): TableMemory {
+    return new TableMemory(options, buffer);
+  }
+
+  /** Table pages in use. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Most table pages that were in use at once. */
+  get peak(): number {
+    return this.#peak;
+  }
+
+  /** A zeroed table page, or -1 when the region is full. */
+  allocate(): number {
+    let index = this.#freed.pop();
+    if (index === undefined) {
+      if (this.#fresh === this.pages) return -1;
+      index = this.#fresh++;
+    } else {
+      this.#entries.fill(0n, index * 512, index * 512 + 512);
+    }
+    this.#allocated[index] = 1;
+    this.#used++;
+    if (this.#used > this.#peak) this.#peak = this.#used;
+    return this.basePfn + index;
+  }
+
+  /** Gives a table page back and poisons it. The caller has completed the invalidation that covers it (I5). */
+  free(pfn: number): void {
+    const index = pfn - this.basePfn;
+    assert(this.isAllocated(pfn), `table page ${pfn.toString(16)} freed twice or never allocated`);
+    this.#allocated[index] = 0;
+    this.#entries.fill(POISON, index * 512, index * 512 + 512);
+    this.#freed.push(index);
+    this.#used--;
+  }
+
+  /** Whether the frame belongs to this region, allocated or not. */
+  contains(pfn: number): boolean {
+    return pfn >= this.basePfn && pfn < this.basePfn + this.pages;
+  }
+
+  /** Whether the frame is a table page in use. */
+  isAllocated(pfn: number): boolean {
+    return this.contains(pfn) && this.#allocated[pfn - this.basePfn] === 1;
+  }
+
+  /** Atomic 64-bit load. @throws if the frame is outside the region */
+  load(pfn: number, index: number): bigint {
+    return Atomics.load(this.#entries, this.#slot(pfn, index));
+  }
+
+  /** Atomic 64-bit store. */
+  store(pfn: number, index: number, entry: bigint): void {
+    Atomics.store(this.#entries, this.#slot(pfn, index), entry);
+  }
+
+  /** Atomic 64-bit compare-and-swap. @returns the entry that was there: equal to `expected` if it succeeded */
+  compareExchange(pfn: number, index: number, expected: bigint, replacement: bigint): bigint {
+    return Atomics.compareExchange(this.#entries, this.#slot(pfn, index), expected, replacement);
+  }
+
+  /** The location number of an entry for steps: its physical address divided by 8. */
+  location(pfn: number, index: number): number {
+    return pfn * 512 + index;
+  }
+
+  /** Whether all 512 entries are zero. */
+  isEmpty(pfn: number): boolean {
+    const first = this.#slot(pfn, 0) * 2;
+    for (let half = first; half < first + 1024; half++) if (this.halves[half] !== 0) return false;
+    return true;
+  }
+
+  #slot(pfn: number, index: number): number {
+    assert(this.contains(pfn), `frame 0x${pfn.toString(16)} is not in table memory`);
+    return (pfn - this.basePfn) * 512 + index;
+  }
+}

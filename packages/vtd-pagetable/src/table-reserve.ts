@@ -1,0 +1,93 @@
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import type { TableMemory } from './table-memory.ts';
+
+/** Options of a {@link TableReserve}. */
+export interface TableReserveOptions {
+  /** Table pages kept back; two per edge of a range let a cut from 1G to 4K go through, so four serve any one range. */
+  readonly target: number;
+  /** Let the scheduler decide whether an allocation fails; for verification and fault injection. */
+  readonly allocationMayFail?: boolean;
+}
+
+/**
+ * Table pages set aside while memory is there, so that taking a page away cannot fail when it is short (I8). An
+ * allocation first asks the host; only when that fails does it take from the reserve.
+ */
+export class TableReserve {
+  readonly memory: TableMemory;
+  readonly #target: number;
+  readonly #mayFail: boolean;
+  readonly #pages: number[] = [];
+  #failures = 0;
+  #taken = 0;
+
+  constructor(memory: TableMemory, options: TableReserveOptions) {
+    this.memory = memory;
+    this.#target = options.target;
+    this.#mayFail = options.allocationMayFail ?? false;
+    for (let i = 0; i < options.target; i++) {
+      const page = memory.allocate();
+      if (page >= 0) this.#pages.push(page);
+    }
+  }
+
+  /** Pages in reserve now: the price of I8, in table pages. */
+  get held(): number {
+    return this.#pages.length;
+  }
+
+  /** Allocations that the host refused. */
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** Times the reserve had to help out. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** A zeroed table page from the host, or -1. */
+  *allocate(agent: Agent): Task<number> {
+    if (this.#mayFail) {
+      yield agent.chooses('allocate a table page', 2);
+      if (agent.step.chosen === 1) {
+        this.#failures++;
+        return -1;
+      }
+    }
+    const page = this.memory.allocate();
+    if (page < 0) this.#failures++;
+    return page;
+  }
+
+  /** A zeroed table page from the host, else from the reserve, else -1. */
+  *allocateOrTake(agent: Agent): Task<number> {
+    const page = yield* this.allocate(agent);
+    if (page >= 0) return page;
+    const kept = this.#pages.pop();
+    if (kept === undefined) return -1;
+    this.#taken++;
+    return kept;
+  }
+
+  /** Takes back a page that was not used after all: into the reserve if that is short, else to the host. */
+  giveBack(page: number): void {
+    if (this.#pages.length < this.#target) this.#pages.push(page);
+    else this.memory.free(page);
+  }
+
+  /** Fills the reserve up again as far as the host gives pages; called after the work that used it, where it may fail. */
+  *refill(agent: Agent): Task<void> {
+    while (this.#pages.length < this.#target) {
+      const page = yield* this.allocate(agent);
+      if (page < 0) return;
+      this.#pages.push(page);
+      yield agent.writes('refill table reserve', Location.allocator, 0, Cost.entryWrite);
+    }
+  }
+
+  /** Gives every reserved page back. */
+  release(): void {
+    for (const page of this.#pages.splice(0)) this.memory.free(page);
+  }
+}

@@ -1,0 +1,96 @@
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { entryFrame, isLeaf, isPresent, levelFrames } from './entry.ts';
+import type { InvalidationGather } from './invalidation-gather.ts';
+import { checkRange, type TableState } from './table-state.ts';
+
+/**
+ * What to do with a large leaf that the range covers only in part.
+ * - `linux-7.3`: at its head the whole leaf goes and the larger size is returned; inside it nothing is unmapped and the
+ *   call stops (generic_pt).
+ * - `whole-leaf`: the whole leaf goes wherever the range touches it (KVM's rule for its notifier).
+ */
+export type PartialLeafRule = 'linux-7.3' | 'whole-leaf';
+
+/** A range to unmap. */
+export interface UnmapRequest {
+  readonly page: number;
+  readonly pages: number;
+  readonly partialLeaf: PartialLeafRule;
+  /** At a page that is not mapped: `stop` and return what was done (Linux), or `skip` it (a notifier's range has holes). */
+  readonly holes: 'stop' | 'skip';
+}
+
+/**
+ * Unmaps. Leaves are cleared by one 64-bit exchange each, children before parents; a table whose range is covered whole is
+ * unlinked and goes to the gather. Allocates nothing and cannot fail.
+ * @returns 4K pages unmapped
+ */
+export function* unmap(
+  agent: Agent,
+  table: TableState,
+  request: UnmapRequest,
+  gather: InvalidationGather,
+): Task<number> {
+  checkRange(table, request.page, request.pages);
+  const pass: UnmapPass = { table, request, end: request.page + request.pages, gather, unmapped: 0, stopped: false };
+  yield* clearLevel(agent, pass, table.rootPfn, table.levels, 0);
+  return pass.unmapped;
+}
+
+interface UnmapPass {
+  readonly table: TableState;
+  readonly request: UnmapRequest;
+  readonly end: number;
+  readonly gather: InvalidationGather;
+  unmapped: number;
+  stopped: boolean;
+}
+
+function* clearLevel(agent: Agent, pass: UnmapPass, pfn: number, level: number, base: number): Task<void> {
+  const { table, request, end } = pass;
+  const memory = table.memory;
+  const size = levelFrames(level);
+  const first = Math.max(0, Math.floor((request.page - base) / size));
+  for (let index = first; index < 512 && !pass.stopped; index++) {
+    const page = base + index * size;
+    if (page >= end) return;
+    yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+    const entry = memory.load(pfn, index);
+    if (!isPresent(entry)) {
+      pass.stopped = request.holes === 'stop';
+      continue;
+    }
+    if (isLeaf(entry, level)) {
+      yield* clearLeaf(agent, pass, pfn, index, level, page);
+      continue;
+    }
+    const child = entryFrame(entry);
+    yield* clearLevel(agent, pass, child, level - 1, page);
+    if (pass.stopped || page < request.page || page + size > end) continue;
+    yield agent.writes('unlink table', Location.entry, memory.location(pfn, index), Cost.entryWrite);
+    memory.store(pfn, index, 0n);
+    table.tablePages--;
+    pass.gather.addTable(child, page, size);
+  }
+}
+
+function* clearLeaf(
+  agent: Agent,
+  pass: UnmapPass,
+  pfn: number,
+  index: number,
+  level: number,
+  page: number,
+): Task<void> {
+  const { table, request } = pass;
+  const size = levelFrames(level);
+  if (page < request.page && request.partialLeaf === 'linux-7.3') {
+    pass.stopped = true;
+    return;
+  }
+  yield agent.writes('clear leaf', Location.entry, table.memory.location(pfn, index), Cost.entryWrite);
+  table.memory.store(pfn, index, 0n);
+  table.leaves[level] = (table.leaves[level] as number) - 1;
+  pass.gather.add(page, size);
+  pass.unmapped += size;
+}
