@@ -35,9 +35,18 @@ async function publintComplaint(archive, manifest) {
   const bytes = readFileSync(archive);
   const tarball = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
   const { messages, pkg } = await publint({ pack: { tarball }, strict: true });
-  // Without a host there is no repository to name.
   const relevant = messages.filter(({ type }) => type !== 'suggestion');
   return relevant.map((message) => formatMessage(message, pkg ?? manifest) ?? message.code).join('\n');
+}
+
+function attwComplaint(archive) {
+  const args = ['--no-color', '--no-emoji', '--no-definitely-typed', archive];
+  const complaint = complaintOf('@arethetypeswrong/cli/dist/index.js', args);
+  if (complaint !== '') return complaint;
+  // To attw a package with no types at all has none that are wrong.
+  const listed = spawnSync('tar', ['-tzf', archive], { encoding: 'utf8' }).stdout.split('\n');
+  const missing = ['dist/index.d.ts', 'dist/index.d.cts'].filter((file) => !listed.includes(`package/${file}`));
+  return missing.map((file) => `${file} is missing`).join('\n');
 }
 
 async function checkPackage(directory, isLibrary, archives) {
@@ -47,8 +56,7 @@ async function checkPackage(directory, isLibrary, archives) {
   const archive = join(archives, `${manifest.name.replace('@', '').replace('/', '-')}-${manifest.version}.tgz`);
   report(`publint ${manifest.name}`, await publintComplaint(archive, manifest));
   if (!isLibrary) return;
-  const attw = ['--no-color', '--no-emoji', '--no-definitely-typed', archive];
-  report(`attw ${manifest.name}`, complaintOf('@arethetypeswrong/cli/dist/index.js', attw));
+  report(`attw ${manifest.name}`, attwComplaint(archive));
 }
 
 function membersOf(group) {

@@ -6,14 +6,18 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** @param {string[]} args @param {{ cwd?: string, stdio?: import('node:child_process').StdioOptions }} [options] */
-export function turbo(args, { cwd = root, stdio = 'inherit' } = {}) {
+/**
+ * @param {string[]} args
+ * @param {{ cwd?: string, stdio?: import('node:child_process').StdioOptions, timeoutSeconds?: number }} [options]
+ */
+export function turbo(args, { cwd = root, stdio = 'inherit', timeoutSeconds } = {}) {
   const bin = join(cwd, 'node_modules', '.bin');
   return spawnSync(process.execPath, [join(cwd, 'node_modules', 'turbo', 'bin', 'turbo'), ...args], {
     cwd,
     stdio,
     encoding: 'utf8',
     maxBuffer: 1 << 28,
+    timeout: timeoutSeconds === undefined ? undefined : timeoutSeconds * 1000,
     env: {
       ...process.env,
       // turbo runs the packages' scripts with the pnpm of the workspace, not with one that happens to be installed.
