@@ -110,6 +110,7 @@ function countTests(task, report) {
   for (const { name, directory, isHit, ok } of runTask(task)) {
     const counted = readReport(join(directory, report)) ?? { passed: 0, failed: ok ? 0 : 1, skipped: 0 };
     const failed = ok ? counted.failed : Math.max(counted.failed, 1);
+    if (counted.passed + failed + counted.skipped === 0) continue;
     const numbers = `${counted.passed} passed, ${failed} failed${counted.skipped > 0 ? `, ${counted.skipped} skipped` : ''}`;
     print(`${failed === 0 ? 'ok' : 'not ok'} - ${task} ${name}: ${numbers}${isHit ? ' (cached)' : ''}`);
     count(`${task} ${name}`, counted.passed, failed, counted.skipped);
