@@ -1,1 +1,13 @@
-export {};
+export type { Descriptor, GranularityCode, ResponseCodeValue } from './descriptor.ts';
+export { DescriptorType, decodeDescriptor, encodeDescriptor, Granularity, ResponseCode } from './descriptor.ts';
+export type { FaultRecord } from './fault-recording.ts';
+export { FaultRecording, FaultStatus } from './fault-recording.ts';
+export { InFlightDma } from './in-flight-dma.ts';
+export type { InvalidationExecutor } from './invalidation-queue.ts';
+export { InvalidationQueue } from './invalidation-queue.ts';
+export type { PageRequest, PageRequestOutcome } from './page-request-queue.ts';
+export { decodePageRequest, encodePageRequest, PageRequestQueue } from './page-request-queue.ts';
+export type { AtsEndpoint, RemappingUnitOptions } from './remapping-unit.ts';
+export { MISS, RemappingUnit } from './remapping-unit.ts';
+export type { VtdDomainOptions } from './vtd-domain.ts';
+export { coverLog2, VtdDomain } from './vtd-domain.ts';
