@@ -7,7 +7,13 @@ export type {
 export { ContextCache } from './context-cache.ts';
 export type { IotlbCounters } from './counters.ts';
 export type { IotlbEntry, IotlbGeometry, IotlbOptions, LeafLevel, PartialInvalidation } from './iotlb.ts';
-export { DEFAULT_IOTLB_GEOMETRY, Iotlb, QEMU_IOTLB_GEOMETRY, QEMU_IOTLB_OPTIONS } from './iotlb.ts';
+export {
+  DEFAULT_IOTLB_GEOMETRY,
+  Iotlb,
+  QEMU_7_2_IOTLB_OPTIONS,
+  QEMU_IOTLB_GEOMETRY,
+  QEMU_IOTLB_OPTIONS,
+} from './iotlb.ts';
 export type {
   PagingStructureCacheCounters,
   PagingStructureCacheGeometry,

@@ -4,6 +4,7 @@ import {
   DEFAULT_IOTLB_GEOMETRY,
   Iotlb,
   type LeafLevel,
+  QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   QEMU_IOTLB_OPTIONS,
 } from '../src/index.ts';
@@ -210,6 +211,15 @@ describe('replacement', () => {
     expect(cache.size).toBe(1);
     expect(cache.counters).toMatchObject({ resets: 1, evictions: 1024, fills: 1025 });
   });
+});
+
+test('QEMU 7.2 drops every page of the domain that is equal modulo 256', () => {
+  const cache = new Iotlb(QEMU_7_2_IOTLB_OPTIONS);
+  for (let page = 0; page < 1024; page++) cache.fill(8, page === 256 ? 2 : 1, 0, page << 12, 1, 0x3, 0, 3);
+  expect(cache.invalidatePages(1, 0, 0, 0)).toBe(3);
+  expect(cache.peek(8, 0, 256 << 12)).toBeGreaterThanOrEqual(0);
+  expect(cache.invalidatePages(1, 0, 4 << 12, 2)).toBe(16);
+  expect(cache.invalidatePages(1, 0, 0, 8)).toBe(1024 - 3 - 16 - 1);
 });
 
 describe('entries and tags', () => {
