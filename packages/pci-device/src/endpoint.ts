@@ -1,0 +1,271 @@
+import { Iotlb, type IotlbGeometry } from '@faultline/iotlb';
+import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
+import { type AtsEndpoint, InFlightDma, MISS, type RemappingUnit, ResponseCode } from '@faultline/vtd-remapping';
+import type { DmaFaultReport, DmaPath } from './dma-path.ts';
+
+/** Where DMA ends: memory, and whoever checks that it was right. */
+export interface DmaTarget {
+  /** A DMA reaches a frame. For a write the two halves are the page's new content tag. Called in the step of the access. */
+  access(endpoint: Endpoint, page: number, frame: number, write: boolean, tagLo: number, tagHi: number): void;
+  /** A DMA met a missing page. Called in the step in which the device learns of it. */
+  missing(endpoint: Endpoint, path: DmaPath, page: number, reason: number): void;
+}
+
+/** How one page's DMA ended. */
+export const DmaStatus = { completed: 0, dropped: 1, aborted: 2 } as const;
+/** 0 completed, 1 dropped, 2 aborted. */
+export type DmaStatusCode = (typeof DmaStatus)[keyof typeof DmaStatus];
+
+/** Options of an {@link Endpoint}. */
+export interface EndpointOptions {
+  readonly name: string;
+  /** Requester id: bus << 8 | device << 3 | function. */
+  readonly sourceId: number;
+  readonly unit: RemappingUnit;
+  readonly target: DmaTarget;
+  readonly faults: DmaFaultReport;
+  /** Sizes of the device TLB (ATS); absent: no ATS and no PRI. */
+  readonly deviceTlb?: IotlbGeometry;
+  /** Outstanding page request allocation; default 32, at most 512. */
+  readonly pageRequestCredits?: number;
+}
+
+/** A small device TLB: 64 x 4K, 32 x 2M, 8 x 1G entries. An assumption; devices publish no sizes. */
+export const DEFAULT_DEVICE_TLB: IotlbGeometry = {
+  '4K': { sets: 16, ways: 4 },
+  '2M': { sets: 8, ways: 4 },
+  '1G': { sets: 1, ways: 8 },
+};
+
+/** Counters of one endpoint. */
+export interface EndpointCounters {
+  /** Pages of DMA that reached memory. */
+  completed: number;
+  /** Pages that met a missing page at least once. */
+  faulted: number;
+  dropped: number;
+  aborted: number;
+  pageRequests: number;
+  responses: { success: number; invalid: number; failure: number };
+  /** Answers for a group that was not outstanding: never right (I9). */
+  unexpectedResponses: number;
+}
+
+/**
+ * A PCI function behind a remapping unit: makes DMA by 4K pages on its paths, keeps a device TLB if it has ATS, and asks
+ * for missing pages by PRI where the path can wait.
+ */
+export class Endpoint implements AtsEndpoint {
+  readonly name: string;
+  readonly sourceId: number;
+  readonly unit: RemappingUnit;
+  readonly faults: DmaFaultReport;
+  /** The device TLB, or null without ATS. */
+  readonly deviceTlb: Iotlb | null;
+  readonly counters: EndpointCounters = {
+    completed: 0,
+    faulted: 0,
+    dropped: 0,
+    aborted: 0,
+    pageRequests: 0,
+    responses: { success: 0, invalid: 0, failure: 0 },
+    unexpectedResponses: 0,
+  };
+  readonly #target: DmaTarget;
+  readonly #translated: InFlightDma;
+  readonly #groups = new Map<number, OutstandingGroup>();
+  readonly #credits: number;
+  readonly #creditFree: Condition;
+  #nextGroup = 0;
+  #tlbEpoch = 0;
+  #dead = false;
+
+  /** @throws RangeError for a path that stalls on a device with no ATS, or credits outside 1..512 */
+  constructor(options: EndpointOptions) {
+    this.name = options.name;
+    this.sourceId = options.sourceId;
+    this.unit = options.unit;
+    this.faults = options.faults;
+    this.#target = options.target;
+    this.#translated = new InFlightDma(`${options.name}: translated requests`);
+    this.deviceTlb = options.deviceTlb ? new Iotlb({ geometry: options.deviceTlb }) : null;
+    this.#credits = options.pageRequestCredits ?? 32;
+    if (!Number.isInteger(this.#credits) || this.#credits < 1 || this.#credits > 512)
+      throw new RangeError(`pageRequestCredits: ${this.#credits} is not in 1..512`);
+    this.#creditFree = new Condition(`${options.name}: page request credit`, () => this.#groups.size < this.#credits);
+    const stalls = (['descriptor', 'read', 'write', 'completion'] as const).filter(
+      (path) => options.faults[path].whenMissing === 'stall',
+    );
+    if (!this.deviceTlb && stalls.length > 0)
+      throw new RangeError(`faults: ${stalls.join(', ')} stall on a missing page, which needs ATS and PRI (deviceTlb)`);
+  }
+
+  /** Groups without an answer. */
+  get outstandingGroups(): number {
+    return this.#groups.size;
+  }
+
+  /** A fatal path met a missing page: the device does nothing any more. */
+  get dead(): boolean {
+    return this.#dead;
+  }
+
+  /**
+   * DMA of one 4K page on a path. On a hit in the device TLB or IOTLB no task runs below this one.
+   * @param page IOVA >> 12 @returns a {@link DmaStatus}
+   */
+  *dmaPage(
+    agent: Agent,
+    path: DmaPath,
+    page: number,
+    write: boolean,
+    tagLo: number,
+    tagHi: number,
+  ): Task<DmaStatusCode> {
+    const iovaHi = Math.floor(page / 0x10_0000);
+    const iovaLo = (page << 12) | 0;
+    const access = write ? 1 : 0;
+    let faulted = false;
+    yield agent.reads('translate', Location.translationCache, this.#cacheLocation, Cost.dmaBase);
+    while (!this.#dead) {
+      const inFlight = this.deviceTlb === null ? this.unit.inFlight : this.#translated;
+      let frame = this.#lookup(iovaHi, iovaLo, access);
+      if (frame === MISS)
+        frame =
+          this.deviceTlb === null
+            ? yield* this.#translateUntranslated(agent, iovaHi, iovaLo, access)
+            : yield* this.#translationRequest(agent, iovaHi, iovaLo, access);
+      if (frame >= 0) {
+        const token = inFlight.begin();
+        if (write) yield agent.writes('write memory', Location.frame, frame, Cost.dmaPayload);
+        else yield agent.reads('read memory', Location.frame, frame, Cost.dmaPayload);
+        this.#target.access(this, page, frame, write, tagLo, tagHi);
+        inFlight.end(token);
+        this.counters.completed++;
+        return DmaStatus.completed;
+      }
+      if (!faulted) this.counters.faulted++;
+      faulted = true;
+      this.#target.missing(this, path, page, -frame);
+      const action = this.faults[path].whenMissing;
+      if (action === 'stall' && (yield* this.#askForPage(agent, page, write))) continue;
+      return this.#giveUp(action);
+    }
+    return this.#giveUp('fatal');
+  }
+
+  #giveUp(action: 'stall' | 'drop' | 'fatal'): DmaStatusCode {
+    if (action === 'drop') {
+      this.counters.dropped++;
+      return DmaStatus.dropped;
+    }
+    if (action === 'fatal') this.#dead = true;
+    this.counters.aborted++;
+    return DmaStatus.aborted;
+  }
+
+  /** The plain hit path: device TLB with ATS, else the unit's IOTLB. */
+  #lookup(iovaHi: number, iovaLo: number, access: number): number {
+    const tlb = this.deviceTlb;
+    if (tlb === null) return this.unit.translate(this.sourceId, iovaHi, iovaLo, access);
+    const slot = tlb.lookup(this.sourceId, iovaHi, iovaLo);
+    if (slot < 0 || (tlb.rightsAt(slot) & (access + 1)) === 0) return MISS;
+    return tlb.pfnAt(slot, iovaHi, iovaLo);
+  }
+
+  get #cacheLocation(): number {
+    return this.deviceTlb === null ? this.unit.id : deviceTlbLocation(this.sourceId);
+  }
+
+  #translateUntranslated(agent: Agent, iovaHi: number, iovaLo: number, access: number): Task<number> {
+    const { sourceId } = this;
+    return this.unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: false });
+  }
+
+  /** An ATS translation request. What arrives after a device-TLB invalidation began is asked for again (PCIe ATS, 10.3.8). */
+  *#translationRequest(agent: Agent, iovaHi: number, iovaLo: number, access: number): Task<number> {
+    const { sourceId, unit, deviceTlb } = this;
+    assert(deviceTlb !== null, 'a translation request needs ATS');
+    for (;;) {
+      const epoch = this.#tlbEpoch;
+      yield agent.reads('translation request', Location.translationCache, unit.id, Cost.cacheLookup);
+      let frame = unit.translate(sourceId, iovaHi, iovaLo, access);
+      if (frame === MISS)
+        frame = yield* unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: true });
+      if (frame < 0) return frame;
+      const slot = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
+      assert(slot >= 0, 'a translation completion without its IOTLB entry');
+      const level = unit.iotlb.levelAt(slot);
+      const leafLo = unit.iotlb.leafLoAt(slot);
+      const leafHi = unit.iotlb.leafHiAt(slot);
+      const rights = unit.iotlb.rightsAt(slot);
+      yield agent.writes('fill device TLB', Location.translationCache, deviceTlbLocation(sourceId), Cost.free);
+      if (epoch !== this.#tlbEpoch) continue;
+      deviceTlb.fill(sourceId, 0, iovaHi, iovaLo, level, leafLo, leafHi, rights);
+      return frame;
+    }
+  }
+
+  /** One page request as a group of its own, and the wait for the answer. @returns whether to try again */
+  *#askForPage(agent: Agent, page: number, write: boolean): Task<boolean> {
+    while (!this.#creditFree.ready()) yield agent.waits('page request credit', this.#creditFree);
+    const groupIndex = this.#freeGroupIndex();
+    const group = new OutstandingGroup(`${this.name}: page group ${groupIndex}`);
+    this.#groups.set(groupIndex, group);
+    this.counters.pageRequests++;
+    const { sourceId } = this;
+    yield* this.unit.pageRequest(agent, { sourceId, page, read: true, write, last: true, groupIndex });
+    while (!group.answered.ready()) yield agent.waits('page group response', group.answered);
+    return group.code === ResponseCode.success;
+  }
+
+  #freeGroupIndex(): number {
+    while (this.#groups.has(this.#nextGroup)) this.#nextGroup = (this.#nextGroup + 1) & 511;
+    const index = this.#nextGroup;
+    this.#nextGroup = (index + 1) & 511;
+    return index;
+  }
+
+  /** {@inheritDoc AtsEndpoint.pageGroupResponse} */
+  pageGroupResponse(groupIndex: number, responseCode: number): void {
+    const group = this.#groups.get(groupIndex);
+    if (!group) {
+      this.counters.unexpectedResponses++;
+      return;
+    }
+    this.#groups.delete(groupIndex);
+    const { responses } = this.counters;
+    if (responseCode === ResponseCode.success) responses.success++;
+    else if (responseCode === ResponseCode.invalid) responses.invalid++;
+    else responses.failure++;
+    group.answer(responseCode);
+    this.#creditFree.wake();
+  }
+
+  /** {@inheritDoc AtsEndpoint.invalidateDeviceTlb} */
+  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<void> {
+    const location = deviceTlbLocation(this.sourceId);
+    yield agent.writes('invalidate device TLB', Location.translationCache, location, Cost.deviceTlbInvalidate);
+    this.#tlbEpoch++;
+    const hi = Math.floor(page / 0x10_0000) | 0;
+    this.deviceTlb?.invalidateSourcePages(this.sourceId, hi, (page << 12) | 0, Math.min(sizeLog2, 52));
+    yield* this.#translated.drain(agent);
+  }
+}
+
+class OutstandingGroup {
+  readonly answered: Condition;
+  code = -1;
+
+  constructor(name: string) {
+    this.answered = new Condition(name, () => this.code >= 0);
+  }
+
+  answer(code: number): void {
+    this.code = code;
+    this.answered.wake();
+  }
+}
+
+/** Location number of a device TLB, apart from the units' numbers. */
+const deviceTlbLocation = (sourceId: number): number => 0x1_0000 + sourceId;
