@@ -1,0 +1,163 @@
+import { type Agent, assert, Cost, Location, type Task, Waitable } from '@faultline/sim';
+
+/** Why a range is invalidated, with the numbers of Linux's `enum mmu_notifier_event`. */
+export const NotifierEvent = {
+  UNMAP: 0,
+  CLEAR: 1,
+  PROTECTION_VMA: 2,
+  PROTECTION_PAGE: 3,
+  SOFT_DIRTY: 4,
+  RELEASE: 5,
+  MIGRATE: 6,
+  EXCLUSIVE: 7,
+} as const;
+/** An event's number. */
+export type NotifierEventNumber = (typeof NotifierEvent)[keyof typeof NotifierEvent];
+
+/** What is being invalidated. The same object goes to start and to end. */
+export interface NotifierRange {
+  readonly startPage: number;
+  readonly pages: number;
+  readonly event: NotifierEventNumber;
+  /** False: callbacks must not sleep; the agent's `maySleep` is false while they run. */
+  readonly blockable: boolean;
+}
+
+/** Somebody who keeps translations of an address space elsewhere (KVM, iommufd). */
+export interface MmuNotifier {
+  /** When it returns, nothing reaches the range's pages through those translations any more. It cannot fail. */
+  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<void>;
+  /** New translations of the range may be made again. Part of the caller's step. */
+  invalidateRangeEnd(agent: Agent, range: NotifierRange): void;
+  /** The address space goes away: drop every translation. */
+  release?(agent: Agent): Task<void>;
+}
+
+interface ActiveRange {
+  readonly range: NotifierRange;
+  readonly subscribers: readonly MmuNotifier[];
+}
+
+class OverlapGone extends Waitable {
+  readonly #overlapping: () => boolean;
+
+  constructor(name: string, overlapping: () => boolean) {
+    super(name);
+    this.#overlapping = overlapping;
+  }
+
+  ready(): boolean {
+    return !this.#overlapping();
+  }
+}
+
+/**
+ * The notifiers of one address space and the sequence by which a fault handler learns that what it looked up is stale:
+ * KVM's `mmu_invalidate_seq` and `mmu_invalidate_in_progress`, kept by page range as interval notifiers do. The sequence
+ * moves when a range ends.
+ */
+export class NotifierSubscriptions {
+  readonly #name: string;
+  /** Location of its steps within `Location.notifierSequence`. */
+  readonly #location: number;
+  readonly #counters: { notifierRanges: number };
+  readonly #subscribers: MmuNotifier[] = [];
+  readonly #active: ActiveRange[] = [];
+  readonly #waits = new Set<OverlapGone>();
+  #sequence = 0;
+
+  constructor(name: string, location: number, counters: { notifierRanges: number }) {
+    this.#name = name;
+    this.#location = location;
+    this.#counters = counters;
+  }
+
+  /** Ranges between start and end. */
+  get inProgress(): number {
+    return this.#active.length;
+  }
+
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Subscribes; ranges in progress are not told to it. @throws RangeError if it is subscribed already */
+  register(notifier: MmuNotifier): void {
+    if (this.#subscribers.includes(notifier))
+      throw new RangeError(`notifier: is registered with ${this.#name} already`);
+    this.#subscribers.push(notifier);
+  }
+
+  /** Unsubscribes; it still hears the end of ranges whose start it heard. @throws RangeError if it is not subscribed */
+  unregister(notifier: MmuNotifier): void {
+    const at = this.#subscribers.indexOf(notifier);
+    if (at < 0) throw new RangeError(`notifier: is not registered with ${this.#name}`);
+    this.#subscribers.splice(at, 1);
+  }
+
+  /** Tells every subscriber that the address space goes away, and unsubscribes it. */
+  *release(agent: Agent): Task<void> {
+    yield agent.writes('notifier: release', Location.notifierSequence, this.#location, Cost.notifierCall);
+    for (const subscriber of [...this.#subscribers]) {
+      if (!this.#subscribers.includes(subscriber)) continue;
+      if (subscriber.release) yield* subscriber.release(agent);
+      const at = this.#subscribers.indexOf(subscriber);
+      if (at >= 0) this.#subscribers.splice(at, 1);
+    }
+  }
+
+  /** Opens a range and calls every subscriber's start, in the order of registration. */
+  *start(agent: Agent, range: NotifierRange): Task<void> {
+    yield agent.writes('notifier: range starts', Location.notifierSequence, this.#location, Cost.notifierCall);
+    const subscribers = [...this.#subscribers];
+    this.#active.push({ range, subscribers });
+    this.#counters.notifierRanges++;
+    const maySleep = agent.maySleep;
+    if (!range.blockable) agent.maySleep = false;
+    try {
+      for (const subscriber of subscribers) yield* subscriber.invalidateRangeStart(agent, range);
+    } finally {
+      agent.maySleep = maySleep;
+    }
+  }
+
+  /** Calls end for those who heard the start, closes the range and moves the sequence, in one step. */
+  *end(agent: Agent, range: NotifierRange): Task<void> {
+    yield agent.writes('notifier: range ends', Location.notifierSequence, this.#location, Cost.free);
+    const at = this.#active.findIndex((active) => active.range === range);
+    assert(at >= 0, `${this.#name}: a notifier range ends that was not started`);
+    for (const subscriber of this.#active[at]?.subscribers ?? []) subscriber.invalidateRangeEnd(agent, range);
+    this.#sequence++;
+    this.#active.splice(at, 1);
+    for (const wait of this.#waits) wait.wake();
+  }
+
+  /** Waits while a range that covers the page is in progress. @returns the sequence for {@link readRetry} */
+  *readBegin(agent: Agent, page: number): Task<number> {
+    for (;;) {
+      yield agent.reads('notifier: read begins', Location.notifierSequence, this.#location, Cost.free);
+      if (!this.#overlaps(page)) return this.#sequence;
+      const wait = new OverlapGone(`${this.#name} invalidation`, () => this.#overlaps(page));
+      this.#waits.add(wait);
+      try {
+        const step = agent.waits('notifier: wait for the range to end', wait);
+        step.kind = Location.notifierSequence;
+        step.location = this.#location;
+        yield step;
+      } finally {
+        this.#waits.delete(wait);
+      }
+    }
+  }
+
+  /** Whether what was looked up since `readBegin` gave `sequence` may be stale. Part of the caller's step. */
+  readRetry(page: number, sequence: number): boolean {
+    return sequence !== this.#sequence || this.#overlaps(page);
+  }
+
+  #overlaps(page: number): boolean {
+    for (const { range } of this.#active)
+      if (page >= range.startPage && page < range.startPage + range.pages) return true;
+    return false;
+  }
+}
