@@ -43,8 +43,7 @@ export class Agent {
    * for in a loop. @throws Error if the agent may not sleep here and would have to.
    */
   waits(label: string, waitable: Waitable): Step {
-    if (!this.maySleep && !waitable.ready())
-      throw new Error(`${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`);
+    if (!this.maySleep && !waitable.ready()) throw this.wouldSleep(waitable, label);
     const step = this.#fill(label, Location.lock, waitable.id, Access.write, Cost.free, 0);
     step.waitFor = waitable;
     return step;
@@ -55,6 +54,11 @@ export class Agent {
     const step = this.#fill(label, Location.nothing, 0, Access.none, Cost.free, 0);
     step.choices = choices;
     return step;
+  }
+
+  /** The error for a wait where the agent may not sleep; a scheduler throws it before it parks the agent's task. */
+  wouldSleep(waitable: Waitable, label: string): Error {
+    return new Error(`${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`);
   }
 
   #fill(

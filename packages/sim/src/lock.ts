@@ -20,8 +20,12 @@ export class Mutex extends Waitable {
   /** Waits until the lock is free and takes it. @throws Error if the agent holds it already. */
   *acquire(agent: Agent): Task<void> {
     if (this.#owner === agent) throw new Error(`${agent.name}: takes ${this.name}, which it already holds`);
-    do yield agent.waits('lock', this);
-    while (this.#owner !== null);
+    do {
+      const step = agent.waits('lock', this);
+      step.cost = Cost.lock;
+      step.units = 1;
+      yield step;
+    } while (this.#owner !== null);
     this.#owner = agent;
   }
 

@@ -39,15 +39,25 @@ export class TaskRun<T = unknown> {
     return !this.#done && (this.#pending?.waitFor?.ready() ?? true);
   }
 
-  /** Performs the announced step and runs to the next yield. What the task throws goes through. */
+  /** Performs the announced step and runs to the next yield. What the task throws goes through, and the task is done. */
   advance(): void {
-    const result = this.#task.next();
+    const result = this.#next();
     if (result.done) {
       this.#done = true;
       this.#pending = null;
       this.#value = result.value;
     } else {
       this.#pending = result.value;
+    }
+  }
+
+  #next(): IteratorResult<Step, T> {
+    try {
+      return this.#task.next();
+    } catch (thrown) {
+      this.#done = true;
+      this.#pending = null;
+      throw thrown;
     }
   }
 

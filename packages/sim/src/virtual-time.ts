@@ -115,12 +115,16 @@ export class VirtualTime {
     if (this.#dueIndex >= this.#due.length) {
       this.#due.length = 0;
       this.#dueIndex = 0;
+      // A cancelled task stays queued; it must not move the clock to its time.
+      while (this.#queue.peek()?.done) this.#tasks.delete(this.#queue.pop() as Scheduled);
       const at = this.#queue.peekValue();
       if (at === undefined || at > untilNs) return null;
       this.#nowNs = at;
       while (this.#queue.peekValue() === at) this.#due.push(this.#queue.pop() as Scheduled);
       if (this.#due.length > 1) this.#due.sort((a, b) => a.sequence - b.sequence);
     }
+    // Stopped amid an instant that the new limit excludes.
+    if (this.#nowNs > untilNs) return null;
     return this.#due[this.#dueIndex++] as Scheduled;
   }
 
@@ -129,6 +133,8 @@ export class VirtualTime {
     for (;;) {
       const waitFor = run.pending?.waitFor;
       if (waitFor && !waitFor.ready()) {
+        // Free when announced, taken by somebody else since.
+        if (!run.agent.maySleep) throw run.agent.wouldSleep(waitFor, run.pending?.label ?? '');
         waitFor.park(run);
         return;
       }
