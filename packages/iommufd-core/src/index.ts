@@ -1,1 +1,16 @@
-export {};
+export { IommufdError } from './errno.ts';
+export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './fault-handler.ts';
+export { IopfQueue } from './fault-handler.ts';
+export type { DeviceReport, PathReport } from './fault-report.ts';
+export { rangesToPin } from './fault-report.ts';
+export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange } from './host-address-space.ts';
+export { VM_FAULT_ERROR, VM_FAULT_OOM } from './host-address-space.ts';
+export type { FaultOutcomeCode, HwptObserver } from './hwpt-paging.ts';
+export { FaultOutcome, HwptPaging } from './hwpt-paging.ts';
+export type { Area, AreaSlice } from './io-pagetable.ts';
+export { IoPagetable } from './io-pagetable.ts';
+export type { IoasMapRequest } from './ioas.ts';
+export { Ioas } from './ioas.ts';
+export type { DomainGather, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
+export type { TakeAway, TakeAwayOutcome } from './strategy.ts';
+export { TAKE_AWAY, takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './strategy.ts';

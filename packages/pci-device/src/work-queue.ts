@@ -35,15 +35,16 @@ export class WorkQueue {
   }
 
   /**
-   * Runs one request. @param pages the data pages in order @param write whether data flows into memory @param tag gives the
-   * content tag's halves for the i-th page of a write @param result filled anew
+   * Runs one request. @param pages the data pages in order @param write whether data flows into memory @param tagLo low
+   * half of the content tag of the first page of a write; the i-th page gets `tagLo + i` @param result filled anew
    */
   *request(
     agent: Agent,
     path: DmaPath,
     pages: readonly number[],
     write: boolean,
-    tag: (index: number) => readonly [number, number],
+    tagLo: number,
+    tagHi: number,
     result: RequestResult,
   ): Task<RequestResult> {
     result.completed = 0;
@@ -52,8 +53,8 @@ export class WorkQueue {
     const { endpoint } = this;
     count(result, yield* endpoint.dmaPage(agent, 'descriptor', this.#descriptorPage, false, 0, 0));
     for (let i = 0; i < pages.length && !endpoint.dead; i++) {
-      const [lo, hi] = write ? tag(i) : NO_TAG;
-      count(result, yield* endpoint.dmaPage(agent, path, pages[i] as number, write, lo, hi));
+      const page = pages[i] as number;
+      count(result, yield* endpoint.dmaPage(agent, path, page, write, (tagLo + i) | 0, tagHi));
     }
     this.#completions++;
     count(
@@ -63,8 +64,6 @@ export class WorkQueue {
     return result;
   }
 }
-
-const NO_TAG = [0, 0] as const;
 
 function count(result: RequestResult, status: number): void {
   if (status === DmaStatus.completed) result.completed++;

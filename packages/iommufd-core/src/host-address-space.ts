@@ -1,0 +1,54 @@
+import type { Agent, Task } from '@faultline/sim';
+
+/** A run of pages that are present and physically contiguous. */
+export interface ContiguousRun {
+  startPage: number;
+  pages: number;
+  /** Frame of the first page; -1 if the page asked for is not present. */
+  pfn: number;
+}
+
+/** A range of pages whose host mapping changes. */
+export interface HostRange {
+  readonly startPage: number;
+  readonly pages: number;
+  /** mmu notifier event, Linux's numbering. */
+  readonly event: number;
+  readonly blockable: boolean;
+}
+
+/** What a host address space calls when its mappings change. */
+export interface HostNotifier {
+  invalidateRangeStart(agent: Agent, range: HostRange): Task<void>;
+  invalidateRangeEnd(agent: Agent, range: HostRange): void;
+}
+
+/**
+ * What iommufd asks of the address space that owns the memory (an mm). Pages are host-virtual >> 12. `AddressSpace` of
+ * `@faultline/host-mm` fits.
+ */
+export interface HostAddressSpace {
+  readonly mmapLock: {
+    acquireRead(agent: Agent): Task<void>;
+    releaseRead(agent: Agent): void;
+  };
+  /** @returns VM_FAULT bits; the caller holds mmapLock for read */
+  handleMmFault(agent: Agent, page: number, access: { readonly write: boolean }): Task<number>;
+  /** The frame of a present page, or -1. */
+  lookup(page: number): number;
+  /** Fills `out` with the contiguous run around a page within first .. last. */
+  contiguousRun(page: number, firstPage: number, lastPage: number, out: ContiguousRun): void;
+  pin(agent: Agent, startPage: number, pages: number): Task<void>;
+  unpin(agent: Agent, startPage: number, pages: number): Task<void>;
+  registerNotifier(notifier: HostNotifier): void;
+  unregisterNotifier(notifier: HostNotifier): void;
+  /** Waits while an invalidation of the page is in progress. @returns a sequence number */
+  notifierReadBegin(agent: Agent, page: number): Task<number>;
+  /** Whether an invalidation began since. */
+  notifierReadRetry(page: number, sequence: number): boolean;
+}
+
+/** VM_FAULT bits that end a fault (VM_FAULT_ERROR), and those that tell how. Linux's numbering. */
+export const VM_FAULT_OOM = 0x1;
+/** OOM, SIGBUS, HWPOISON, HWPOISON_LARGE, SIGSEGV, FALLBACK. */
+export const VM_FAULT_ERROR = 0x1 | 0x2 | 0x10 | 0x20 | 0x40 | 0x800;

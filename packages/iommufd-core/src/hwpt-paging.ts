@@ -1,0 +1,190 @@
+import { type Agent, Mutex, type Task } from '@faultline/sim';
+import {
+  type ContiguousRun,
+  type HostAddressSpace,
+  type HostRange,
+  VM_FAULT_ERROR,
+  VM_FAULT_OOM,
+} from './host-address-space.ts';
+import type { Area, IoPagetable } from './io-pagetable.ts';
+import type { IommuDomain } from './iommu-domain.ts';
+import type { TakeAway, TakeAwayOutcome } from './strategy.ts';
+
+/** Where a hwpt reports what it does, for checks and timelines. All optional. */
+export interface HwptObserver {
+  /** The notifier has taken a range of IOVA pages away: from here on no DMA may reach it (I1). */
+  takenAway?(page: number, pages: number, outcome: TakeAwayOutcome): void;
+  /** A fault was resolved by mapping; called before the domain is changed (I10). */
+  mapping?(page: number, pages: number, frame: number): void;
+}
+
+/** How a fault on one page ended. */
+export const FaultOutcome = { success: 0, invalid: 1, failure: 2 } as const;
+/** 0 success, 1 invalid (outside areas, against rights), 2 failure (no memory). */
+export type FaultOutcomeCode = (typeof FaultOutcome)[keyof typeof FaultOutcome];
+
+/** Times that one page's fault is tried before it is given up; each retry means that the host changed in between. */
+const MAX_FAULT_ATTEMPTS = 100;
+
+/**
+ * A paging HWPT: an IOAS's areas in one IOMMU domain, kept in step with the host. Two things change the domain, the fault
+ * handler and the notifier, and both hold the update lock until their invalidations are complete. Without that a second
+ * notifier could flush 4K of a leaf that the first has just cut, and return while the cached 1G translation still lives.
+ */
+export class HwptPaging {
+  readonly domain: IommuDomain;
+  readonly areas: IoPagetable;
+  readonly mm: HostAddressSpace;
+  readonly #takeAway: TakeAway | null;
+  readonly #observer: HwptObserver;
+  readonly #updateLock = new Mutex('hwpt update lock');
+  /** Faults that found the page mapped already: spurious, and answered all the same. */
+  spuriousFaults = 0;
+  /** Times that a fault started over because the host changed under it. */
+  faultRetries = 0;
+
+  /** @param options.takeAway null: everything is pinned and the host's changes do not concern this hwpt */
+  constructor(options: {
+    readonly domain: IommuDomain;
+    readonly areas: IoPagetable;
+    readonly mm: HostAddressSpace;
+    readonly takeAway: TakeAway | null;
+    readonly observer?: HwptObserver;
+  }) {
+    this.domain = options.domain;
+    this.areas = options.areas;
+    this.mm = options.mm;
+    this.#takeAway = options.takeAway;
+    this.#observer = options.observer ?? {};
+  }
+
+  /** Maps an area as far as its memory is resident, with the largest leaves that fit. @returns 4K pages mapped */
+  *mapResident(agent: Agent, area: Area): Task<number> {
+    const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+    const last = area.userPage + area.pages - 1;
+    let mapped = 0;
+    yield* this.#updateLock.acquire(agent);
+    try {
+      for (let page = area.userPage; page <= last; page += Math.max(1, run.pages)) {
+        this.mm.contiguousRun(page, page, last, run);
+        if (run.pfn < 0) {
+          run.pages = 1;
+          continue;
+        }
+        const iovaPage = area.page + (run.startPage - area.userPage);
+        yield* this.domain.map(agent, { page: iovaPage, frame: run.pfn, pages: run.pages, write: area.writeable });
+        mapped += run.pages;
+      }
+    } finally {
+      this.#updateLock.release(agent);
+    }
+    return mapped;
+  }
+
+  /** Unmaps an area whole and flushes. */
+  *unmapArea(agent: Agent, area: Area): Task<void> {
+    yield* this.#updateLock.acquire(agent);
+    try {
+      const gather = this.domain.gather();
+      const { page, pages } = area;
+      yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
+      if (!gather.empty) yield* this.domain.flush(agent, gather);
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  /** The notifier's start: takes a range of the host's memory out of the domain. Cannot fail (I8). */
+  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
+    if (this.#takeAway === null) return;
+    const slices = this.areas.slicesOfMemory(range.startPage, range.pages);
+    if (slices.length === 0) return;
+    yield* this.#updateLock.acquire(agent);
+    try {
+      for (const { page, pages } of slices) {
+        const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
+        this.#observer.takenAway?.(page, pages, outcome);
+      }
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  /**
+   * The stage-2 fault handler for one page: handle_mm_fault as far as needed, then map what is there now, under the
+   * notifier's sequence check, so that nothing is mapped that is being taken away (I10).
+   */
+  *handleFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
+    const area = this.areas.find(page);
+    if (!area || (write && !area.writeable)) return FaultOutcome.invalid;
+    const userPage = area.userPage + (page - area.page);
+    for (let attempt = 0; attempt < MAX_FAULT_ATTEMPTS; attempt++) {
+      if (attempt > 0) this.faultRetries++;
+      const sequence = yield* this.mm.notifierReadBegin(agent, userPage);
+      if (this.mm.lookup(userPage) < 0) {
+        const bits = yield* this.#fixHost(agent, userPage, write);
+        if ((bits & VM_FAULT_ERROR) !== 0)
+          return (bits & VM_FAULT_OOM) !== 0 ? FaultOutcome.failure : FaultOutcome.invalid;
+        continue; // look it up again: handle_mm_fault does not return the page
+      }
+      yield* this.#updateLock.acquire(agent);
+      try {
+        if (this.mm.notifierReadRetry(userPage, sequence)) continue;
+        const frame = this.mm.lookup(userPage);
+        if (frame < 0) continue;
+        if (this.domain.frameAt(page) === frame) {
+          this.spuriousFaults++;
+          return FaultOutcome.success;
+        }
+        yield* this.#mapAround(agent, area, page, frame);
+        return FaultOutcome.success;
+      } catch (error) {
+        if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
+        throw error;
+      } finally {
+        this.#updateLock.release(agent);
+      }
+    }
+    return FaultOutcome.failure;
+  }
+
+  *#fixHost(agent: Agent, userPage: number, write: boolean): Task<number> {
+    yield* this.mm.mmapLock.acquireRead(agent);
+    try {
+      return yield* this.mm.handleMmFault(agent, userPage, { write });
+    } finally {
+      this.mm.mmapLock.releaseRead(agent);
+    }
+  }
+
+  /** Maps the largest block around a page that is vacant here and contiguous on the host. */
+  *#mapAround(agent: Agent, area: Area, page: number, frame: number): Task<void> {
+    const block = this.#blockAround(area, page, frame);
+    this.#observer.mapping?.(block.page, block.pages, block.frame);
+    yield* this.domain.map(agent, { ...block, write: area.writeable });
+  }
+
+  #blockAround(area: Area, page: number, frame: number): { page: number; pages: number; frame: number } {
+    const single = { page, pages: 1, frame };
+    const vacant = Math.min(3, this.domain.vacantLevel(page));
+    if (vacant <= 1) return single;
+    const userPage = area.userPage + (page - area.page);
+    const span = 512 ** (vacant - 1);
+    const blockStart = Math.max(area.page, Math.floor(page / span) * span);
+    const blockEnd = Math.min(area.page + area.pages, blockStart + span);
+    const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+    const toUser = area.userPage - area.page;
+    this.mm.contiguousRun(userPage, blockStart + toUser, blockEnd - 1 + toUser, run);
+    for (let level = vacant; level > 1; level--) {
+      const size = 512 ** (level - 1);
+      const start = Math.floor(page / size) * size;
+      const first = frame - (page - start);
+      const inRun = start + toUser >= run.startPage && start + size + toUser <= run.startPage + run.pages;
+      if (inRun && first % size === 0) return { page: start, pages: size, frame: first };
+    }
+    return single;
+  }
+}
+
+const isErrno = (error: unknown, code: string): boolean =>
+  error instanceof Error && (error as { code?: unknown }).code === code;

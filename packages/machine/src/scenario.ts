@@ -1,0 +1,132 @@
+import { parseDurationNs, parseSize } from '@faultline/address';
+import { z } from 'zod';
+
+const quantity = (what: 'size' | 'duration', example: string) =>
+  z.string().superRefine((text, context) => {
+    try {
+      if (what === 'size') parseSize(text);
+      else parseDurationNs(text);
+    } catch {
+      context.addIssue({ code: 'custom', message: `expected a ${what} such as ${example}, got "${text}"` });
+    }
+  });
+
+/** A size with a unit, in bytes once parsed: `4K`, `16G`, `0x1000`. */
+const size = (description: string) => quantity('size', '4K, 2M or 16G').describe(description);
+/** A duration with a unit, in ns once parsed: `10us`, `50ms`. */
+const duration = (description: string) => quantity('duration', '10us or 50ms').describe(description);
+const count = (description: string, minimum = 0) => z.number().int().min(minimum).max(1e9).describe(description);
+const fraction = (description: string) => z.number().min(0).max(1).describe(description);
+
+/** Ways to take 4K out of a large leaf that this version runs. */
+export const STRATEGIES = ['pinned', 'naive', 'whole-leaf', 'cut'] as const;
+/** A strategy by name. */
+export type Strategy = (typeof STRATEGIES)[number];
+
+/** Strategies that are planned and refused with a clear error. */
+export const PLANNED_STRATEGIES = ['paired', 'break-before-make', 'patch-2023', 'cut+collapse', 'shared-ept'] as const;
+
+const strategy = z.enum(STRATEGIES, {
+  error: (issue) =>
+    PLANNED_STRATEGIES.includes(issue.input as (typeof PLANNED_STRATEGIES)[number])
+      ? `strategy "${String(issue.input)}" is not implemented yet (see FIDELITY.md); expected one of ${STRATEGIES.join(', ')}`
+      : `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
+});
+
+const cacheArray = z.strictObject({ sets: count('Sets, a power of two', 0), ways: count('Entries per set', 0) });
+
+const host = z.strictObject({
+  memory: size('Host memory that can back guests').default('24G'),
+  swap: size('Swap space').default('8G'),
+  splitNotify: z
+    .enum(['none', 'clear'])
+    .describe('Whether splitting a large folio calls the notifiers for all of it, as Linux 7.3 does (clear)')
+    .default('none'),
+  profile: z.enum(['reference']).describe('Timing profile').default('reference'),
+});
+
+const reclaim = z.strictObject({
+  pages: count('How many 4K pages the host swaps out in all').default(4096),
+  interval: duration('Time between two batches').default('40us'),
+  batch: count('4K pages asked of the LRU at a time', 1).default(1),
+  reclaimers: count('Reclaimers at work at once', 1).default(1),
+});
+
+const accelerator = z.strictObject({
+  queues: count('Queues, each with one request at a time', 1).default(4),
+  request: size('Bytes per request').default('16K'),
+  workingSet: size('Guest memory over which requests are spread at random').default('16G'),
+  thinkTime: duration('Pause between two requests of a queue').default('5us'),
+  writeFraction: fraction('Share of requests that write guest memory').default(0.5),
+});
+
+const disk = z.strictObject({
+  queueDepth: count('Commands at a time', 1).default(8),
+  request: size('Bytes per sequential read').default('128K'),
+  buffers: size('Guest memory that reads go to, used in turn').default('256M'),
+  mediaTime: duration('Time of the medium per command').default('80us'),
+});
+
+const nic = z.strictObject({
+  queues: count('Receive queues', 1).default(2),
+  interval: duration('Time between two packets of a queue').default('10us'),
+  receiveBuffers: count('Receive buffers of 4K per queue', 1).default(256),
+});
+
+const vm = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[a-z0-9-]+$/)
+    .default('vm0'),
+  memory: size('Guest memory').default('16G'),
+  backing: z.enum(['1G', '2M', '4K']).describe('Largest folios that back it').default('1G'),
+  cpuTouchInterval: duration('Time between two touches of a random page by the guest CPU').default('50us'),
+  devices: z
+    .strictObject({
+      accelerator: accelerator.nullable().prefault({}),
+      disk: disk.nullable().prefault({}),
+      nic: nic.nullable().prefault({}),
+    })
+    .describe('null removes a device')
+    .prefault({}),
+});
+
+const iommu = z.strictObject({
+  iotlb: z
+    .strictObject({ '4K': cacheArray, '2M': cacheArray, '1G': cacheArray })
+    .optional()
+    .describe('IOTLB geometry; the default is 64 entries in all'),
+  pageRequestEntries: count('Page request queue entries, a power of two', 2).default(2048),
+  faultWorkers: count('Fault handlers at work at once', 1).default(2),
+  reservePages: count('Table pages kept so that a notifier cannot fail').default(4),
+});
+
+const hostEvent = z.strictObject({
+  at: duration('Virtual time'),
+  action: z.enum(['madvise-dontneed']).describe('What the host does'),
+  gpa: size('First byte, a guest-physical address'),
+  length: size('Bytes'),
+});
+
+/** The scenario document, schema of YAML files and of `--set`. */
+export const scenarioSchema = z.strictObject({
+  name: z.string().default('unnamed'),
+  description: z.string().default(''),
+  strategy: strategy.default('cut'),
+  expect: z.enum(['ok', 'host-crashed']).describe('The verdict that is no failure').default('ok'),
+  duration: duration('Virtual time that the workloads run').default('170ms'),
+  host: host.prefault({}),
+  reclaim: reclaim.nullable().prefault({}),
+  vm: vm.prefault({}),
+  iommu: iommu.prefault({}),
+  events: z.array(hostEvent).default([]),
+  thresholds: z.array(z.string()).default([]),
+});
+
+/** A scenario with every default filled in. Sizes and durations are still text; see `parseSize`, `parseDurationNs`. */
+export type Scenario = z.output<typeof scenarioSchema>;
+/** A scenario as a user writes it. */
+export type ScenarioInput = z.input<typeof scenarioSchema>;
+
+/** JSON schema of scenario files, for editors. */
+export const scenarioJsonSchema = (): unknown => z.toJSONSchema(scenarioSchema, { io: 'input' });
