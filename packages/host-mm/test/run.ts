@@ -1,4 +1,4 @@
-import { Cost, type CostProfile, type Task } from '@faultline/sim';
+import { Cost, type CostProfile, type RandomStream, type Task, type TaskRun } from '@faultline/sim';
 
 /** Runs a task alone and counts its steps. */
 export function countSteps(task: Task<unknown>): number {
@@ -18,4 +18,19 @@ export function testProfile(ns: Partial<Record<keyof typeof Cost, number>> = {})
     { ns: ns[name] ?? (index === 0 ? 0 : 3 + (index % 5)), source: 'test' },
   ]);
   return Object.fromEntries(entries) as CostProfile;
+}
+
+/** Runs tasks in a random order of their steps: a step may happen whenever it is enabled. */
+export function runShuffled(random: RandomStream, tasks: readonly TaskRun[]): void {
+  const running = [...tasks];
+  while (running.length > 0) {
+    const enabled = running.filter((run) => run.enabled);
+    if (enabled.length === 0) {
+      const list = running.map((run) => `${run.agent.name} waits for ${run.pending?.waitFor?.name}`);
+      throw new Error(`deadlock: ${list.join('; ')}`);
+    }
+    const run = random.pick(enabled);
+    run.advance();
+    if (run.done) running.splice(running.indexOf(run), 1);
+  }
 }
