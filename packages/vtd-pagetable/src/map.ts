@@ -6,6 +6,7 @@ import {
   entryFrame,
   isLeaf,
   isPresent,
+  leafAttributes,
   levelFrames,
   type TableLevel,
   tableIndex,
@@ -24,7 +25,7 @@ export interface MapRequest {
   readonly pages: number;
   /** R in bit 0, W in bit 1. */
   readonly rights: number;
-  /** Further leaf bits, such as SNP. */
+  /** Further leaf bits, such as SNP. Bits that the unit reserves are written as given, and walks fault on them. */
   readonly attributes?: bigint;
 }
 
@@ -63,7 +64,9 @@ export function* map(agent: Agent, table: TableState, request: MapRequest, gathe
 function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
-  const { frame, pages } = request;
+  const { frame, pages, attributes = 0n } = request;
+  if (attributes !== leafAttributes(attributes))
+    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
   const limit = 2 ** (table.capabilities.hostAddressWidth - 12);
   if (!Number.isInteger(frame) || frame < 0 || frame + pages > limit)
     throw new PageTableError(

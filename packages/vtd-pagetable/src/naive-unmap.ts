@@ -1,5 +1,5 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { entryFrame, isPresent, levelFrames, SS_PAGE_SIZE, tableIndex } from './entry.ts';
+import { entryFrame, isLeaf, isPresent, levelFrames, SS_PAGE_SIZE, tableIndex } from './entry.ts';
 import type { TableState } from './table-state.ts';
 
 /** Any physical memory of the host, by words: what the kernel's direct map reaches. */
@@ -121,9 +121,24 @@ function* zero(pass: NaivePass, pfn: number, level: number, index: number, word:
   );
   if (table.memory.isAllocated(pfn)) {
     table.memory.store(pfn, index, 0n);
-    table.leaves[level] = Math.max(0, (table.leaves[level] as number) - 1);
+    discount(table, word, level);
     return;
   }
   physical.storeWord(pfn, index, 0n);
   report.corrupted.push({ level, pfn, index, word });
+}
+
+/** Takes what a cleared entry of a real table mapped, or the tables it led to, off the table's counts. */
+function discount(table: TableState, entry: bigint, level: number): void {
+  if (isLeaf(entry, level)) {
+    table.leaves[level] = Math.max(0, (table.leaves[level] as number) - 1);
+    return;
+  }
+  const child = entryFrame(entry);
+  if (!table.memory.isAllocated(child)) return;
+  table.tablePages--;
+  for (let index = 0; index < 512; index++) {
+    const below = table.memory.load(child, index);
+    if (isPresent(below)) discount(table, below, level - 1);
+  }
 }

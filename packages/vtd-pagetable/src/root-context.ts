@@ -26,14 +26,21 @@ export interface ContextEntry {
 
 /** Encodes a present legacy context entry (Rev 5.10, 9.3): low and high quadword. @throws RangeError for a field out of range */
 export function encodeContext(entry: ContextEntry): { readonly lo: bigint; readonly hi: bigint } {
-  if (!Number.isInteger(entry.domainId) || entry.domainId < 0 || entry.domainId > 0xffff)
-    throw new RangeError(`domainId: ${entry.domainId} is not in 0..65535`);
+  checkField('domainId', entry.domainId, 0xffff);
+  checkField('translationType', entry.translationType, 3);
+  checkField('addressWidth', entry.addressWidth, 7);
+  checkField('tablePfn', entry.tablePfn, 2 ** 40 - 1);
   const lo =
     1n |
     (entry.faultProcessingDisabled ? 2n : 0n) |
     (BigInt(entry.translationType) << 2n) |
     (BigInt(entry.tablePfn) << 12n);
   return { lo, hi: BigInt(entry.addressWidth) | (BigInt(entry.domainId) << 8n) };
+}
+
+function checkField(name: string, value: number, max: number): void {
+  if (!Number.isInteger(value) || value < 0 || value > max)
+    throw new RangeError(`${name}: ${value} is not in 0..${max}`);
 }
 
 /** Decodes a legacy context entry; null if P is clear. */

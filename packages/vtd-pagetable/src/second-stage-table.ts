@@ -20,9 +20,17 @@ import { type PartialLeafRule, unmap } from './unmap.ts';
  * ```
  */
 export class SecondStageTable extends TableState {
-  /** Maps with the largest leaves that fit. @returns 4K pages mapped. @throws PageTableError as Linux 7.3 (see `map`) */
-  map(request: Omit<MapRequest, 'rights'> & { readonly rights: Rights }, gather = new InvalidationGather()): number {
-    return runToEnd(map(PLAIN_CALLER, this, { ...request, rights: rightsBits(request.rights) }, gather));
+  /**
+   * Maps with the largest leaves that fit. With no gather, nobody walks or caches this table, and empty tables that a large
+   * leaf replaces are freed at once. @returns 4K pages mapped. @throws PageTableError as Linux 7.3 (see `map`)
+   */
+  map(request: Omit<MapRequest, 'rights'> & { readonly rights: Rights }, gather?: InvalidationGather): number {
+    const owed = gather ?? new InvalidationGather();
+    try {
+      return runToEnd(map(PLAIN_CALLER, this, { ...request, rights: rightsBits(request.rights) }, owed));
+    } finally {
+      if (gather === undefined) this.freeTables(owed);
+    }
   }
 
   /** Unmaps; see `unmap` for the rules. @returns 4K pages unmapped, which can be more or fewer than asked for */

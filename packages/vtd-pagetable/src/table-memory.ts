@@ -4,9 +4,12 @@ import { assert } from '@faultline/sim';
 export interface TableMemoryOptions {
   /** First frame of the region. The region must end below frame 2^31 (8 TiB), so that walks stay in 32-bit integers. */
   readonly basePfn?: number;
-  /** Most table pages that can exist at once. Memory is committed as pages are used. */
+  /** Most table pages that can exist at once, up to 2^21. Memory is committed as pages are used. */
   readonly pages: number;
 }
+
+/** 8 GiB of tables: the index of a 32-bit half stays below 2^31, as the walker computes it. */
+const MAX_PAGES = 2 ** 21;
 
 /** Written over a freed page: R and W set, every reserved bit set, so that a walk that still gets here faults. */
 const POISON = 0x7fff_ffff_ffff_ffffn;
@@ -32,7 +35,8 @@ export class TableMemory {
   /** @throws RangeError naming the option that does not fit */
   constructor(options: TableMemoryOptions, buffer?: SharedArrayBuffer) {
     const { basePfn = 0x1000, pages } = options;
-    if (!Number.isInteger(pages) || pages <= 0) throw new RangeError(`pages: ${pages} is not a positive integer`);
+    if (!Number.isInteger(pages) || pages <= 0 || pages > MAX_PAGES)
+      throw new RangeError(`pages: ${pages} is not an integer in 1..2^21`);
     if (!Number.isInteger(basePfn) || basePfn <= 0 || basePfn + pages > 0x7fff_ffff)
       throw new RangeError(`basePfn: ${basePfn} must be positive and end below frame 2^31`);
     this.basePfn = basePfn;

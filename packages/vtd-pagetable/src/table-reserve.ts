@@ -70,19 +70,23 @@ export class TableReserve {
     return kept;
   }
 
-  /** Takes back a page that was not used after all: into the reserve if that is short, else to the host. */
+  /** Takes back a page that was not used after all: zeroed into the reserve if that is short, else to the host. */
   giveBack(page: number): void {
-    if (this.#pages.length < this.#target) this.#pages.push(page);
-    else this.memory.free(page);
+    if (this.#pages.length >= this.#target) {
+      this.memory.free(page);
+      return;
+    }
+    for (let index = 0; index < 512; index++) this.memory.store(page, index, 0n);
+    this.#pages.push(page);
   }
 
   /** Fills the reserve up again as far as the host gives pages; called after the work that used it, where it may fail. */
   *refill(agent: Agent): Task<void> {
     while (this.#pages.length < this.#target) {
+      yield agent.writes('refill table reserve', Location.allocator, 0, Cost.entryWrite);
       const page = yield* this.allocate(agent);
       if (page < 0) return;
       this.#pages.push(page);
-      yield agent.writes('refill table reserve', Location.allocator, 0, Cost.entryWrite);
     }
   }
 

@@ -12,11 +12,12 @@ import {
   type TableLevel,
   tableIndex,
 } from './entry.ts';
+import { FaultReason } from './fault-reason.ts';
 import type { InvalidationGather } from './invalidation-gather.ts';
 import { PageTableError } from './page-table-error.ts';
 import type { TableMemory } from './table-memory.ts';
 import { TableReserve } from './table-reserve.ts';
-import type { WalkState } from './walk.ts';
+import { type WalkState, WalkStatus } from './walk.ts';
 
 /** Options of a {@link SecondStageTable}. */
 export interface SecondStageTableOptions {
@@ -85,7 +86,9 @@ export class TableState {
 
   /** Largest leaf level that the unit supports. */
   get largestLeafLevel(): TableLevel {
-    return this.capabilities.page1G ? 3 : this.capabilities.page2M ? 2 : 1;
+    // 1G without 2M is no value that SSLPS can have; such a unit is treated as having 4K only.
+    if (!this.capabilities.page2M) return 1;
+    return this.capabilities.page1G ? 3 : 2;
   }
 
   /** Bytes mapped by leaves of each size. */
@@ -102,8 +105,9 @@ export class TableState {
     return (this.leaves[1] as number) + (this.leaves[2] as number) * 512 + (this.leaves[3] as number) * 262144;
   }
 
-  /** The leaf that maps a page, or null. */
+  /** The leaf that maps a page, or null; also for a page beyond the input range. */
   leafAt(page: number): LeafView | null {
+    if (page < 0 || page >= this.inputPages) return null;
     let table = this.rootPfn;
     for (let level = this.levels as number; level >= 1; level--) {
       const entry = this.memory.load(table, tableIndex(page, level));
@@ -132,9 +136,13 @@ export class TableState {
     yield* this.#leavesBelow(this.rootPfn, this.levels, 0);
   }
 
-  /** Loads walk registers for this table's root. */
+  /** Loads walk registers for this table's root. A page beyond the input range faults before the first read. */
   beginWalk(state: WalkState, page: number, access: number): WalkState {
     state.begin(this.rootPfn, this.levels, Math.floor(page / 2 ** 20), (page << 12) | 0, access);
+    if (page >= this.inputPages) {
+      state.status = WalkStatus.faulted;
+      state.faultReason = FaultReason.addressBeyondWidth;
+    }
     return state;
   }
 

@@ -21,7 +21,7 @@ export interface UnmapRequest {
 }
 
 /**
- * Unmaps. Leaves are cleared by one 64-bit exchange each, children before parents; a table whose range is covered whole is
+ * Unmaps. Leaves are cleared by one 64-bit compare-and-swap each, children before parents; a table whose range is covered whole is
  * unlinked and goes to the gather. Allocates nothing and cannot fail.
  * @returns 4K pages unmapped
  */
@@ -61,7 +61,8 @@ function* clearLevel(agent: Agent, pass: UnmapPass, pfn: number, level: number, 
       continue;
     }
     if (isLeaf(entry, level)) {
-      yield* clearLeaf(agent, pass, pfn, index, level, page);
+      // Replaced in between, by a cut for somebody else's part of it: look again at what is there now.
+      if (!(yield* clearLeaf(agent, pass, { pfn, index, level, page, entry }))) index--;
       continue;
     }
     const child = entryFrame(entry);
@@ -74,23 +75,32 @@ function* clearLevel(agent: Agent, pass: UnmapPass, pfn: number, level: number, 
   }
 }
 
-function* clearLeaf(
-  agent: Agent,
-  pass: UnmapPass,
-  pfn: number,
-  index: number,
-  level: number,
-  page: number,
-): Task<void> {
+interface FoundLeaf {
+  readonly pfn: number;
+  readonly index: number;
+  readonly level: number;
+  readonly page: number;
+  readonly entry: bigint;
+}
+
+/** @returns false if the entry is no leaf any more and nothing was done */
+function* clearLeaf(agent: Agent, pass: UnmapPass, leaf: FoundLeaf): Task<boolean> {
   const { table, request } = pass;
+  const { pfn, index, level, page } = leaf;
   const size = levelFrames(level);
   if (page < request.page && request.partialLeaf === 'linux-7.3') {
     pass.stopped = true;
-    return;
+    return true;
   }
   yield agent.writes('clear leaf', Location.entry, table.memory.location(pfn, index), Cost.entryWrite);
-  table.memory.store(pfn, index, 0n);
+  for (let expected = leaf.entry; ; ) {
+    const seen = table.memory.compareExchange(pfn, index, expected, 0n);
+    if (seen === expected) break;
+    if (!isPresent(seen) || !isLeaf(seen, level)) return false;
+    expected = seen; // hardware set A or D
+  }
   table.leaves[level] = (table.leaves[level] as number) - 1;
   pass.gather.add(page, size);
   pass.unmapped += size;
+  return true;
 }

@@ -1,0 +1,134 @@
+import { runToEnd } from '@faultline/sim';
+import { describe, expect, it } from 'vitest';
+import { InvalidationGather, SecondStageTable, TableMemory, type UnmapRequest, unmap } from '../src/index.ts';
+import { slotOf } from './naive-table.ts';
+import { PLAIN } from './plain-agent.ts';
+
+const rights = { read: true, write: true };
+const G = 262_144;
+
+function newTable(): SecondStageTable {
+  const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0 });
+  table.map({ page: G, frame: 0, pages: G, rights }); // one 1G leaf
+  table.map({ page: 2 * G, frame: 0x1000, pages: 1024, rights }); // two 2M leaves
+  table.map({ page: 2 * G + 1024, frame: 7, pages: 512, rights }); // 512 4K leaves
+  return table;
+}
+
+function run(table: SecondStageTable, request: Partial<UnmapRequest> & { page: number; pages: number }) {
+  const gather = new InvalidationGather();
+  const whole = { partialLeaf: 'linux-7.3', holes: 'stop', ...request } as const;
+  const pages = runToEnd(unmap(PLAIN, table, whole, gather));
+  return { pages, gathered: [gather.firstPage, gather.lastPage], freed: gather.freedTables.length, gather };
+}
+
+describe('a large leaf that the range covers in part', () => {
+  it.each([
+    ['linux-7.3, at its head: the whole leaf goes', 'linux-7.3', G, 5, G],
+    ['linux-7.3, inside: nothing is done and the call stops', 'linux-7.3', G + 1, G - 1 + 512, 0],
+    ['linux-7.3, leaves before it and its head', 'linux-7.3', 2 * G, 513, 1024],
+    ['whole-leaf, at its head', 'whole-leaf', G, 5, G],
+    ['whole-leaf, inside', 'whole-leaf', G + 77, 1, G],
+    ['whole-leaf, from inside one into the next', 'whole-leaf', 2 * G + 511, 2, 1024],
+  ] as const)('%s', (_name, partialLeaf, page, pages, expected) => {
+    const table = newTable();
+    const mapped = table.mappedPages;
+    const result = run(table, { page, pages, partialLeaf });
+    expect(result.pages).toBe(expected);
+    expect(table.mappedPages).toBe(mapped - expected);
+    if (expected === 0) expect(result.gather.empty).toBe(true);
+    // The gather has whole leaves, not the range asked for.
+    else expect((result.gathered[1] as number) - (result.gathered[0] as number) + 1).toBe(expected);
+  });
+  it('at the head: the plain method does not run on into the next leaf', () => {
+    const table = newTable();
+    expect(table.unmap(2 * G, 1, new InvalidationGather())).toBe(512);
+    expect(table.frameAt(2 * G + 512)).toBe(0x1200);
+    expect(table.unmap(2 * G + 600, 1, new InvalidationGather(), 'whole-leaf')).toBe(512);
+  });
+});
+
+describe('holes', () => {
+  it('stop the call, or are skipped', () => {
+    for (const [holes, expected] of [
+      ['stop', 3],
+      ['skip', 7],
+    ] as const) {
+      const table = newTable();
+      run(table, { page: 2 * G + 1027, pages: 1 });
+      expect(run(table, { page: 2 * G + 1024, pages: 8, holes }).pages).toBe(expected);
+    }
+    expect(run(newTable(), { page: 0, pages: 100 }).pages).toBe(0);
+    expect(run(newTable(), { page: 0, pages: 3 * G, holes: 'skip' }).pages).toBe(G + 1536);
+  });
+});
+
+describe('tables', () => {
+  it('are unlinked only if their range is covered whole, and freed through the gather alone', () => {
+    const table = newTable();
+    const used = table.memory.used;
+    const partly = run(table, { page: 2 * G + 1024, pages: 511 });
+    expect([partly.freed, partly.gather.leafOnly, table.memory.used]).toEqual([0, true, used]);
+    const last = run(table, { page: 2 * G + 1535, pages: 1 });
+    expect([last.freed, table.memory.used]).toEqual([0, used]); // emptied piecemeal: it stays
+    const covering = run(table, { page: 2 * G, pages: G, holes: 'skip' });
+    expect([covering.freed, covering.pages, table.memory.used]).toEqual([2, 1024, used]);
+    expect(covering.gathered).toEqual([2 * G, 3 * G - 1]);
+    expect(covering.gather.leafOnly).toBe(false);
+    table.freeTables(covering.gather);
+    expect([table.memory.used, table.tablePages, covering.gather.freedTables.length]).toEqual([used - 2, used - 2, 0]);
+  });
+  it('that end in a hole are not unlinked by a call that stops there', () => {
+    const table = newTable();
+    run(table, { page: 2 * G + 1030, pages: 1 });
+    expect(run(table, { page: 2 * G + 1024, pages: 512 })).toMatchObject({ pages: 6, freed: 0 });
+  });
+});
+
+it('never allocates', () => {
+  const table = newTable();
+  const { memory } = table;
+  while (memory.allocate() >= 0);
+  const failures = table.reserve.failures;
+  expect(run(table, { page: G, pages: 2 * G, holes: 'skip' }).pages).toBe(G + 1536);
+  expect([table.reserve.failures, table.mappedPages]).toEqual([failures, 0]);
+});
+
+it.each([
+  [-1, 1, 'EINVAL: page: -1'],
+  [0, 0, 'EINVAL: pages: 0'],
+  [2 ** 36, 1, 'ERANGE: iova: 0x1000000000000 + 0x1000 is beyond the 48-bit input range'],
+])('refuses page %d, pages %d', (page, pages, message) => {
+  expect(() => run(newTable(), { page, pages })).toThrow(message);
+});
+
+describe('a leaf that changes between the look and the clearing', () => {
+  function untilClear(table: SecondStageTable, pages: number): () => number {
+    const request = { page: G, pages, partialLeaf: 'linux-7.3', holes: 'stop' } as const;
+    const task = unmap(PLAIN, table, request, new InvalidationGather());
+    for (let step = task.next(); step.done || step.value.label !== 'clear leaf'; ) step = task.next();
+    return () => runToEnd(task);
+  }
+  it('because hardware set a bit, is cleared all the same', () => {
+    const table = newTable();
+    const finish = untilClear(table, G);
+    const slot = slotOf(table, G) as { pfn: number; index: number };
+    table.memory.store(slot.pfn, slot.index, table.memory.load(slot.pfn, slot.index) | 0x300n);
+    expect([finish(), table.frameAt(G), table.leafCounts['1G']]).toEqual([G, -1, 0]);
+  });
+  it('because somebody cut it, loses the part in the range and nothing more', () => {
+    const table = newTable();
+    const finish = untilClear(table, 512);
+    table.cut(G + 512, 512, new InvalidationGather());
+    expect(finish()).toBe(512);
+    expect([table.frameAt(G + 511), table.frameAt(G + 512), table.leafCounts['2M']]).toEqual([-1, 512, 2 + 511]);
+    const used = table.memory.used;
+    expect(table.tablePages).toBe(used);
+  });
+  it('because somebody unmapped it, is not counted twice', () => {
+    const table = newTable();
+    const finish = untilClear(table, G);
+    table.unmap(G, G, new InvalidationGather());
+    expect([finish(), table.leafCounts['1G']]).toEqual([0, 0]);
+  });
+});
