@@ -12,6 +12,8 @@ import type { TakeAway, TakeAwayOutcome } from './strategy.ts';
 
 /** Where a hwpt reports what it does, for checks and timelines. All optional. */
 export interface HwptObserver {
+  /** The notifier begins to take a range of IOVA pages away. */
+  takingAway?(page: number, pages: number): void;
   /** The notifier has taken a range of IOVA pages away: from here on no DMA may reach it (I1). */
   takenAway?(page: number, pages: number, outcome: TakeAwayOutcome): void;
   /** A fault was resolved by mapping; called before the domain is changed (I10). */
@@ -102,6 +104,7 @@ export class HwptPaging {
     yield* this.#updateLock.acquire(agent);
     try {
       for (const { page, pages } of slices) {
+        this.#observer.takingAway?.(page, pages);
         const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
         this.#observer.takenAway?.(page, pages, outcome);
       }

@@ -8,7 +8,9 @@ export interface DmaTarget {
   /** A DMA reaches a frame. For a write the two halves are the page's new content tag. Called in the step of the access. */
   access(endpoint: Endpoint, page: number, frame: number, write: boolean, tagLo: number, tagHi: number): void;
   /** A DMA met a missing page. Called in the step in which the device learns of it. */
-  missing(endpoint: Endpoint, path: DmaPath, page: number, reason: number): void;
+  missing(endpoint: Endpoint, agent: Agent, path: DmaPath, page: number, reason: number): void;
+  /** The page request that followed has its answer. */
+  answered(endpoint: Endpoint, agent: Agent, page: number, responseCode: number): void;
 }
 
 /** How one page's DMA ended. */
@@ -146,7 +148,7 @@ export class Endpoint implements AtsEndpoint {
       }
       if (!faulted) this.counters.faulted++;
       faulted = true;
-      this.#target.missing(this, path, page, -frame);
+      this.#target.missing(this, agent, path, page, -frame);
       const action = this.faults[path].whenMissing;
       if (action === 'stall' && (yield* this.#askForPage(agent, page, write))) continue;
       return this.#giveUp(action);
@@ -188,7 +190,7 @@ export class Endpoint implements AtsEndpoint {
     assert(deviceTlb !== null, 'a translation request needs ATS');
     for (;;) {
       const epoch = this.#tlbEpoch;
-      yield agent.reads('translation request', Location.translationCache, unit.id, Cost.cacheLookup);
+      yield agent.reads('translation request', Location.translationCache, unit.id, Cost.translationRequest);
       let frame = unit.translate(sourceId, iovaHi, iovaLo, access);
       if (frame === MISS)
         frame = yield* unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: true });
@@ -216,6 +218,7 @@ export class Endpoint implements AtsEndpoint {
     const { sourceId } = this;
     yield* this.unit.pageRequest(agent, { sourceId, page, read: true, write, last: true, groupIndex });
     while (!group.answered.ready()) yield agent.waits('page group response', group.answered);
+    this.#target.answered(this, agent, page, group.code);
     return group.code === ResponseCode.success;
   }
 

@@ -51,6 +51,8 @@ export const Cost = {
   pinPage: 22,
   /** Taking or releasing a lock that nobody holds. */
   lock: 23,
+  /** An ATS translation request's round trip over the link. */
+  translationRequest: 24,
 } as const;
 
 /** A cost class by name. */

@@ -29,6 +29,8 @@ export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory'
   readonly domainId: number;
   /** Host memory by words, for {@link VtdDomain.unmapWithoutSplit}. */
   readonly physical?: PhysicalWords;
+  /** Called with unlinked table pages right before they are freed, for checks of I5. */
+  readonly onFreeTables?: (tables: readonly number[]) => void;
 }
 
 /** A function attached to a domain. */
@@ -46,13 +48,15 @@ export class VtdDomain {
   readonly domainId: number;
   readonly table: SecondStageTable;
   readonly #physical: PhysicalWords | null;
+  readonly #onFreeTables: (tables: readonly number[]) => void;
   readonly #attachments: Attachment[] = [];
 
   constructor(options: VtdDomainOptions) {
-    const { unit, domainId, physical, ...table } = options;
+    const { unit, domainId, physical, onFreeTables, ...table } = options;
     this.unit = unit;
     this.domainId = domainId;
     this.#physical = physical ?? null;
+    this.#onFreeTables = onFreeTables ?? (() => undefined);
     this.table = new SecondStageTable({ ...table, memory: unit.memory, capabilities: unit.capabilities });
   }
 
@@ -138,6 +142,7 @@ export class VtdDomain {
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
     yield* this.unit.invalidationQueue.submit(agent, descriptors);
+    if (gather.freedTables.length > 0) this.#onFreeTables(gather.freedTables);
     this.table.freeTables(gather);
   }
 

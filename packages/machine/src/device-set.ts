@@ -1,0 +1,174 @@
+import { parseDurationNs, parseSize } from '@faultline/address';
+import type { DeviceReport } from '@faultline/iommufd-core';
+import {
+  ACCELERATOR_FAULTS,
+  canFault,
+  DEFAULT_DEVICE_TLB,
+  DMA_PATHS,
+  type DmaFaultReport,
+  type DmaPath,
+  type DmaTarget,
+  Endpoint,
+  NIC_FAULTS,
+  NVME_FAULTS,
+  WorkQueue,
+} from '@faultline/pci-device';
+import type { RandomStream, Task } from '@faultline/sim';
+import {
+  type GuestLayout,
+  type GuestPageAllocator,
+  networkReceive,
+  randomAcceleratorDma,
+  sequentialDiskReads,
+  type WorkloadContext,
+} from '@faultline/vm-guest';
+import type { RemappingUnit } from '@faultline/vtd-remapping';
+import type { Scenario } from './scenario.ts';
+
+/** A device of a VM: the endpoint, what vfio reports of it, and the workloads that drive it. */
+export interface SimulatedDevice {
+  readonly name: string;
+  readonly endpoint: Endpoint;
+  readonly report: DeviceReport;
+  /** One per queue slot; each is run as a task of its own. */
+  readonly workloads: readonly ((context: WorkloadContext) => Task<void>)[];
+}
+
+/** What devices are built from. */
+export interface DeviceSetOptions {
+  readonly vm: Scenario['vm'];
+  readonly unit: RemappingUnit;
+  readonly target: DmaTarget;
+  readonly layout: GuestLayout;
+  readonly allocator: GuestPageAllocator;
+}
+
+const pagesOf = (size: string): number => Math.max(1, Number(parseSize(size) / 4096n));
+
+/** Builds the devices that a scenario gives a VM: endpoints, rings and buffers in guest memory, workloads. */
+export function buildDevices(options: DeviceSetOptions): SimulatedDevice[] {
+  const { accelerator, disk, nic } = options.vm.devices;
+  const devices: SimulatedDevice[] = [];
+  if (accelerator) devices.push(buildAccelerator(options, accelerator));
+  if (disk) devices.push(buildDisk(options, disk));
+  if (nic) devices.push(buildNic(options, nic));
+  return devices;
+}
+
+function newEndpoint(options: DeviceSetOptions, name: string, device: number, faults: DmaFaultReport): Endpoint {
+  return new Endpoint({
+    name: `${options.vm.name} ${name}`,
+    sourceId: device << 3,
+    unit: options.unit,
+    target: options.target,
+    faults,
+    deviceTlb: DEFAULT_DEVICE_TLB,
+  });
+}
+
+/** A queue pair with a ring page and a completion page of its own. */
+function newQueue(options: DeviceSetOptions, endpoint: Endpoint, rings: number[]): WorkQueue {
+  const [descriptorPage = 0, completionPage = 0] = options.allocator.allocate(2, `${endpoint.name} rings`);
+  rings.push(descriptorPage, completionPage);
+  return new WorkQueue({ endpoint, descriptorPage, completionPage });
+}
+
+/** What vfio tells iommufd: every translated path, and for those that cannot fault the pages they use. */
+function reportOf(endpoint: Endpoint, pagesOfPath: Partial<Record<DmaPath, readonly number[]>>): DeviceReport {
+  return {
+    name: endpoint.name,
+    paths: DMA_PATHS.filter((path) => path !== 'msi').map((path) => {
+      const pages = pagesOfPath[path];
+      const faultable = canFault(endpoint.faults, path);
+      return pages ? { path, canFault: faultable, ranges: runsOf(pages) } : { path, canFault: faultable };
+    }),
+  };
+}
+
+/** Ascending pages as ranges. */
+function runsOf(pages: readonly number[]): { page: number; pages: number }[] {
+  const runs: { page: number; pages: number }[] = [];
+  for (const page of [...new Set(pages)].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    if (last && last.page + last.pages === page) last.pages++;
+    else runs.push({ page, pages: 1 });
+  }
+  return runs;
+}
+
+function buildAccelerator(
+  options: DeviceSetOptions,
+  settings: NonNullable<Scenario['vm']['devices']['accelerator']>,
+): SimulatedDevice {
+  const { layout, allocator } = options;
+  const endpoint = newEndpoint(options, 'accelerator', 1, ACCELERATOR_FAULTS);
+  const rings: number[] = [];
+  const workingPages = Math.min(layout.pages, pagesOf(settings.workingSet));
+  // The working set is the top of RAM, so that a small one shares no large leaf with the kernel and the rings.
+  const firstIndex = layout.pages - workingPages;
+  const pickPage = (random: RandomStream): number => {
+    for (;;) {
+      const page = layout.pageAt(firstIndex + random.below(workingPages));
+      if (!allocator.isTaken(page)) return page;
+    }
+  };
+  const workloads = Array.from({ length: settings.queues }, () => {
+    const queue = newQueue(options, endpoint, rings);
+    return (context: WorkloadContext) =>
+      randomAcceleratorDma(context, {
+        queue,
+        pickPage,
+        pagesPerRequest: pagesOf(settings.request),
+        writeFraction: settings.writeFraction,
+        thinkNs: parseDurationNs(settings.thinkTime),
+      });
+  });
+  return { name: 'accelerator', endpoint, report: reportOf(endpoint, {}), workloads };
+}
+
+function buildDisk(
+  options: DeviceSetOptions,
+  settings: NonNullable<Scenario['vm']['devices']['disk']>,
+): SimulatedDevice {
+  const endpoint = newEndpoint(options, 'disk', 2, NVME_FAULTS);
+  const rings: number[] = [];
+  const queue = newQueue(options, endpoint, rings);
+  const buffers = options.allocator.allocate(pagesOf(settings.buffers), 'disk buffers');
+  const cursor = { next: 0 };
+  const workloads = Array.from(
+    { length: settings.queueDepth },
+    () => (context: WorkloadContext) =>
+      sequentialDiskReads(context, {
+        queue,
+        buffers,
+        pagesPerRequest: pagesOf(settings.request),
+        mediaNs: parseDurationNs(settings.mediaTime),
+        cursor,
+      }),
+  );
+  return {
+    name: 'disk',
+    endpoint,
+    report: reportOf(endpoint, { descriptor: rings, completion: rings }),
+    workloads,
+  };
+}
+
+function buildNic(options: DeviceSetOptions, settings: NonNullable<Scenario['vm']['devices']['nic']>): SimulatedDevice {
+  const endpoint = newEndpoint(options, 'nic', 3, NIC_FAULTS);
+  const rings: number[] = [];
+  const allBuffers: number[] = [];
+  const workloads = Array.from({ length: settings.queues }, () => {
+    const queue = newQueue(options, endpoint, rings);
+    const buffers = options.allocator.allocate(settings.receiveBuffers, 'receive buffers');
+    allBuffers.push(...buffers);
+    return (context: WorkloadContext) =>
+      networkReceive(context, { queue, buffers, intervalNs: parseDurationNs(settings.interval) });
+  });
+  return {
+    name: 'nic',
+    endpoint,
+    report: reportOf(endpoint, { descriptor: rings, completion: rings, write: allBuffers }),
+    workloads,
+  };
+}

@@ -1,0 +1,212 @@
+import { formatDurationNs, hex } from '@faultline/address';
+import type { AddressSpace, PhysicalMemory } from '@faultline/host-mm';
+import type { HwptObserver, TakeAwayOutcome } from '@faultline/iommufd-core';
+import type { DmaPath, DmaTarget, Endpoint } from '@faultline/pci-device';
+import { type Agent, type EventSink, LatencyHistogram } from '@faultline/sim';
+import { faultReasonText, isWalkError } from '@faultline/vtd-pagetable';
+import type { InvariantLedger } from './invariants.ts';
+import { PageSet, PageTags } from './page-set.ts';
+
+/** What a {@link DmaChecker} looks at. */
+export interface DmaCheckerOptions {
+  readonly name: string;
+  readonly memory: PhysicalMemory;
+  readonly mm: AddressSpace;
+  /** Host-virtual page of a guest page, or -1 outside RAM. */
+  readonly userPageOf: (page: number) => number;
+  /** The frame that the domain maps a page to, or -1. */
+  readonly domainFrameOf: (page: number) => number;
+  /** Hash of the io_pagetable. */
+  readonly areasHash: () => string;
+  readonly ledger: InvariantLedger;
+  readonly now: () => number;
+  readonly sink: EventSink;
+  /** Whether the strategy claims that nobody outside the range notices (I4). */
+  readonly claimsHitless: boolean;
+  /** Called for every take-away, with what it did. */
+  readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
+}
+
+const iovaText = (page: number): string => hex(BigInt(page) * 4096n);
+
+/**
+ * Stands where DMA meets memory and where the hwpt changes the domain, and checks that both are right. Holds the naive
+ * second model of the guest's memory (I2) and the pages that the host has taken away (I1, I4).
+ */
+export class DmaChecker implements DmaTarget, HwptObserver {
+  readonly contents = new PageTags();
+  readonly writtenByDma = new PageSet();
+  readonly faultLatency = new LatencyHistogram();
+  innocentFaulted = 0;
+  innocentStalled = 0;
+  wholeLeafFallbacks = 0;
+  readonly #options: DmaCheckerOptions;
+  /** Pages that were, or are being, taken away and are not mapped again: a fault on them is nobody else's doing. */
+  readonly #leaving = new PageSet();
+  /** Those of them for which the notifier has returned: from then on DMA must not reach the old frame. */
+  readonly #gone = new PageSet();
+  readonly #faultedAt = new Map<Agent, number>();
+  readonly #invalidating: { page: number; pages: number }[] = [];
+  #areasHash = '';
+  #takeAwayStartNs = 0;
+
+  constructor(options: DmaCheckerOptions) {
+    this.#options = options;
+  }
+
+  /** Remembers the io_pagetable as the user made it; from here on it must not change (I7). */
+  sealAreas(): void {
+    this.#areasHash = this.#options.areasHash();
+  }
+
+  /** The host begins to invalidate a range of host-virtual pages: nothing in it may be mapped until it ends (I10). */
+  invalidationStarts(range: { startPage: number; pages: number }): void {
+    this.#invalidating.push({ page: range.startPage, pages: range.pages });
+  }
+
+  /** The host's invalidation of a range is over. */
+  invalidationEnds(range: { startPage: number; pages: number }): void {
+    const index = this.#invalidating.findIndex(
+      (active) => active.page === range.startPage && active.pages === range.pages,
+    );
+    if (index >= 0) this.#invalidating.splice(index, 1);
+  }
+
+  /** {@inheritDoc DmaTarget.access} */
+  access(endpoint: Endpoint, page: number, frame: number, write: boolean, tagLo: number, tagHi: number): void {
+    const { memory, mm, ledger } = this.#options;
+    const userPage = this.#options.userPageOf(page);
+    const where = () => `${endpoint.name} ${write ? 'wrote' : 'read'} iova ${iovaText(page)} at frame ${hex(frame)}`;
+    if (!ledger.check('I11', userPage >= 0, () => `${where()}, outside the guest's memory`)) return;
+    const current = mm.lookup(userPage);
+    ledger.check('I1', current === frame && !this.#gone.has(page), () =>
+      current === frame
+        ? `${where()} after the notifier had returned`
+        : `${where()}; the page is ${current < 0 ? 'not resident' : `in frame ${hex(current)}`}`,
+    );
+    if (write) {
+      memory.writeTag(frame, tagLo, tagHi);
+      this.contents.set(page, tagLo, tagHi);
+      this.writtenByDma.add(page);
+    } else {
+      const lo = memory.tagLo(frame);
+      const hi = memory.tagHi(frame);
+      ledger.check(
+        'I2',
+        this.contents.matches(page, lo, hi),
+        () => `${where()} and found another content than was written`,
+      );
+    }
+  }
+
+  /** {@inheritDoc DmaTarget.missing} */
+  missing(endpoint: Endpoint, agent: Agent, path: DmaPath, page: number, reason: number): void {
+    const { ledger, now, claimsHitless, userPageOf } = this.#options;
+    this.#faultedAt.set(agent, now());
+    const where = () => `${endpoint.name} (${path}) at iova ${iovaText(page)}: ${faultReasonText(reason)}`;
+    ledger.check('I3', !isWalkError(reason), where);
+    const innocent = userPageOf(page) >= 0 && !this.#leaving.has(page);
+    if (innocent) {
+      this.innocentFaulted++;
+      if (endpoint.faults[path].whenMissing === 'stall') this.innocentStalled++;
+    }
+    if (claimsHitless) ledger.check('I4', !innocent, () => `${where()}, a page that nobody took away`);
+  }
+
+  /** {@inheritDoc DmaTarget.answered} */
+  answered(endpoint: Endpoint, agent: Agent, page: number, responseCode: number): void {
+    const startNs = this.#faultedAt.get(agent);
+    if (startNs === undefined) return;
+    this.#faultedAt.delete(agent);
+    const durationNs = this.#options.now() - startNs;
+    this.faultLatency.record(durationNs);
+    if (this.#options.sink.enabled)
+      this.#options.sink.record({
+        atNs: startNs,
+        durationNs,
+        track: agent.name,
+        name: 'I/O page fault',
+        args: { device: endpoint.name, iova: iovaText(page), response: responseCode },
+      });
+  }
+
+  /** {@inheritDoc HwptObserver.takingAway} */
+  takingAway(page: number, pages: number): void {
+    this.#takeAwayStartNs = this.#options.now();
+    for (let i = 0; i < pages; i++) this.#leaving.add(page + i);
+  }
+
+  /** {@inheritDoc HwptObserver.takenAway} */
+  takenAway(page: number, pages: number, outcome: TakeAwayOutcome): void {
+    const { ledger, domainFrameOf, sink, now, name } = this.#options;
+    for (let i = 0; i < pages; i++) this.#gone.add(page + i);
+    if (outcome.fellBack) this.wholeLeafFallbacks++;
+    const mapped = domainFrameOf(page) >= 0 ? page : domainFrameOf(page + pages - 1) >= 0 ? page + pages - 1 : -1;
+    ledger.check('I8', mapped < 0, () => `iova ${iovaText(mapped)} is still mapped after the notifier`);
+    this.#checkAreas();
+    if (sink.enabled)
+      sink.record({
+        atNs: this.#takeAwayStartNs,
+        durationNs: now() - this.#takeAwayStartNs,
+        track: `${name} hwpt`,
+        name: 'take away',
+        args: { iova: iovaText(page), pages, took: formatDurationNs(now() - this.#takeAwayStartNs) },
+      });
+    this.#options.onTakenAway(page, pages, outcome);
+  }
+
+  /** {@inheritDoc HwptObserver.mapping} */
+  mapping(page: number, pages: number, frame: number): void {
+    const { ledger, mm, userPageOf } = this.#options;
+    const userPage = userPageOf(page);
+    const overlaps = this.#invalidating.some(
+      (range) => userPage < range.page + range.pages && range.page < userPage + pages,
+    );
+    ledger.check('I10', !overlaps && mm.lookup(userPage) === frame, () =>
+      overlaps
+        ? `iova ${iovaText(page)} is mapped while a notifier takes it away`
+        : `iova ${iovaText(page)} is mapped to frame ${hex(frame)}, which is not its page's`,
+    );
+    this.#leaving.deleteRange(page, pages);
+    this.#gone.deleteRange(page, pages);
+    this.#checkAreas();
+  }
+
+  /** A read or write by the guest's CPU, checked against and noted in the second model. */
+  cpuAccessed(page: number, write: boolean, tagLo: number, tagHi: number): void {
+    if (write) {
+      this.contents.set(page, tagLo, tagHi);
+      return;
+    }
+    const content = this.#options.mm.cpuRead(this.#options.userPageOf(page));
+    this.#options.ledger.check(
+      'I2',
+      this.contents.matches(page, content.tagLo, content.tagHi),
+      () => `the CPU read gpa ${iovaText(page)} and found another content than was written`,
+    );
+  }
+
+  /** Compares every page ever written with where its content is now, in a frame or in swap (I2). */
+  checkAllContents(): void {
+    const { mm, ledger, userPageOf } = this.#options;
+    for (const page of this.contents.pages()) {
+      const userPage = userPageOf(page);
+      if (userPage < 0) continue;
+      const content = mm.cpuRead(userPage);
+      ledger.check(
+        'I2',
+        this.contents.matches(page, content.tagLo, content.tagHi),
+        () => `at the end gpa ${iovaText(page)} holds another content than was last written`,
+      );
+    }
+  }
+
+  #checkAreas(): void {
+    if (this.#areasHash === '') return;
+    this.#options.ledger.check(
+      'I7',
+      this.#options.areasHash() === this.#areasHash,
+      () => 'the io_pagetable has changed',
+    );
+  }
+}

@@ -1,0 +1,72 @@
+const CHUNK_PAGES = 512;
+
+/** A set of page numbers; memory follows the 2M blocks touched. */
+export class PageSet {
+  readonly #chunks = new Map<number, Uint8Array>();
+  #size = 0;
+
+  /** Number of pages in the set. */
+  get size(): number {
+    return this.#size;
+  }
+
+  has(page: number): boolean {
+    const chunk = this.#chunks.get(Math.floor(page / CHUNK_PAGES));
+    return chunk !== undefined && chunk[page % CHUNK_PAGES] === 1;
+  }
+
+  add(page: number): void {
+    const key = Math.floor(page / CHUNK_PAGES);
+    let chunk = this.#chunks.get(key);
+    if (chunk === undefined) {
+      chunk = new Uint8Array(CHUNK_PAGES);
+      this.#chunks.set(key, chunk);
+    }
+    if (chunk[page % CHUNK_PAGES] === 1) return;
+    chunk[page % CHUNK_PAGES] = 1;
+    this.#size++;
+  }
+
+  /** Removes a range; costs the 2M blocks it spans, not its pages. */
+  deleteRange(page: number, pages: number): void {
+    const end = page + pages;
+    for (let key = Math.floor(page / CHUNK_PAGES); key * CHUNK_PAGES < end; key++) {
+      const chunk = this.#chunks.get(key);
+      if (chunk === undefined) continue;
+      const from = Math.max(0, page - key * CHUNK_PAGES);
+      const to = Math.min(CHUNK_PAGES, end - key * CHUNK_PAGES);
+      for (let i = from; i < to; i++) if (chunk[i] === 1) this.#size--;
+      chunk.fill(0, from, to);
+    }
+  }
+}
+
+/** The naive second model of memory (I2): the tag last written to each page, whoever wrote it. */
+export class PageTags {
+  readonly #chunks = new Map<number, Int32Array>();
+
+  set(page: number, lo: number, hi: number): void {
+    const key = Math.floor(page / CHUNK_PAGES);
+    let chunk = this.#chunks.get(key);
+    if (chunk === undefined) {
+      chunk = new Int32Array(CHUNK_PAGES * 2);
+      this.#chunks.set(key, chunk);
+    }
+    const at = (page % CHUNK_PAGES) * 2;
+    chunk[at] = lo;
+    chunk[at + 1] = hi;
+  }
+
+  /** Whether the page's last content was this tag; a page never written is zero. */
+  matches(page: number, lo: number, hi: number): boolean {
+    const chunk = this.#chunks.get(Math.floor(page / CHUNK_PAGES));
+    if (chunk === undefined) return lo === 0 && hi === 0;
+    const at = (page % CHUNK_PAGES) * 2;
+    return chunk[at] === lo && chunk[at + 1] === hi;
+  }
+
+  /** Every page of every block that was written to. */
+  *pages(): Generator<number> {
+    for (const key of this.#chunks.keys()) for (let i = 0; i < CHUNK_PAGES; i++) yield key * CHUNK_PAGES + i;
+  }
+}

@@ -1,0 +1,233 @@
+import { parseDurationNs, parseSize } from '@faultline/address';
+import type { AddressSpace, HostMemory, NotifierRange } from '@faultline/host-mm';
+import { Ioas, TAKE_AWAY, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { Agent, type EventSink, LatencyHistogram, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
+import { bootGuest, cpuTouches, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
+import { type RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { buildDevices, type SimulatedDevice } from './device-set.ts';
+import { DmaChecker } from './dma-checker.ts';
+import type { InvariantLedger } from './invariants.ts';
+import type { Scenario } from './scenario.ts';
+
+/** What a VM runs in. */
+export interface VirtualMachineOptions {
+  readonly scenario: Scenario;
+  readonly seed: number;
+  readonly host: HostMemory;
+  readonly unit: RemappingUnit;
+  readonly time: VirtualTime;
+  readonly ledger: InvariantLedger;
+  readonly sink: EventSink;
+  /** Whether workloads begin no further request. */
+  readonly stopped: () => boolean;
+  readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
+}
+
+/** Requests and their latency, for one device. */
+export interface DeviceLoad {
+  requests: number;
+  readonly latency: LatencyHistogram;
+}
+
+/** First host-virtual page of a VM's memory: 1G-aligned, as a VMM asks for with huge pages. */
+const USER_BASE_PAGE = 0x7_f000_0000;
+/** Guest pages below this one are the kernel's: 16 MiB. */
+const FIRST_FREE_INDEX = 4096;
+
+/** One VM: its memory on the host, its IOAS and domain, its devices and what they do. */
+export class VirtualMachine {
+  readonly name: string;
+  readonly layout: GuestLayout;
+  readonly mm: AddressSpace;
+  readonly ioas: Ioas;
+  readonly domain: VtdDomain;
+  readonly checker: DmaChecker;
+  readonly devices: readonly SimulatedDevice[];
+  readonly loads = new Map<string, DeviceLoad>();
+  /** All requests of all devices. */
+  readonly latency = new LatencyHistogram();
+  readonly #options: VirtualMachineOptions;
+  readonly #allocator: GuestPageAllocator;
+  readonly #cpu: GuestCpuPort;
+
+  /** @throws RangeError if the guest has no room for its devices' buffers */
+  constructor(options: VirtualMachineOptions) {
+    const { scenario, host, unit, ledger, time } = options;
+    this.#options = options;
+    this.name = scenario.vm.name;
+    this.layout = new GuestLayout(parseSize(scenario.vm.memory));
+    this.mm = host.createAddressSpace(`${this.name} vmm`);
+    const takeAway: TakeAway | null = scenario.strategy === 'pinned' ? null : TAKE_AWAY[scenario.strategy];
+    this.domain = new VtdDomain({
+      unit,
+      domainId: 1,
+      reservePages: scenario.iommu.reservePages,
+      physical: host.memory,
+      onFreeTables: (tables) => this.#checkFreedTables(tables),
+    });
+    this.checker = new DmaChecker({
+      name: this.name,
+      memory: host.memory,
+      mm: this.mm,
+      userPageOf: (page) => this.#userPageOf(page),
+      domainFrameOf: (page) => this.domain.frameAt(page),
+      areasHash: () => this.ioas.areas.hash(),
+      ledger,
+      now: () => time.nowNs,
+      sink: options.sink,
+      claimsHitless: scenario.strategy === 'cut' || scenario.strategy === 'pinned',
+      onTakenAway: options.onTakenAway,
+    });
+    // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
+    this.mm.registerNotifier(this.#rangeWatcher());
+    this.ioas = new Ioas({ mm: this.mm, takeAway });
+    this.#allocator = new GuestPageAllocator(this.layout, Math.min(FIRST_FREE_INDEX, this.layout.pages >> 1));
+    this.#cpu = {
+      access: (agent, page, write, lo, hi) => this.#cpuAccess(agent, page, write, lo, hi),
+      writeWords: (page, words) => {
+        const frame = this.mm.lookup(this.#userPageOf(page));
+        host.memory.writeWords(frame, words);
+        this.checker.contents.set(page, host.memory.tagLo(frame), host.memory.tagHi(frame));
+      },
+    };
+    for (const region of this.layout.regions)
+      for (let page = region.page; page < region.page + region.pages; page += 262144) this.#allocator.reserve(page);
+    const { checker: target, layout } = this;
+    this.devices = buildDevices({ vm: scenario.vm, unit, target, layout, allocator: this.#allocator });
+    for (const device of this.devices) this.loads.set(device.name, { requests: 0, latency: new LatencyHistogram() });
+  }
+
+  /** Maps and populates the memory, maps it for DMA, boots the guest, attaches the devices. */
+  *boot(agent: Agent): Task<void> {
+    const { scenario } = this.#options;
+    this.mm.mmap({ startPage: USER_BASE_PAGE, pages: this.layout.pages, backing: scenario.vm.backing });
+    yield* this.mm.populate(agent, USER_BASE_PAGE, this.layout.pages);
+    for (const region of this.layout.regions)
+      yield* this.ioas.map(agent, {
+        iova: BigInt(region.page) * 4096n,
+        userVa: BigInt(USER_BASE_PAGE + region.backingPage) * 4096n,
+        length: BigInt(region.pages) * 4096n,
+        writeable: true,
+        unpinned: scenario.strategy !== 'pinned',
+      });
+    yield* this.ioas.addDomain(agent, this.domain, this.checker);
+    yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
+    for (const device of this.devices) {
+      yield* this.ioas.attach(agent, device.report);
+      this.domain.attach(device.endpoint.sourceId, device.endpoint.deviceTlb ? device.endpoint : null);
+    }
+    this.checker.sealAreas();
+  }
+
+  /** Starts every workload as a task of its own. */
+  start(): void {
+    const { time, stopped, seed, scenario } = this.#options;
+    const spawn = (name: string, device: string | null, workload: (context: WorkloadSeat) => Task<void>): void => {
+      const agent = new Agent(`${this.name} ${name}`);
+      const random = new RandomStream(seed, agent.name);
+      time.spawn(
+        agent,
+        workload({
+          agent,
+          random,
+          stopped,
+          now: () => time.nowNs,
+          finished: (startNs) => this.#requestEnded(device, startNs),
+        }),
+      );
+    };
+    for (const device of this.devices)
+      for (const [index, workload] of device.workloads.entries())
+        spawn(`${device.name} ${index}`, device.name, workload);
+    const intervalNs = parseDurationNs(scenario.vm.cpuTouchInterval);
+    const pickPage = (random: RandomStream): number => {
+      for (;;) {
+        const page = this.layout.pageAt(random.below(this.layout.pages));
+        if (!this.#allocator.isTaken(page)) return page;
+      }
+    };
+    spawn('cpu', null, (context) => cpuTouches(context, { cpu: this.#cpu, pickPage, intervalNs }));
+  }
+
+  /** Detaches devices and takes IOAS, domain and address space apart. */
+  *teardown(agent: Agent): Task<void> {
+    for (const { endpoint, report } of this.devices) {
+      yield* this.domain.detach(agent, endpoint.sourceId);
+      yield* this.ioas.detach(agent, report.name);
+    }
+    yield* this.ioas.destroy(agent);
+    this.domain.destroy();
+    yield* this.mm.exit(agent);
+  }
+
+  /** Forgets what the second model knows of a range whose content the guest gave up. */
+  forgetContents(page: number, pages: number): void {
+    for (let i = 0; i < pages; i++) this.checker.contents.set(page + i, 0, 0);
+  }
+
+  /** Host-virtual page of a guest page, or -1 outside RAM. */
+  userPageOf(page: number): number {
+    return this.#userPageOf(page);
+  }
+
+  /** The guest page whose content is in a frame, or -1. Walks the VM's memory by contiguous runs; for reports. */
+  guestPageOfFrame(frame: number): number {
+    const run = { startPage: 0, pages: 0, pfn: -1 };
+    for (const region of this.layout.regions) {
+      const first = USER_BASE_PAGE + region.backingPage;
+      const last = first + region.pages - 1;
+      for (let page = first; page <= last; page += Math.max(1, run.pages)) {
+        this.mm.contiguousRun(page, page, last, run);
+        if (run.pfn >= 0 && frame >= run.pfn && frame < run.pfn + run.pages)
+          return region.page + (page - first) + (frame - run.pfn);
+      }
+    }
+    return -1;
+  }
+
+  #userPageOf(page: number): number {
+    const index = this.layout.backingOf(page);
+    return index < 0 ? -1 : USER_BASE_PAGE + index;
+  }
+
+  *#cpuAccess(agent: Agent, page: number, write: boolean, tagLo: number, tagHi: number): Task<void> {
+    yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
+    this.checker.cpuAccessed(page, write, tagLo, tagHi);
+  }
+
+  #requestEnded(device: string | null, startNs: number): void {
+    const load = device === null ? undefined : this.loads.get(device);
+    if (!load) return;
+    const ns = this.#options.time.nowNs - startNs;
+    load.requests++;
+    load.latency.record(ns);
+    this.latency.record(ns);
+  }
+
+  #rangeWatcher() {
+    const { checker } = this;
+    return {
+      // biome-ignore lint/correctness/useYield: a notifier that has nothing to wait for
+      *invalidateRangeStart(_agent: Agent, range: NotifierRange): Task<void> {
+        checker.invalidationStarts(range);
+      },
+      invalidateRangeEnd(_agent: Agent, range: NotifierRange): void {
+        checker.invalidationEnds(range);
+      },
+    };
+  }
+
+  /** No cache may point to a table page that is about to be freed (I5). */
+  #checkFreedTables(tables: readonly number[]): void {
+    const { unit, ledger } = this.#options;
+    const cached = new Set([...unit.pagingCache.entries()].map((entry) => entry.tablePfn));
+    for (const table of tables)
+      ledger.check(
+        'I5',
+        !cached.has(table),
+        () => `table page 0x${table.toString(16)} is freed while a cache points to it`,
+      );
+  }
+}
+
+type WorkloadSeat = Parameters<SimulatedDevice['workloads'][number]>[0];
