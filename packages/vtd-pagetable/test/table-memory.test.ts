@@ -66,6 +66,16 @@ describe('the reserve', () => {
     reserve.release();
     expect([reserve.held, memory.used]).toEqual([0, 0]);
   });
+  it('announces a refill before it takes a page', () => {
+    const memory = new TableMemory({ pages: 2 });
+    const reserve = new TableReserve(memory, { target: 1 });
+    const pages = [0, 1].map(() => runToEnd(reserve.allocateOrTake(PLAIN)));
+    memory.free(pages[0] as number);
+    const refill = reserve.refill(PLAIN);
+    expect([refill.next().done, reserve.held, memory.used]).toEqual([false, 0, 1]);
+    runToEnd(refill);
+    expect([reserve.held, memory.used]).toEqual([1, 2]);
+  });
   it('holds what it could get', () => {
     expect(new TableReserve(new TableMemory({ pages: 1 }), { target: 4 }).held).toBe(1);
     expect(runToEnd(new TableReserve(new TableMemory({ pages: 1 }), { target: 1 }).allocate(PLAIN))).toBe(-1);
