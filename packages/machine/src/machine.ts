@@ -1,9 +1,9 @@
 import { hex, parseDurationNs, parseSize } from '@faultline/address';
 import { HostMemory } from '@faultline/host-mm';
-import { FaultOutcome, IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, Cost, type EventSink, NULL_SINK, RandomStream, type Task, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, ResponseCode } from '@faultline/vtd-remapping';
+import { PageRequestPort, RemappingUnit } from '@faultline/vtd-remapping';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
 import { InvariantLedger } from './invariants.ts';
 import type { Scenario } from './scenario.ts';
@@ -182,22 +182,8 @@ export class Machine {
   }
 
   #buildFaultPath(): IopfQueue {
-    const { pageRequestQueue, invalidationQueue } = this.#unit;
-    const responseCodes = [ResponseCode.success, ResponseCode.invalid, ResponseCode.failure];
     return new IopfQueue({
-      source: {
-        take: (agent) => pageRequestQueue.take(agent),
-        clearOverflow: () => pageRequestQueue.clearOverflow(),
-        respond: (agent, sourceId, groupIndex, outcome) =>
-          invalidationQueue.submit(agent, [
-            {
-              type: 'pageGroupResponse',
-              sourceId,
-              groupIndex,
-              responseCode: responseCodes[outcome ?? FaultOutcome.failure] ?? ResponseCode.failure,
-            },
-          ]),
-      },
+      source: new PageRequestPort(this.#unit),
       hwptOf: (sourceId) =>
         this.#vm.devices.some((device) => device.endpoint.sourceId === sourceId)
           ? (this.#vm.ioas.hwpt ?? undefined)

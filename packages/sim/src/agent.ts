@@ -33,6 +33,17 @@ export class Agent {
     return this.#fill(label, kind, location, Access.write, cost, units);
   }
 
+  /**
+   * Adds a second location to the step that was just filled. Every action on shared state must be announced: the adversary
+   * leaves out orders of steps that do not conflict.
+   */
+  alsoWrites(step: Step, kind: LocationKind, location: number): Step {
+    step.alsoKind = kind;
+    step.alsoLocation = location;
+    step.alsoAccess = Access.write;
+    return step;
+  }
+
   /** Time passes; nothing shared is touched. */
   spends(label: string, cost: CostClass, units = 1): Step {
     return this.#fill(label, Location.nothing, 0, Access.none, cost, units);
@@ -77,6 +88,7 @@ export class Agent {
     step.cost = cost;
     step.units = units;
     step.waitFor = null;
+    step.alsoAccess = Access.none;
     step.choices = 0;
     step.chosen = 0;
     return step;

@@ -33,6 +33,9 @@ export const Location = {
 /** A kind of shared state. */
 export type LocationKind = (typeof Location)[keyof typeof Location];
 
+/** As a location number: every location of its kind, as freeing a whole table page touches all its entries. */
+export const ANY_LOCATION = -1;
+
 /**
  * What a task is about to do, yielded **before** it does it: when the task is resumed, the announced action
  * happens at once and nobody else acts until the next yield. An agent has a single step object that is
@@ -47,6 +50,10 @@ export class Step {
   access: AccessMode = Access.none;
   kind: LocationKind = Location.nothing;
   location = 0;
+  /** A second thing that the same action touches, such as the cache that a walk fills with the entry it reads. */
+  alsoAccess: AccessMode = Access.none;
+  alsoKind: LocationKind = Location.nothing;
+  alsoLocation = 0;
   /** Not null: the task goes on only once this is ready. */
   waitFor: Waitable | null = null;
   /** Greater than zero: the scheduler picks 0 .. choices-1 into `chosen` before it resumes. */
@@ -55,16 +62,37 @@ export class Step {
   chosen = 0;
 }
 
-/** Whether the order of the two steps can matter: same location, and one of them writes. */
-export function stepsConflict(
-  a: Pick<Step, 'access' | 'kind' | 'location'>,
-  b: Pick<Step, 'access' | 'kind' | 'location'>,
+/** Whether the order of the two steps can matter: they touch one location, and one of them writes it. */
+export function stepsConflict(a: Footprint, b: Footprint): boolean {
+  return (
+    touchesConflict(a.kind, a.location, a.access, b) ||
+    (a.alsoAccess !== Access.none && touchesConflict(a.alsoKind, a.alsoLocation, a.alsoAccess, b))
+  );
+}
+
+/** What of a step decides conflicts. */
+export type Footprint = Pick<Step, 'access' | 'kind' | 'location' | 'alsoAccess' | 'alsoKind' | 'alsoLocation'>;
+
+function touchesConflict(kind: LocationKind, location: number, access: AccessMode, b: Footprint): boolean {
+  return (
+    conflict(kind, location, access, b.kind, b.location, b.access) ||
+    conflict(kind, location, access, b.alsoKind, b.alsoLocation, b.alsoAccess)
+  );
+}
+
+function conflict(
+  kindA: LocationKind,
+  locationA: number,
+  accessA: AccessMode,
+  kindB: LocationKind,
+  locationB: number,
+  accessB: AccessMode,
 ): boolean {
   return (
-    a.kind === b.kind &&
-    a.location === b.location &&
-    a.access !== Access.none &&
-    b.access !== Access.none &&
-    (a.access === Access.write || b.access === Access.write)
+    kindA === kindB &&
+    (locationA === locationB || locationA === ANY_LOCATION || locationB === ANY_LOCATION) &&
+    accessA !== Access.none &&
+    accessB !== Access.none &&
+    (accessA === Access.write || accessB === Access.write)
   );
 }

@@ -5,6 +5,7 @@ export { FaultRecording, FaultStatus } from './fault-recording.ts';
 export { InFlightDma } from './in-flight-dma.ts';
 export type { InvalidationExecutor } from './invalidation-queue.ts';
 export { InvalidationQueue } from './invalidation-queue.ts';
+export { PageRequestPort } from './page-request-port.ts';
 export type { PageRequest, PageRequestOutcome } from './page-request-queue.ts';
 export { decodePageRequest, encodePageRequest, PageRequestQueue } from './page-request-queue.ts';
 export type { AtsEndpoint, RemappingUnitOptions } from './remapping-unit.ts';

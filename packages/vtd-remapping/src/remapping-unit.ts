@@ -1,4 +1,10 @@
-import { ContextCache, Iotlb, type IotlbOptions, PagingStructureCache } from '@faultline/iotlb';
+import {
+  ContextCache,
+  Iotlb,
+  type IotlbOptions,
+  PagingStructureCache,
+  type PagingStructureCacheGeometry,
+} from '@faultline/iotlb';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import {
   DEFAULT_ENTRY_CAPABILITIES,
@@ -38,6 +44,8 @@ export interface RemappingUnitOptions {
   /** Levels that CAP.SAGAW allows; default 4 only. */
   readonly levels?: readonly number[];
   readonly iotlb?: IotlbOptions;
+  /** Sizes of the paging-structure caches. */
+  readonly pagingCache?: PagingStructureCacheGeometry;
   /** Entries of the page request queue; default 2048, as Linux sets it up. */
   readonly pageRequestEntries?: number;
   /** CAP.NFR + 1; default 8. */
@@ -57,7 +65,7 @@ export class RemappingUnit implements InvalidationExecutor {
   readonly capabilities: EntryCapabilities;
   readonly masks: ReservedMasks;
   readonly iotlb: Iotlb;
-  readonly pagingCache = new PagingStructureCache();
+  readonly pagingCache: PagingStructureCache;
   readonly contextCache = new ContextCache();
   readonly faults: FaultRecording;
   readonly invalidationQueue: InvalidationQueue;
@@ -84,6 +92,7 @@ export class RemappingUnit implements InvalidationExecutor {
     this.capabilities = options.capabilities ?? DEFAULT_ENTRY_CAPABILITIES;
     this.masks = reservedMasks(this.capabilities);
     this.iotlb = new Iotlb(options.iotlb);
+    this.pagingCache = new PagingStructureCache(options.pagingCache);
     this.faults = new FaultRecording(options.faultRegisters);
     this.invalidationQueue = new InvalidationQueue(this.id);
     this.pageRequestQueue = new PageRequestQueue(options.pageRequestEntries ?? 2048, this.id);
@@ -179,7 +188,9 @@ export class RemappingUnit implements InvalidationExecutor {
     let status: number = WalkStatus.walking;
     while (status === WalkStatus.walking) {
       const label = READ_LABELS[state.level] as string;
-      yield agent.reads(label, Location.entry, this.memory.location(state.tablePfn, state.index), Cost.walkRead);
+      const step = agent.reads(label, Location.entry, this.memory.location(state.tablePfn, state.index), Cost.walkRead);
+      // What was read goes into the paging-structure caches at once.
+      yield agent.alsoWrites(step, Location.translationCache, this.id);
       status = walkLevel(this.memory, this.masks, state);
       this.walkReads++;
       if (epoch !== this.#epoch) return RESTART;
@@ -207,7 +218,8 @@ export class RemappingUnit implements InvalidationExecutor {
       if (root.reason !== 0) return -root.reason;
       const devfn = sourceId & 0xff;
       const location = this.memory.location(root.pfn, devfn * 2);
-      yield agent.reads('read context entry', Location.entry, location, Cost.walkRead);
+      const step = agent.reads('read context entry', Location.entry, location, Cost.walkRead);
+      yield agent.alsoWrites(step, Location.translationCache, this.id);
       const found = readContext(this.memory, root.pfn, devfn, this.#levels);
       this.walkReads++;
       if (!found.ok) return -found.reason;
@@ -238,7 +250,8 @@ export class RemappingUnit implements InvalidationExecutor {
    * (Rev 5.10, 6.5.3.1). A request that finds no room is dropped or answered by the unit itself.
    */
   *pageRequest(agent: Agent, request: PageRequest): Task<void> {
-    yield agent.writes('send page request', Location.pageRequestQueue, this.id, Cost.pageRequest);
+    const step = agent.writes('send page request', Location.pageRequestQueue, this.id, Cost.pageRequest);
+    yield agent.alsoWrites(step, Location.translationCache, this.id);
     const outcome = this.pageRequestQueue.write(request);
     if (outcome === 'answered-success') {
       this.#endpoints.get(request.sourceId)?.pageGroupResponse(request.groupIndex, ResponseCode.success);
@@ -279,8 +292,9 @@ export class RemappingUnit implements InvalidationExecutor {
   }
 
   /** Waits for untranslated DMA that may have used what was invalidated (DR, DW; hardware of major version 2 always drains). */
-  drain(agent: Agent): Task<void> {
-    return this.inFlight.drain(agent);
+  *drain(agent: Agent): Task<void> {
+    yield agent.writes('begin drain', Location.translationCache, this.id, Cost.free);
+    yield* this.inFlight.drain(agent);
   }
 
   #invalidateIotlb(descriptor: Extract<Descriptor, { type: 'iotlb' }>): void {

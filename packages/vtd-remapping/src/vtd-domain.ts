@@ -1,4 +1,4 @@
-import { type Agent, assert, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
   type CutResult,
   clearContext,
@@ -93,10 +93,12 @@ export class VtdDomain {
   *map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number> {
     const gather = new InvalidationGather();
     const rights = request.write ? 3 : 1;
-    const mapped = yield* map(agent, this.table, { ...request, rights }, gather);
-    // Only a replaced vacant table owes anything: not present to present needs no invalidation at CM=0 (6.5.3.5).
-    if (!gather.empty) yield* this.flush(agent, gather);
-    return mapped;
+    try {
+      return yield* map(agent, this.table, { ...request, rights }, gather);
+    } finally {
+      // Only a replaced vacant table owes anything: not present to present needs no invalidation at CM=0 (6.5.3.5).
+      if (!gather.empty) yield* this.flush(agent, gather);
+    }
   }
 
   /** Unmaps by the rule given; the caches are the caller's to flush with the gather. @returns 4K pages unmapped */
@@ -142,7 +144,9 @@ export class VtdDomain {
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
     yield* this.unit.invalidationQueue.submit(agent, descriptors);
-    if (gather.freedTables.length > 0) this.#onFreeTables(gather.freedTables);
+    if (gather.freedTables.length === 0) return;
+    yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
+    this.#onFreeTables(gather.freedTables);
     this.table.freeTables(gather);
   }
 

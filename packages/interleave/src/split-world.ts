@@ -1,0 +1,243 @@
+import { type AddressSpace, HostMemory } from '@faultline/host-mm';
+import { Ioas, IopfQueue, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { type DmaPath, Endpoint } from '@faultline/pci-device';
+import { Agent, RandomStream, runToEnd, type Task } from '@faultline/sim';
+import { faultReasonText, isWalkError, TableMemory } from '@faultline/vtd-pagetable';
+import { PageRequestPort, RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
+
+/** One small configuration of a protocol that takes a page away while a device uses its leaf. */
+export interface SplitConfiguration {
+  readonly name: string;
+  /** Leaf that maps the page at the start. */
+  readonly leaf: '1G' | '2M';
+  /** Which page the device writes: the one that is taken away, or its neighbour. */
+  readonly target: 'victim' | 'neighbour';
+  /** Whether the unit has the large leaf in its IOTLB at the start. */
+  readonly warm: boolean;
+  /** Whether table pages may be refused. */
+  readonly allocationMayFail: boolean;
+  /** Without ATS, with a device TLB, or also with page requests that the stage-2 fault handler answers. */
+  readonly device: 'no ATS' | 'ATS' | 'ATS and PRI';
+}
+
+/** Parts of a protocol under test that a configuration does not decide. */
+export interface SplitProtocol {
+  readonly takeAway: TakeAway;
+  /** Whether addresses outside the range may not notice (I4). */
+  readonly hitless: boolean;
+  /** Whether the guest keeps page-directory words at the start of its memory, for a protocol that reads guest data. */
+  readonly guestWords?: boolean;
+}
+
+const USER_PAGE = 0x40000;
+const VICTIM = 0x123;
+const SOURCE_ID = 1 << 3;
+const TABLE_BASE_PFN = 0x1000;
+const FIRST_HOST_PFN = 0x40000;
+/** Free frames beside those of the leaf, so that a fault need not reclaim. */
+const SPARE_FRAMES = 512;
+
+/**
+ * A host, a domain with one large leaf, a device that writes one page, and the host that swaps one page out: the code of
+ * `host-mm`, `iommufd-core`, `vtd-remapping`, `vtd-pagetable`, `iotlb` and `pci-device` as it runs in the simulation, with the
+ * invalidation queue's hardware as a task of its own.
+ */
+export class SplitWorld implements ExploredSystem {
+  readonly tasks: readonly ExploredTask[];
+  readonly #configuration: SplitConfiguration;
+  readonly #host: HostMemory;
+  readonly #mm: AddressSpace;
+  readonly #tables: TableMemory;
+  readonly #unit: RemappingUnit;
+  readonly #domain: VtdDomain;
+  readonly #endpoint: Endpoint;
+  readonly #ioas: Ioas;
+  readonly #areasHash: string;
+  readonly #protocol: SplitProtocol;
+  #violation: Violation | null = null;
+  #written = false;
+
+  constructor(configuration: SplitConfiguration, protocol: SplitProtocol) {
+    this.#configuration = configuration;
+    this.#protocol = protocol;
+    const pages = configuration.leaf === '1G' ? 262144 : 512;
+    const setup = new Agent('set-up');
+    this.#host = new HostMemory({
+      frames: pages + SPARE_FRAMES,
+      firstPfn: FIRST_HOST_PFN,
+      swapSlots: 4,
+      random: new RandomStream(1, 'split world'),
+    });
+    this.#mm = this.#host.createAddressSpace('mm');
+    this.#mm.mmap({ startPage: USER_PAGE, pages, backing: configuration.leaf });
+    runToEnd(this.#mm.populate(setup, USER_PAGE, pages));
+    this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 24 });
+    this.#unit = new RemappingUnit({
+      memory: this.#tables,
+      iotlb: { geometry: SMALL_CACHE },
+      pagingCache: SMALL_STRUCTURE_CACHE,
+      pageRequestEntries: 4,
+    });
+    this.#domain = new VtdDomain({
+      unit: this.#unit,
+      domainId: 1,
+      physical: this.#host.memory,
+      allocationMayFail: configuration.allocationMayFail,
+      onFreeTables: (tables) => this.#tablesFreed(tables),
+    });
+    this.#ioas = new Ioas({ mm: this.#mm, takeAway: protocol.takeAway });
+    runToEnd(this.#setUp(setup, pages));
+    this.#areasHash = this.#ioas.areas.hash();
+    this.#endpoint = this.#connectDevice();
+    if (configuration.warm) runToEnd(this.#dma(setup));
+    const onError = () => this.#fail('IQE', 'bad descriptor');
+    this.tasks = [
+      { agent: DEVICE, task: this.#dma(DEVICE) },
+      { agent: HOST, task: this.#mm.pageOut(HOST, USER_PAGE + VICTIM) },
+      { agent: QUEUE, task: this.#unit.invalidationQueue.run(QUEUE, this.#unit, onError), daemon: true },
+      ...(configuration.device === 'ATS and PRI' ? this.#faultPath() : []),
+    ];
+  }
+
+  /** {@inheritDoc ExploredSystem.check} */
+  check(): Violation | null {
+    return this.#violation;
+  }
+
+  /** {@inheritDoc ExploredSystem.checkEnd} */
+  checkEnd(): Violation | null {
+    const { table } = this.#domain;
+    if (this.#ioas.areas.hash() !== this.#areasHash)
+      return { invariant: 'I7', message: 'the io_pagetable has changed' };
+    const frame = this.#domain.frameAt(VICTIM);
+    if (frame >= 0 && frame !== this.#mm.lookup(USER_PAGE + VICTIM))
+      return {
+        invariant: 'I8',
+        message: `at the end the page maps frame 0x${frame.toString(16)}, which is not its own`,
+      };
+    const answers = this.#endpoint.counters.responses;
+    if (answers.success + answers.invalid + answers.failure !== this.#endpoint.counters.pageRequests)
+      return { invariant: 'I9', message: 'a page group has no answer' };
+    const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
+    if (this.#written && content.tagLo !== 1) return { invariant: 'I2', message: 'what the device wrote is lost' };
+    if (this.#unit.inFlight.count !== 0) return { invariant: 'I12', message: 'a DMA is still in flight' };
+    // Root and context table of the unit, the tables in use, the reserve: nothing else is allocated.
+    const expected = 2 + table.tablePages + table.reserve.held;
+    if (this.#tables.used !== expected)
+      return { invariant: 'I12', message: `${this.#tables.used} table pages in use, ${expected} accounted for` };
+    return null;
+  }
+
+  *#setUp(agent: Agent, pages: number): Task<void> {
+    yield* this.#ioas.map(agent, {
+      iova: 0n,
+      userVa: BigInt(USER_PAGE) * 4096n,
+      length: BigInt(pages) * 4096n,
+      writeable: true,
+      unpinned: true,
+    });
+    yield* this.#ioas.addDomain(agent, this.#domain, {
+      takenAway: (page, _pages, outcome) => this.#taken(page, outcome),
+    });
+    // A guest that keeps its own page directory at the start of its memory: data that looks like page-table entries.
+    if (this.#protocol.guestWords)
+      this.#host.memory.writeWords(
+        FIRST_HOST_PFN,
+        new BigUint64Array(512).fill((BigInt(FIRST_HOST_PFN + 1) << 12n) | 0x63n),
+      );
+  }
+
+  #connectDevice(): Endpoint {
+    const { device } = this.#configuration;
+    const path = { whenMissing: device === 'ATS and PRI' ? 'stall' : 'drop' } as const;
+    const endpoint = new Endpoint({
+      name: 'device',
+      sourceId: SOURCE_ID,
+      unit: this.#unit,
+      target: {
+        access: (_endpoint, page, frame) => this.#accessed(page, frame),
+        missing: (_endpoint, _agent, dmaPath, page, reason) => this.#missing(dmaPath, page, reason),
+        answered: () => undefined,
+      },
+      faults: { descriptor: DROP, read: path, write: path, completion: DROP, msi: DROP },
+      ...(device === 'no ATS' ? {} : { deviceTlb: SMALL_CACHE }),
+    });
+    this.#domain.attach(SOURCE_ID, device === 'no ATS' ? null : endpoint);
+    return endpoint;
+  }
+
+  get #targetPage(): number {
+    return this.#configuration.target === 'victim' ? VICTIM : VICTIM + 1;
+  }
+
+  #dma(agent: Agent): Task<unknown> {
+    return this.#endpoint.dmaPage(agent, 'write', this.#targetPage, true, 1, 1);
+  }
+
+  /** Page requests to the stage-2 fault handler, as two daemons. */
+  #faultPath(): ExploredTask[] {
+    const iopf = new IopfQueue({
+      source: new PageRequestPort(this.#unit),
+      hwptOf: () => this.#ioas.hwpt ?? undefined,
+    });
+    return [
+      { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },
+      { agent: WORKER, task: iopf.worker(WORKER), daemon: true },
+    ];
+  }
+
+  /**
+   * The check belongs to the frame's step: swap-out reads the frame after its CPU entry is gone, so an access in between is
+   * explored in either order with that read.
+   */
+  #accessed(page: number, frame: number): void {
+    if (this.#mm.lookup(USER_PAGE + page) !== frame)
+      this.#fail(
+        'I1',
+        `the device reached frame 0x${frame.toString(16)} through page 0x${page.toString(16)}, which is no longer there`,
+      );
+    this.#host.memory.writeTag(frame, 1, 1);
+    this.#written = true;
+  }
+
+  #missing(path: DmaPath, page: number, reason: number): void {
+    if (isWalkError(reason)) this.#fail('I3', `the walk of page 0x${page.toString(16)}: ${faultReasonText(reason)}`);
+    if (this.#protocol.hitless && page !== VICTIM)
+      this.#fail(
+        'I4',
+        `${path} DMA to page 0x${page.toString(16)}, which nobody took away: ${faultReasonText(reason)}`,
+      );
+  }
+
+  #taken(page: number, outcome: TakeAwayOutcome): void {
+    const first = outcome.unsplit?.mistaken[0];
+    if (first)
+      this.#fail(
+        'I3',
+        `the unmap of page 0x${page.toString(16)} took the frame 0x${first.pfn.toString(16)}, guest memory, for a level-${first.level} table and its word ${first.index} (0x${first.word.toString(16)}) for an entry`,
+      );
+    if (this.#domain.frameAt(page) >= 0)
+      this.#fail('I8', `page 0x${page.toString(16)} is still mapped after the notifier`);
+  }
+
+  #tablesFreed(tables: readonly number[]): void {
+    for (const entry of this.#unit.pagingCache.entries())
+      if (tables.includes(entry.tablePfn))
+        this.#fail('I5', `table page 0x${entry.tablePfn.toString(16)} is freed while a cache points to it`);
+  }
+
+  #fail(invariant: string, message: string): void {
+    this.#violation ??= { invariant, message };
+  }
+}
+
+const DROP = { whenMissing: 'drop' } as const;
+const SMALL_CACHE = { '4K': { sets: 1, ways: 2 }, '2M': { sets: 1, ways: 2 }, '1G': { sets: 1, ways: 2 } } as const;
+const ONE_SET = { sets: 1, ways: 4 } as const;
+const SMALL_STRUCTURE_CACHE = { pde: ONE_SET, pdpe: ONE_SET, pml4e: ONE_SET, pml5e: ONE_SET } as const;
+const DEVICE = new Agent('device');
+const HOST = new Agent('host');
+const QUEUE = new Agent('invalidation queue');
+const INTERRUPT = new Agent('page request interrupt');
+const WORKER = new Agent('iopf worker');

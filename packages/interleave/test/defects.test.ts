@@ -1,0 +1,107 @@
+import { TAKE_AWAY, type TakeAway } from '@faultline/iommufd-core';
+import { describe, expect, it } from 'vitest';
+import { PROTOCOLS, type SplitProtocol, type VerifyResult, verify, verifySplit } from '../src/index.ts';
+
+function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
+  let next = search.next();
+  while (!next.done) next = search.next();
+  return next.value;
+}
+
+const explored = (name: string, protocol: SplitProtocol) => outcome(verifySplit(name, protocol));
+
+/** `cut` as it should be, for comparison with each defect below. */
+const withDefect = (takeAway: TakeAway): SplitProtocol => ({ takeAway, hitless: true });
+
+describe('verify', () => {
+  it('cut holds in every order of every configuration', () => {
+    const result = outcome(verify('cut'));
+    expect(result.counterexample).toBe(null);
+    expect(result.verdict).toBe('holds');
+    expect(result.configurations).toHaveLength(34);
+    expect(result.executions).toBeGreaterThan(3000);
+  }, 120_000);
+
+  it('naive walks to an error, and the schedule says where', () => {
+    const result = outcome(verify('naive'));
+    expect(result.verdict).toBe('violated');
+    expect(result.counterexample?.invariant).toBe('I3');
+    expect(result.counterexample?.message).toContain('guest memory, for a level-1 table');
+    expect(result.counterexample?.schedule.some((step) => step.step === 'read what it takes for an entry')).toBe(true);
+  });
+
+  it('whole-leaf holds where innocents may fault', () => {
+    expect(outcome(verify('whole-leaf')).verdict).toBe('holds');
+  }, 120_000);
+
+  it('whole-leaf is not hitless, and the adversary shows who suffers', () => {
+    const result = explored('whole-leaf', { takeAway: TAKE_AWAY['whole-leaf'], hitless: true });
+    expect(result.counterexample?.invariant).toBe('I4');
+    expect(result.counterexample?.configuration).toContain('neighbour');
+  });
+
+  it('refuses a protocol that does not exist', () => {
+    expect(() => outcome(verify('magic'))).toThrow(
+      `protocol: "magic" is not one of ${PROTOCOLS.map((p) => p.name).join(', ')}`,
+    );
+  });
+});
+
+describe('a defect in the cut is found', () => {
+  it('no invalidation: the device reaches the old frame from its cache (I1)', () => {
+    const result = explored(
+      'no flush',
+      withDefect(function* (agent, domain, page, pages) {
+        const gather = domain.gather();
+        yield* domain.cut(agent, page, pages, gather);
+        yield* domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
+        return { fellBack: false, unsplit: null };
+      }),
+    );
+    expect(result.counterexample?.invariant).toBe('I1');
+  });
+
+  it('D9, only the page is invalidated: the cached large translation survives (I1)', () => {
+    const result = explored(
+      'D9',
+      withDefect(function* (agent, domain, page, pages) {
+        const lost = domain.gather();
+        yield* domain.cut(agent, page, pages, lost);
+        yield* domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, lost);
+        const gather = domain.gather();
+        gather.add(page, pages);
+        yield* domain.flush(agent, gather);
+        return { fellBack: false, unsplit: null };
+      }),
+    );
+    expect(result.counterexample?.invariant).toBe('I1');
+    expect(result.counterexample?.configuration).toContain('cached');
+  });
+
+  it('invalidation before the entry changes: the cache fills again from the old leaf (I1)', () => {
+    const result = explored(
+      'flush first',
+      withDefect(function* (agent, domain, page, pages) {
+        const gather = domain.gather();
+        yield* domain.cut(agent, page, pages, gather);
+        yield* domain.flush(agent, gather);
+        yield* domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, domain.gather());
+        return { fellBack: false, unsplit: null };
+      }),
+    );
+    expect(result.counterexample?.invariant).toBe('I1');
+  });
+
+  it('no cut where the range ends inside the leaf: the page stays mapped (I8)', () => {
+    const result = explored(
+      'no cut',
+      withDefect(function* (agent, domain, page, pages) {
+        const gather = domain.gather();
+        yield* domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
+        yield* domain.flush(agent, gather);
+        return { fellBack: false, unsplit: null };
+      }),
+    );
+    expect(result.counterexample?.invariant).toBe('I8');
+  });
+});
