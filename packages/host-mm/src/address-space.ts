@@ -9,7 +9,7 @@ import type { HostState } from './host-state.ts';
 import type { MmState } from './mm-state.ts';
 import { type MmuNotifier, NotifierEvent, type NotifierRange } from './mmu-notifier.ts';
 import type { PageContent } from './page-content.ts';
-import { faultError, pinRange, unpinRange } from './pin.ts';
+import { faultError, pinnedRuns, pinRange, unpinRange } from './pin.ts';
 import { shrinkFolio } from './reclaim.ts';
 import { VM_FAULT_ERROR } from './vm-fault.ts';
 import type { Vma } from './vma-list.ts';
@@ -107,8 +107,7 @@ export class AddressSpace {
       for (let page = startPage; page < end; ) {
         const bits = yield* prefault(this.#host, this.#mm, agent, page);
         if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'populate');
-        // Reclaim may have taken it again; then one page further is as good.
-        page = this.#mm.table.entry(page) > 0 ? this.#leafEnd(page) : page + 1;
+        page = this.#leafEnd(page);
       }
     } finally {
       this.mmapLock.releaseRead(agent);
@@ -170,7 +169,18 @@ export class AddressSpace {
     }
   }
 
-  /** Undoes one {@link pin} of exactly this range. Also works after {@link exit}. @throws RangeError if there is none */
+  /**
+   * The frames that the last {@link pin} of exactly this range holds, as one run for each folio: what a pinner maps,
+   * since a {@link lookup} finds another frame after MADV_DONTNEED and a new fault. @throws RangeError if there is none
+   */
+  pinnedRuns(startPage: number, pages: number): PageRun[] {
+    return pinnedRuns(this.#host, this.#mm, { startPage, pages });
+  }
+
+  /**
+   * Undoes one {@link pin} of exactly this range, the newest: two pins of one range are told apart by nothing.
+   * Also works after {@link exit}. @throws RangeError if there is none
+   */
   unpin(agent: Agent, startPage: number, pages: number): Task<void> {
     return unpinRange(this.#host, this.#mm, agent, { startPage, pages });
   }
@@ -313,6 +323,7 @@ export class AddressSpace {
   #leafEnd(page: number): number {
     const { folios } = this.#host;
     const folio = this.#mm.table.entry(page);
+    assert(folio > 0, `page ${hex(page)} is not present right after its fault`);
     return folios.startPage(folio) + framesOf(folios.order(folio));
   }
 

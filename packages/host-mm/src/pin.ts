@@ -1,5 +1,6 @@
 import { hex } from '@faultline/address';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import type { PageRun } from './contiguous-run.ts';
 import { faultIn } from './fault.ts';
 import { HostMemoryError } from './host-memory-error.ts';
 import type { HostState } from './host-state.ts';
@@ -64,10 +65,7 @@ export function* unpinRange(
   const records = mm.pins.get(range.startPage) ?? [];
   const at = records.findLastIndex((record) => record.pages === range.pages);
   const record = records[at];
-  if (record === undefined)
-    throw new RangeError(
-      `startPage: ${hex(range.startPage)} with ${hex(range.pages)} pages was not pinned as one range`,
-    );
+  if (record === undefined) throw notPinned(range);
   records.splice(at, 1);
   if (records.length === 0) mm.pins.delete(range.startPage);
   mm.accountedPinPages -= range.pages;
@@ -77,6 +75,25 @@ export function* unpinRange(
     unpinFolio(host, mm, folio);
   }
 }
+
+/**
+ * What the last pin of exactly this range got: one run for each folio, clipped to the range. Whatever happens to the
+ * mapping, these frames stay until the unpin. @throws RangeError if there is no such pin
+ */
+export function pinnedRuns(host: HostState, mm: MmState, range: { startPage: number; pages: number }): PageRun[] {
+  const record = mm.pins.get(range.startPage)?.findLast((each) => each.pages === range.pages);
+  if (record === undefined) throw notPinned(range);
+  let page = range.startPage;
+  return record.folios.map((folio) => {
+    const offset = page - host.folios.startPage(folio);
+    const pages = Math.min(host.folios.frames(folio) - offset, range.startPage + range.pages - page);
+    page += pages;
+    return { startPage: page - pages, pages, pfn: host.folios.pfn(folio) + offset };
+  });
+}
+
+const notPinned = (range: { startPage: number; pages: number }): RangeError =>
+  new RangeError(`startPage: ${hex(range.startPage)} with ${hex(range.pages)} pages was not pinned as one range`);
 
 /** Takes one pin off a folio, or off the pieces that it was split into. */
 function unpinFolio(host: HostState, mm: MmState, folio: number): void {

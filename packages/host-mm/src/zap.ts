@@ -26,7 +26,8 @@ export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: Page
     const level = table.levelAt(page);
     const unitStart = blockStart(page, level === 0 ? FANOUT : framesOf(level));
     const unitEnd = unitStart + (level === 0 ? FANOUT : framesOf(level));
-    if (level !== 0 && (unitStart < span.startPage || unitEnd > span.endPage)) {
+    // A fault may have put a large leaf around the place reached so far; then only its rest is in the way.
+    if (level !== 0 && (unitStart < page || unitEnd > span.endPage)) {
       yield* splitMapped(host, mm, agent, page);
     } else {
       const endPage = Math.min(unitEnd, span.endPage);

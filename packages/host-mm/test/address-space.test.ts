@@ -162,6 +162,8 @@ describe('pins', () => {
     runToEnd(mm.pin(agent, 5, 3));
     runToEnd(mm.pin(agent, 5, 4));
     expect([mm.pinnedBytes, mm.accountedPinBytes]).toEqual([2 ** 30, 10 * 4096]);
+    expect(mm.pinnedRuns(5, 4)).toEqual([{ startPage: 5, pages: 4, pfn: mm.lookup(5) }]);
+    expect(() => mm.pinnedRuns(5, 2)).toThrow(RangeError);
     expect(() => runToEnd(mm.unpin(agent, 5, 2))).toThrow(/startPage: 0x5 with 0x2 pages was not pinned/);
     runToEnd(mm.unpin(agent, 5, 3));
     runToEnd(mm.unpin(agent, 5, 4));

@@ -141,6 +141,51 @@ describe('splitting', () => {
   });
 });
 
+describe('MADV_DONTNEED against faults', () => {
+  it('splits a large leaf that a fault has put around the place it has reached', () => {
+    const host = new HostMemory({ frames: 4096, swapSlots: 8 });
+    const mm = host.createAddressSpace('vmm');
+    mm.mmap({ startPage: 0, pages: 1024, backing: '2M' });
+    runToEnd(mm.populate(agent, 0, 1024));
+    runToEnd(mm.madviseDontNeed(agent, 0, 512));
+    // Only page 700 of the second 2M block is left, in a table of its own.
+    runToEnd(mm.madviseDontNeed(agent, 512, 188));
+    runToEnd(mm.madviseDontNeed(agent, 701, 323));
+    const zapper = new Agent('zapper');
+    const run = new TaskRun(zapper, mm.madviseDontNeed(zapper, 0, 1024));
+    runUntil(run, 'zap entries');
+    runToEnd(mm.madviseDontNeed(agent, 700, 1));
+    runToEnd(mm.cpuAccess(agent, 800, write(1)));
+    expect(mm.leafPages(512)).toBe(512);
+    finish(run);
+    // What was installed behind it stays; what lies ahead is gone.
+    expect([mm.lookup(699) >= 0, mm.lookup(700), mm.lookup(800)]).toEqual([true, -1, -1]);
+    expect(host.audit()).toEqual([]);
+  });
+});
+
+describe('what a split passes on', () => {
+  it('a young 2M folio has young pieces, and a pin that comes before the split prevents it', () => {
+    const host = new HostMemory({ frames: 1024, swapSlots: 8, splitNotify: 'clear' });
+    const mm = host.createAddressSpace('vmm');
+    mm.mmap({ startPage: 0, pages: 512, backing: '2M' });
+    runToEnd(mm.populate(agent, 0, 512));
+    const reclaimer = new Agent('reclaimer');
+    const run = new TaskRun(reclaimer, mm.pageOut(reclaimer, 5));
+    runUntil(run, 'split large leaf');
+    runToEnd(mm.pin(agent, 9, 1));
+    expect(finish(run)).toBe(false);
+    expect(mm.leafPages(5)).toBe(512);
+    runToEnd(mm.unpin(agent, 9, 1));
+    runToEnd(mm.madviseDontNeed(agent, 0, 1));
+    // Every one of the 511 pieces has its second chance before the first goes.
+    const scanned = host.counters.reclaimScanned;
+    expect(runToEnd(host.reclaim(agent, 1))).toBe(1);
+    expect(host.counters.reclaimScanned - scanned).toBe(511 + 1);
+    expect(mm.isSwapped(1)).toBe(true);
+  });
+});
+
 describe('the swap cache window', () => {
   it('a fault during the write maps the same frame back, with no I/O, and reclaim keeps it', () => {
     const { host, mm } = small();

@@ -23,7 +23,8 @@ export function testProfile(ns: Partial<Record<keyof typeof Cost, number>> = {})
 /** Runs tasks in a random order of their steps: a step may happen whenever it is enabled. */
 export function runShuffled(random: RandomStream, tasks: readonly TaskRun[]): void {
   const running = [...tasks];
-  while (running.length > 0) {
+  for (let steps = 0; running.length > 0; steps++) {
+    if (steps > 1e6) throw new Error(`no end in sight: ${running.map((run) => run.pending?.label).join('; ')}`);
     const enabled = running.filter((run) => run.enabled);
     if (enabled.length === 0) {
       const list = running.map((run) => `${run.agent.name} waits for ${run.pending?.waitFor?.name}`);
