@@ -291,14 +291,18 @@ export class AddressSpace {
     return this.#mm.notifiers.end(agent, range);
   }
 
-  /** Before a look-up: waits while a range that covers the page is in progress. @returns the sequence to check with */
-  notifierReadBegin(agent: Agent, page: number): Task<number> {
-    return this.#mm.notifiers.readBegin(agent, page);
+  /** Before a look-up of `pages` pages: waits while a range that overlaps them is in progress. @returns the sequence to check with */
+  notifierReadBegin(agent: Agent, page: number, pages = 1): Task<number> {
+    return this.#mm.notifiers.readBegin(agent, page, pages);
   }
 
-  /** After the look-up, under the lock that the notifier takes too: whether it may be stale, so start over. */
-  notifierReadRetry(page: number, sequence: number): boolean {
-    return this.#mm.notifiers.readRetry(page, sequence);
+  /**
+   * After the look-up, under the lock that the notifier takes too: whether what was found for these pages may be stale, so
+   * start over. Everything that is going to be mapped must be within the pages asked for. The caller announces the read of
+   * {@link notifierLocation}.
+   */
+  notifierReadRetry(page: number, sequence: number, pages = 1): boolean {
+    return this.#mm.notifiers.readRetry(page, pages, sequence);
   }
 
   /** The end of the process: releases the notifiers, unmaps and frees everything. Pinned frames live until unpinned. */

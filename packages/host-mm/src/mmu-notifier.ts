@@ -132,12 +132,12 @@ export class NotifierSubscriptions {
     for (const wait of this.#waits) wait.wake();
   }
 
-  /** Waits while a range that covers the page is in progress. @returns the sequence for {@link readRetry} */
-  *readBegin(agent: Agent, page: number): Task<number> {
+  /** Waits while a range that overlaps the pages is in progress. @returns the sequence for {@link readRetry} */
+  *readBegin(agent: Agent, page: number, pages: number): Task<number> {
     for (;;) {
       yield agent.reads('notifier: read begins', Location.notifierSequence, this.#location, Cost.free);
-      if (!this.#overlaps(page)) return this.#sequence;
-      const wait = new OverlapGone(`${this.#name} invalidation`, () => this.#overlaps(page));
+      if (!this.#overlaps(page, pages)) return this.#sequence;
+      const wait = new OverlapGone(`${this.#name} invalidation`, () => this.#overlaps(page, pages));
       this.#waits.add(wait);
       try {
         const step = agent.waits('notifier: wait for the range to end', wait);
@@ -151,13 +151,13 @@ export class NotifierSubscriptions {
   }
 
   /** Whether what was looked up since `readBegin` gave `sequence` may be stale. Part of the caller's step. */
-  readRetry(page: number, sequence: number): boolean {
-    return sequence !== this.#sequence || this.#overlaps(page);
+  readRetry(page: number, pages: number, sequence: number): boolean {
+    return sequence !== this.#sequence || this.#overlaps(page, pages);
   }
 
-  #overlaps(page: number): boolean {
+  #overlaps(page: number, pages: number): boolean {
     for (const { range } of this.#active)
-      if (page >= range.startPage && page < range.startPage + range.pages) return true;
+      if (page < range.startPage + range.pages && range.startPage < page + pages) return true;
     return false;
   }
 }

@@ -42,10 +42,14 @@ export interface HostAddressSpace {
   unpin(agent: Agent, startPage: number, pages: number): Task<void>;
   registerNotifier(notifier: HostNotifier): void;
   unregisterNotifier(notifier: HostNotifier): void;
-  /** Waits while an invalidation of the page is in progress. @returns a sequence number */
-  notifierReadBegin(agent: Agent, page: number): Task<number>;
-  /** Whether an invalidation began since. */
-  notifierReadRetry(page: number, sequence: number): boolean;
+  /** Location of a page's entry within `Location.cpuEntry`, for steps that look it up. */
+  entryLocation(page: number): number;
+  /** Location of the notifier sequence within `Location.notifierSequence`, for steps that read it. */
+  readonly notifierLocation: number;
+  /** Waits while an invalidation that overlaps the pages is in progress. @returns a sequence number */
+  notifierReadBegin(agent: Agent, page: number, pages?: number): Task<number>;
+  /** Whether an invalidation of the pages is in progress, or any has ended since. */
+  notifierReadRetry(page: number, sequence: number, pages?: number): boolean;
 }
 
 /** VM_FAULT bits that end a fault (VM_FAULT_ERROR), and those that tell how. Linux's numbering. */

@@ -1,4 +1,4 @@
-import { type Agent, Mutex, type Task } from '@faultline/sim';
+import { type Agent, Cost, Location, Mutex, type Task } from '@faultline/sim';
 import {
   type ContiguousRun,
   type HostAddressSpace,
@@ -60,25 +60,31 @@ export class HwptPaging {
     this.#observer = options.observer ?? {};
   }
 
-  /** Maps an area as far as its memory is resident, with the largest leaves that fit. @returns 4K pages mapped */
+  /**
+   * Maps an area as far as its memory is resident, with the largest leaves that fit: run by run, each under the notifier's
+   * sequence check. @returns 4K pages mapped
+   */
   *mapResident(agent: Agent, area: Area): Task<number> {
     const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
-    const last = area.userPage + area.pages - 1;
+    const end = area.userPage + area.pages;
     let mapped = 0;
-    yield* this.#updateLock.acquire(agent);
-    try {
-      for (let page = area.userPage; page <= last; page += Math.max(1, run.pages)) {
-        this.mm.contiguousRun(page, page, last, run);
+    for (let page = area.userPage; page < end; ) {
+      const sequence = yield* this.mm.notifierReadBegin(agent, page, end - page);
+      yield* this.#updateLock.acquire(agent);
+      try {
+        this.mm.contiguousRun(page, page, end - 1, run);
         if (run.pfn < 0) {
-          run.pages = 1;
+          page++;
           continue;
         }
-        const iovaPage = area.page + (run.startPage - area.userPage);
+        if (yield* this.#changed(agent, page, run.pages, sequence)) continue;
+        const iovaPage = area.page + (page - area.userPage);
         yield* this.domain.map(agent, { page: iovaPage, frame: run.pfn, pages: run.pages, write: area.writeable });
         mapped += run.pages;
+        page += run.pages;
+      } finally {
+        this.#updateLock.release(agent);
       }
-    } finally {
-      this.#updateLock.release(agent);
     }
     return mapped;
   }
@@ -124,6 +130,7 @@ export class HwptPaging {
     for (let attempt = 0; attempt < MAX_FAULT_ATTEMPTS; attempt++) {
       if (attempt > 0) this.faultRetries++;
       const sequence = yield* this.mm.notifierReadBegin(agent, userPage);
+      yield agent.reads('look the page up', Location.cpuEntry, this.mm.entryLocation(userPage), Cost.entryRead);
       if (this.mm.lookup(userPage) < 0) {
         const bits = yield* this.#fixHost(agent, userPage, write);
         if ((bits & VM_FAULT_ERROR) !== 0)
@@ -132,14 +139,14 @@ export class HwptPaging {
       }
       yield* this.#updateLock.acquire(agent);
       try {
-        if (this.mm.notifierReadRetry(userPage, sequence)) continue;
+        if (yield* this.#changed(agent, userPage, 1, sequence)) continue;
         const frame = this.mm.lookup(userPage);
         if (frame < 0) continue;
         if (this.domain.frameAt(page) === frame) {
           this.spuriousFaults++;
           return FaultOutcome.success;
         }
-        yield* this.#mapAround(agent, area, page, frame);
+        yield* this.#mapAround(agent, area, page, frame, sequence);
         return FaultOutcome.success;
       } catch (error) {
         if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
@@ -160,9 +167,21 @@ export class HwptPaging {
     }
   }
 
-  /** Maps the largest block around a page that is vacant here and contiguous on the host. */
-  *#mapAround(agent: Agent, area: Area, page: number, frame: number): Task<void> {
-    const block = this.#blockAround(area, page, frame);
+  /** Whether what was looked up for the pages since `sequence` may be stale. Under the update lock, which the notifier takes. */
+  *#changed(agent: Agent, userPage: number, pages: number, sequence: number): Task<boolean> {
+    yield agent.reads('check notifier sequence', Location.notifierSequence, this.mm.notifierLocation, Cost.free);
+    return this.mm.notifierReadRetry(userPage, sequence, pages);
+  }
+
+  /**
+   * Maps the largest block around a page that is vacant here, contiguous on the host and free of invalidations in progress: a
+   * notifier that has begun on any page of the block is waiting for the update lock, or is past its turn.
+   */
+  *#mapAround(agent: Agent, area: Area, page: number, frame: number, sequence: number): Task<void> {
+    let block = this.#blockAround(area, page, frame);
+    const userPage = area.userPage + (block.page - area.page);
+    if (block.pages > 1 && (yield* this.#changed(agent, userPage, block.pages, sequence)))
+      block = { page, pages: 1, frame };
     this.#observer.mapping?.(block.page, block.pages, block.frame);
     yield* this.domain.map(agent, { ...block, write: area.writeable });
   }

@@ -41,6 +41,8 @@ export interface DeviceSetOptions {
   readonly target: DmaTarget;
   readonly layout: GuestLayout;
   readonly allocator: GuestPageAllocator;
+  /** A page that the host has taken away, or -1. */
+  readonly reclaimedPage: (random: RandomStream) => number;
 }
 
 const pagesOf = (size: string): number => Math.max(1, Number(parseSize(size) / 4096n));
@@ -107,6 +109,10 @@ function buildAccelerator(
   // The working set is the top of RAM, so that a small one shares no large leaf with the kernel and the rings.
   const firstIndex = layout.pages - workingPages;
   const pickPage = (random: RandomStream): number => {
+    if (random.chance(settings.refaults)) {
+      const page = options.reclaimedPage(random);
+      if (page >= 0) return page;
+    }
     for (;;) {
       const page = layout.pageAt(firstIndex + random.below(workingPages));
       if (!allocator.isTaken(page)) return page;

@@ -5,7 +5,7 @@ import type { DmaPath, DmaTarget, Endpoint } from '@faultline/pci-device';
 import { type Agent, type EventSink, LatencyHistogram } from '@faultline/sim';
 import { faultReasonText, isWalkError } from '@faultline/vtd-pagetable';
 import type { InvariantLedger } from './invariants.ts';
-import { PageSet, PageTags } from './page-set.ts';
+import { PagePool, PageSet, PageTags } from './page-set.ts';
 
 /** What a {@link DmaChecker} looks at. */
 export interface DmaCheckerOptions {
@@ -37,6 +37,8 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   readonly contents = new PageTags();
   readonly writtenByDma = new PageSet();
   readonly faultLatency = new LatencyHistogram();
+  /** Pages that the host took away one by one, for workloads that come back to them. */
+  readonly reclaimed = new PagePool();
   innocentFaulted = 0;
   innocentStalled = 0;
   wholeLeafFallbacks = 0;
@@ -140,6 +142,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   takenAway(page: number, pages: number, outcome: TakeAwayOutcome): void {
     const { ledger, domainFrameOf, sink, now, name } = this.#options;
     for (let i = 0; i < pages; i++) this.#gone.add(page + i);
+    if (pages === 1) this.reclaimed.add(page);
     if (outcome.fellBack) this.wholeLeafFallbacks++;
     const mapped = domainFrameOf(page) >= 0 ? page : domainFrameOf(page + pages - 1) >= 0 ? page + pages - 1 : -1;
     ledger.check('I8', mapped < 0, () => `iova ${iovaText(mapped)} is still mapped after the notifier`);

@@ -65,8 +65,29 @@ export class PageTags {
     return chunk[at] === lo && chunk[at + 1] === hi;
   }
 
-  /** Every page of every block that was written to. */
+  /** Every page whose content is not zero. */
   *pages(): Generator<number> {
-    for (const key of this.#chunks.keys()) for (let i = 0; i < CHUNK_PAGES; i++) yield key * CHUNK_PAGES + i;
+    for (const [key, chunk] of this.#chunks)
+      for (let i = 0; i < CHUNK_PAGES; i++)
+        if (chunk[i * 2] !== 0 || chunk[i * 2 + 1] !== 0) yield key * CHUNK_PAGES + i;
+  }
+}
+
+/** Pages to pick from at random, each at most once at a time. */
+export class PagePool {
+  readonly #pages: number[] = [];
+
+  add(page: number): void {
+    this.#pages.push(page);
+  }
+
+  /** Takes a random page out, or -1 if there is none. `below(n)` gives a random integer in 0 .. n-1. */
+  take(below: (bound: number) => number): number {
+    if (this.#pages.length === 0) return -1;
+    const index = below(this.#pages.length);
+    const page = this.#pages[index] as number;
+    this.#pages[index] = this.#pages.at(-1) as number;
+    this.#pages.pop();
+    return page;
   }
 }

@@ -47,9 +47,9 @@ const host = z.strictObject({
 
 const reclaim = z.strictObject({
   pages: count('How many 4K pages the host swaps out in all').default(4096),
-  interval: duration('Time between two batches').default('40us'),
+  interval: duration('Time between two batches').default('20us'),
   batch: count('4K pages asked of the LRU at a time', 1).default(1),
-  reclaimers: count('Reclaimers at work at once', 1).default(1),
+  reclaimers: count('Reclaimers at work at once', 1).default(2),
 });
 
 const accelerator = z.strictObject({
@@ -58,6 +58,9 @@ const accelerator = z.strictObject({
   workingSet: size('Guest memory over which requests are spread at random').default('16G'),
   thinkTime: duration('Pause between two requests of a queue').default('5us'),
   writeFraction: fraction('Share of requests that write guest memory').default(0.5),
+  refaults: fraction(
+    'Share of its pages that are picked from those the host has taken away: uniform accesses to 16 GiB almost never meet one',
+  ).default(0.005),
 });
 
 const disk = z.strictObject({
@@ -81,6 +84,7 @@ const vm = z.strictObject({
   memory: size('Guest memory').default('16G'),
   backing: z.enum(['1G', '2M', '4K']).describe('Largest folios that back it').default('1G'),
   cpuTouchInterval: duration('Time between two touches of a random page by the guest CPU').default('50us'),
+  cpuRefaults: fraction('Share of the CPU’s touches that go to a page the host has taken away').default(0.3),
   devices: z
     .strictObject({
       accelerator: accelerator.nullable().prefault({}),

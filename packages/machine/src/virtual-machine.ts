@@ -93,7 +93,14 @@ export class VirtualMachine {
     for (const region of this.layout.regions)
       for (let page = region.page; page < region.page + region.pages; page += 262144) this.#allocator.reserve(page);
     const { checker: target, layout } = this;
-    this.devices = buildDevices({ vm: scenario.vm, unit, target, layout, allocator: this.#allocator });
+    this.devices = buildDevices({
+      vm: scenario.vm,
+      unit,
+      target,
+      layout,
+      allocator: this.#allocator,
+      reclaimedPage: (random) => this.checker.reclaimed.take((bound) => random.below(bound)),
+    });
     for (const device of this.devices) this.loads.set(device.name, { requests: 0, latency: new LatencyHistogram() });
   }
 
@@ -141,6 +148,10 @@ export class VirtualMachine {
         spawn(`${device.name} ${index}`, device.name, workload);
     const intervalNs = parseDurationNs(scenario.vm.cpuTouchInterval);
     const pickPage = (random: RandomStream): number => {
+      if (random.chance(scenario.vm.cpuRefaults)) {
+        const page = this.checker.reclaimed.take((bound) => random.below(bound));
+        if (page >= 0) return page;
+      }
       for (;;) {
         const page = this.layout.pageAt(random.below(this.layout.pages));
         if (!this.#allocator.isTaken(page)) return page;
