@@ -1,0 +1,156 @@
+import { resolve } from 'node:path';
+import { formatBytes } from '@faultline/address';
+import { type StatsDocument, VERSION } from '@faultline/machine';
+import { EventLog } from '@faultline/sim';
+import { counted } from '../columns.ts';
+import { runCommandLine } from '../command-line-text.ts';
+import type { ExitCode } from '../exit-code.ts';
+import { Interruption } from '../interruption.ts';
+import { ProgressMeter } from '../progress-meter.ts';
+import { type LoadedScenario, loadScenario } from '../scenario/load.ts';
+import { paletteFor, type Terminal } from '../terminal.ts';
+import { builtFor, type DrivenMachine, type MachineFactory, withThresholds } from './driven-machine.ts';
+import { eventFiles } from './event-files.ts';
+import { outcomeOf } from './outcome.ts';
+import { reportPage } from './report-page.ts';
+import { CONFIG_SCHEMA, jsonText, openRunDirectory, type RunConfig, writeRunFiles } from './run-directory.ts';
+import { runSummary } from './run-summary.ts';
+
+/** Options of `vm-sim run`. */
+export interface RunOptions {
+  readonly seed?: number;
+  readonly set: readonly string[];
+  readonly failOn: readonly string[];
+  readonly json?: boolean;
+  readonly output?: string;
+  readonly timings?: boolean;
+  readonly quiet?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** How many events `--output` keeps; what comes after is counted and reported. */
+export const EVENT_LIMIT = 500_000;
+
+/** A slice of this much wall time is short enough for Ctrl-C and the meter, and long enough to cost nothing. */
+const SLICE_MS = 40;
+/** Virtual time of the first slice; the next ones adapt. */
+const FIRST_SLICE_NS = 100_000;
+
+interface Timings {
+  readonly bootSeconds?: number;
+  readonly runSeconds: number;
+  readonly finishSeconds: number;
+}
+
+/** Runs a scenario, prints what happened, and writes the run directory. */
+export async function runCommand(
+  given: string,
+  options: RunOptions,
+  terminal: Terminal,
+  buildMachine: MachineFactory,
+): Promise<ExitCode> {
+  const loaded = await loadScenario(given, options, terminal);
+  const seed = options.seed ?? loaded.seed ?? 1;
+  const directory = options.output === undefined ? undefined : resolve(terminal.cwd, options.output);
+  if (directory !== undefined) openRunDirectory(directory, options.output ?? '');
+  const say = (line: string): void => {
+    if (!options.quiet) terminal.stderr.write(`${line}\n`);
+  };
+  say(
+    `vm-sim ${VERSION}, Node ${process.versions.node}, seed ${seed}, scenario ${loaded.scenario.name} ${loaded.hash}`,
+  );
+  if (options.verbose) say(JSON.stringify(loaded.scenario));
+
+  const events = new EventLog(EVENT_LIMIT);
+  const started = terminal.nowMs();
+  const machine = builtFor(loaded, directory === undefined ? { seed } : { seed, sink: events }, buildMachine);
+  machine.boot();
+  const bootSeconds = (terminal.nowMs() - started) / 1000;
+  const { stats, timings } = await simulate(machine, loaded, options, terminal);
+  const again = runCommandLine(terminal.startedAs, { ...options, scenario: given, seed });
+  const input = { stats, scenario: loaded.scenario, again };
+  terminal.stdout.write(options.json ? jsonText(stats) : runSummary(input, paletteFor(terminal.stdout, terminal.env)));
+
+  if (directory !== undefined) {
+    const notes =
+      events.dropped > 0
+        ? [`${counted(events.dropped)} events after the first ${counted(EVENT_LIMIT)} were left out`]
+        : [];
+    const config: RunConfig = { schema: CONFIG_SCHEMA, version: VERSION, seed, scenario: loaded.scenario };
+    writeRunFiles(directory, {
+      'config.json': jsonText(config),
+      'stats.json': jsonText(stats),
+      'report.html': reportPage(input, notes),
+      ...eventFiles(events.events, { scenario: loaded.scenario.name, seed: String(seed), version: VERSION }),
+    });
+    for (const note of notes) say(`warning: ${note}`);
+    say(`written: ${options.output}: config.json, stats.json, events.parquet, trace.pftrace, report.html`);
+  }
+  if (options.timings) reportTimings({ bootSeconds, ...timings }, stats, directory, terminal);
+  const outcome = outcomeOf(stats);
+  if (options.json && !outcome.good) say(failureLine(outcome.headline, outcome.remark, stats));
+  say(again);
+  return outcome.code;
+}
+
+function failureLine(headline: string, remark: string, stats: StatsDocument): string {
+  const failed = stats.thresholds.filter(({ ok }) => !ok).map(({ expression, value }) => `${expression}: ${value}`);
+  return [`${headline}${remark === '' ? '' : `, ${remark}`}`, ...failed].join('; ');
+}
+
+async function simulate(
+  machine: DrivenMachine,
+  loaded: LoadedScenario,
+  options: RunOptions,
+  terminal: Terminal,
+): Promise<{ stats: StatsDocument; timings: Timings }> {
+  const meter = new ProgressMeter(terminal, options.quiet ?? false);
+  const interruption = new Interruption(terminal);
+  const started = terminal.nowMs();
+  try {
+    let sliceNs = FIRST_SLICE_NS;
+    let over = false;
+    while (!over && !interruption.requested) {
+      const before = terminal.nowMs();
+      over = machine.runUntil(machine.progress.virtualTimeNs + sliceNs);
+      const tookMs = terminal.nowMs() - before;
+      if (tookMs < SLICE_MS / 2) sliceNs *= 2;
+      else if (tookMs > SLICE_MS * 2) sliceNs = Math.max(1000, Math.floor(sliceNs / 2));
+      const { virtualTimeNs, endNs, dmaPages, phase } = machine.progress;
+      meter.update({ fraction: virtualTimeNs / endNs, done: dmaPages, unit: 'DMA pages', phase });
+      await terminal.breathe();
+    }
+    const ran = terminal.nowMs();
+    const stats = withThresholds(machine.finish({ interrupted: !over }), loaded.scenario.thresholds);
+    const ended = terminal.nowMs();
+    return { stats, timings: { runSeconds: (ran - started) / 1000, finishSeconds: (ended - ran) / 1000 } };
+  } finally {
+    meter.clear();
+    interruption.end();
+  }
+}
+
+function reportTimings(
+  timings: Timings,
+  stats: StatsDocument,
+  directory: string | undefined,
+  terminal: Terminal,
+): void {
+  const peakRssBytes = terminal.peakRssBytes();
+  const wallSeconds = terminal.nowMs() / 1000;
+  const requestsPerSecond = timings.runSeconds > 0 ? Math.round(stats.dma.requests / timings.runSeconds) : 0;
+  terminal.stderr.write(
+    `wall time ${wallSeconds.toFixed(2)} s, peak memory ${formatBytes(peakRssBytes)}, ${counted(requestsPerSecond)} requests/s\n`,
+  );
+  if (directory !== undefined)
+    writeRunFiles(directory, {
+      'timings.json': jsonText({
+        schema: 'faultline.timings/1',
+        node: process.versions.node,
+        wallSeconds,
+        ...timings,
+        requestsPerSecond,
+        peakRssBytes,
+      }),
+    });
+}

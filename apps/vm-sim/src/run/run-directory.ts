@@ -1,0 +1,61 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Scenario } from '@faultline/machine';
+import { UsageError } from '../exit-code.ts';
+
+/** Marks the `config.json` of a run directory. */
+export const CONFIG_SCHEMA = 'faultline.config/1';
+
+/** What `config.json` holds: with it the run can be repeated. */
+export interface RunConfig {
+  readonly schema: typeof CONFIG_SCHEMA;
+  readonly version: string;
+  readonly seed: number;
+  readonly scenario: Scenario;
+}
+
+/**
+ * Makes the directory of a run, or takes that of an earlier run, whose files will be replaced.
+ * @throws UsageError for a directory that holds something else, and for one that cannot be written
+ */
+export function openRunDirectory(path: string, given: string): void {
+  try {
+    if (existsSync(path)) {
+      if (!statSync(path).isDirectory()) throw new UsageError(`--output ${given}: is not a directory`);
+      if (readdirSync(path).length > 0 && !isRunDirectory(path))
+        throw new UsageError(`--output ${given}: holds other files than a run's; give a new or an empty directory`);
+    }
+    mkdirSync(path, { recursive: true });
+    // Finding out now that nothing can be written is better than after the run.
+    const probe = join(path, 'config.json');
+    writeFileSync(probe, existsSync(probe) ? readFileSync(probe) : '');
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`--output ${given}: cannot be written (${(error as NodeJS.ErrnoException).code ?? error})`);
+  }
+}
+
+function isRunDirectory(path: string): boolean {
+  try {
+    const text = readFileSync(join(path, 'config.json'), 'utf8');
+    return text === '' || (JSON.parse(text) as { schema?: unknown }).schema === CONFIG_SCHEMA;
+  } catch {
+    return false;
+  }
+}
+
+/** A JSON document as it is written and printed: indented, one line end at its end. */
+export const jsonText = (document: unknown): string => `${JSON.stringify(document, null, 2)}\n`;
+
+/** Writes files into a run directory. @throws UsageError if the disk refuses */
+export function writeRunFiles(path: string, files: Readonly<Record<string, string | Uint8Array>>): void {
+  for (const [name, content] of Object.entries(files)) {
+    try {
+      writeFileSync(join(path, name), content);
+    } catch (error) {
+      throw new UsageError(
+        `${join(path, name)}: cannot be written (${(error as NodeJS.ErrnoException).code ?? error})`,
+      );
+    }
+  }
+}
