@@ -16,7 +16,7 @@ const AGAIN = -1;
  * @returns VM_FAULT bits
  */
 export function* faultIn(host: HostState, mm: MmState, agent: Agent, page: number): Task<number> {
-  assert(mm.mmapLock.held, `${agent.name} handles a fault without ${mm.mmapLock.name}`);
+  assert(mm.mmapLock.held, () => `${agent.name} handles a fault without ${mm.mmapLock.name}`);
   yield agent.reads('fault: read entry', Location.cpuEntry, mm.entryLocation(page), Cost.minorFault);
   const vma = mm.vmas.find(page);
   if (vma === null) return VmFault.SIGSEGV;

@@ -98,7 +98,7 @@ export class FolioTable {
   /** Adds to the pin count and returns it. Asserts that it does not fall below zero. */
   changePins(id: number, by: number): number {
     const pins = this.#pins[id]! + by;
-    assert(pins >= 0, `folio ${id} is unpinned more often than pinned`);
+    assert(pins >= 0, () => `folio ${id} is unpinned more often than pinned`);
     this.#pins[id] = pins;
     return pins;
   }

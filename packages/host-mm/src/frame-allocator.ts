@@ -227,13 +227,13 @@ export class FrameAllocator {
     const r = (pfn >> 18) - this.#firstRegion;
     const region = this.#regions[r];
     if (region) return region;
-    assert(this.#states[r] === State.allocated, `double free of frame ${hex(pfn)}`);
+    assert(this.#states[r] === State.allocated, () => `double free of frame ${hex(pfn)}`);
     return this.#materialise(r, State.allocated);
   }
 
   #free1G(pfn: number): void {
     const r = (pfn >> 18) - this.#firstRegion;
-    assert(this.#states[r] === State.allocated, `1G block ${hex(pfn)} freed, but it is not allocated as one`);
+    assert(this.#states[r] === State.allocated, () => `1G block ${hex(pfn)} freed, but it is not allocated as one`);
     this.#states[r] = State.free;
     this.#freeRegions.push(r);
   }
@@ -241,7 +241,7 @@ export class FrameAllocator {
   #free2M(pfn: number): void {
     const region = this.#regionOf(pfn);
     const b = (pfn >> 9) & 511;
-    assert(region.states[b] === State.allocated, `2M block ${hex(pfn)} freed, but it is not allocated as one`);
+    assert(region.states[b] === State.allocated, () => `2M block ${hex(pfn)} freed, but it is not allocated as one`);
     this.#blockIsFree(region, b);
   }
 
@@ -250,10 +250,10 @@ export class FrameAllocator {
     const b = (pfn >> 9) & 511;
     let block = region.blocks[b] ?? null;
     if (block === null) {
-      assert(region.states[b] === State.allocated, `double free of frame ${hex(pfn)}`);
+      assert(region.states[b] === State.allocated, () => `double free of frame ${hex(pfn)}`);
       block = this.#splitBlock(region, b);
     }
-    assert(!block.isFree(pfn & 511), `double free of frame ${hex(pfn)}`);
+    assert(!block.isFree(pfn & 511), () => `double free of frame ${hex(pfn)}`);
     block.push(pfn & 511);
     if (block.freeFrames === 1) this.#withFrames.pushFront(block);
     if (block.freeFrames < FANOUT) return;

@@ -73,7 +73,7 @@ export class HostState {
   /** The address space that a folio belongs to. */
   mmOf(folio: number): MmState {
     const mm = this.spaces[this.folios.mm(folio)];
-    assert(mm !== undefined, `folio ${folio} belongs to no address space`);
+    assert(mm !== undefined, () => `folio ${folio} belongs to no address space`);
     return mm;
   }
 
@@ -131,7 +131,7 @@ export class HostState {
 
   /** Takes a folio for the caller to work on: nobody else reclaims it, and it outlives its mapping. */
   isolate(folio: number): void {
-    assert(!this.folios.isIsolated(folio), `folio ${folio} is isolated twice`);
+    assert(!this.folios.isIsolated(folio), () => `folio ${folio} is isolated twice`);
     if (this.lru.has(folio)) this.lru.remove(folio);
     this.folios.setIsolated(folio, true);
     this.isolated++;
@@ -170,7 +170,7 @@ export class HostState {
   split(folio: number): Int32Array {
     const { folios, lru } = this;
     const order = folios.order(folio);
-    assert(folios.isMapped(folio) && order !== 0, `folio ${folio} cannot be split`);
+    assert(folios.isMapped(folio) && order !== 0, () => `folio ${folio} cannot be split`);
     const mm = this.mmOf(folio);
     const pieceOrder = smallerOrder(order);
     const pieceFrames = framesOf(pieceOrder);

@@ -38,13 +38,13 @@ export class Lru {
 
   /** Puts a folio right behind another, on its younger side. */
   addYounger(folio: number, than: number): void {
-    assert(this.has(than), `folio ${than} is not on the LRU`);
+    assert(this.has(than), () => `folio ${than} is not on the LRU`);
     this.#insert(folio, this.#prev[than]!);
   }
 
   /** Takes a folio off. Asserts that it is on. */
   remove(folio: number): void {
-    assert(folio > 0 && this.has(folio), `folio ${folio} is not on the LRU`);
+    assert(folio > 0 && this.has(folio), () => `folio ${folio} is not on the LRU`);
     const prev = this.#prev[folio]!;
     const next = this.#next[folio]!;
     this.#next[prev] = next;
@@ -68,7 +68,7 @@ export class Lru {
   /** Links a folio in after `before`, towards the tail. */
   #insert(folio: number, before: number): void {
     if (folio >= this.#next.length) this.#grow(folio);
-    assert(folio > 0 && this.#next[folio] === NOWHERE, `folio ${folio} is on the LRU already`);
+    assert(folio > 0 && this.#next[folio] === NOWHERE, () => `folio ${folio} is on the LRU already`);
     const after = this.#next[before]!;
     this.#next[before] = folio;
     this.#prev[folio] = before;

@@ -36,7 +36,7 @@ export class PageLockTable {
   /** Waits until nobody holds the page's lock and takes it. */
   *acquire(agent: Agent, page: number, place: LockPlace): Task<void> {
     const lock = this.#lock(page);
-    assert(lock.owner !== agent, `${agent.name} takes a page lock that it holds`);
+    assert(lock.owner !== agent, () => `${agent.name} takes a page lock that it holds`);
     lock.users++;
     do {
       const step = agent.waits('lock page', lock);
@@ -59,7 +59,7 @@ export class PageLockTable {
   /** Gives the lock back. Asserts that the agent holds it. */
   release(agent: Agent, page: number): void {
     const lock = this.#locks.get(page);
-    assert(lock?.owner === agent, `${agent.name} releases a page lock that it does not hold`);
+    assert(lock?.owner === agent, () => `${agent.name} releases a page lock that it does not hold`);
     lock.owner = null;
     lock.users--;
     if (lock.users === 0) this.#locks.delete(page);

@@ -118,6 +118,6 @@ export class PhysicalMemory {
   }
 
   #check(pfn: number): void {
-    if (!this.contains(pfn)) assert(false, `there is no frame ${hex(pfn)}`);
+    if (!this.contains(pfn)) assert(false, () => `there is no frame ${hex(pfn)}`);
   }
 }

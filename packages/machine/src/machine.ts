@@ -2,6 +2,7 @@ import { hex, parseDurationNs, parseSize } from '@faultline/address';
 import { HostMemory } from '@faultline/host-mm';
 import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, Cost, type EventSink, NULL_SINK, RandomStream, type Task, VirtualTime } from '@faultline/sim';
+import { GuestLayout } from '@faultline/vm-guest';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { PageRequestPort, RemappingUnit } from '@faultline/vtd-remapping';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
@@ -301,5 +302,10 @@ function checkScenario(scenario: Scenario): void {
     const aligned = parseSize(event.gpa) % 4096n === 0n && parseSize(event.length) % 4096n === 0n;
     if (!aligned || parseSize(event.length) === 0n)
       throw new RangeError(`events[${index}]: gpa and length must be multiples of 4K, length not zero`);
+    const layout = new GuestLayout(vm);
+    const first = layout.backingOf(Number(parseSize(event.gpa) / 4096n));
+    const last = layout.backingOf(Number((parseSize(event.gpa) + parseSize(event.length)) / 4096n) - 1);
+    if (first < 0 || last < 0 || last - first !== Number(parseSize(event.length) / 4096n) - 1)
+      throw new RangeError(`events[${index}]: gpa ${event.gpa} + ${event.length} is not within the guest's memory`);
   }
 }

@@ -64,7 +64,7 @@ const accelerator = z.strictObject({
 });
 
 const disk = z.strictObject({
-  queueDepth: count('Commands at a time', 1).default(8),
+  queueDepth: count('Commands at a time', 1).default(4),
   request: size('Bytes per sequential read').default('128K'),
   buffers: size('Guest memory that reads go to, used in turn').default('256M'),
   mediaTime: duration('Time of the medium per command').default('80us'),

@@ -80,7 +80,7 @@ export class TableMemory {
   /** Gives a table page back and poisons it. The caller has completed the invalidation that covers it (I5). */
   free(pfn: number): void {
     const index = pfn - this.basePfn;
-    assert(this.isAllocated(pfn), `table page ${pfn.toString(16)} freed twice or never allocated`);
+    assert(this.isAllocated(pfn), () => `table page ${pfn.toString(16)} freed twice or never allocated`);
     this.#allocated[index] = 0;
     this.#entries.fill(POISON, index * 512, index * 512 + 512);
     this.#freed.push(index);
@@ -125,7 +125,7 @@ export class TableMemory {
   }
 
   #slot(pfn: number, index: number): number {
-    assert(this.contains(pfn), `frame 0x${pfn.toString(16)} is not in table memory`);
+    assert(this.contains(pfn), () => `frame 0x${pfn.toString(16)} is not in table memory`);
     return (pfn - this.basePfn) * 512 + index;
   }
 }

@@ -1,0 +1,80 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { InvariantLedger } from '../src/invariants.ts';
+import { PagePool, PageSet, PageTags } from '../src/page-set.ts';
+
+const page = fc.integer({ min: 0, max: 3000 });
+
+describe('PageSet', () => {
+  it('is a set', () => {
+    const command = fc.record({ page, pages: fc.integer({ min: 0, max: 1200 }) });
+    fc.assert(
+      fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
+        const set = new PageSet();
+        const naive = new Set<number>();
+        for (const { page: first, pages } of commands) {
+          if (pages === 0) {
+            set.add(first);
+            naive.add(first);
+          } else if (pages < 400) for (let i = 0; i < pages; i += 7) set.add(first + i), naive.add(first + i);
+          else {
+            set.deleteRange(first, pages);
+            for (let i = 0; i < pages; i++) naive.delete(first + i);
+          }
+          expect(set.size).toBe(naive.size);
+        }
+        for (let i = 0; i < 4500; i++) if (set.has(i) !== naive.has(i)) throw new Error(`page ${i}`);
+      }),
+    );
+  });
+});
+
+describe('PageTags', () => {
+  it('remembers the last tag of each page; others are zero', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(page, fc.integer(), fc.integer())), (writes) => {
+        const tags = new PageTags();
+        const naive = new Map<number, [number, number]>();
+        for (const [at, lo, hi] of writes) {
+          tags.set(at, lo, hi);
+          naive.set(at, [lo, hi]);
+        }
+        for (const [at, [lo, hi]] of naive) expect(tags.matches(at, lo, hi)).toBe(true);
+        expect(tags.matches(5000, 0, 0)).toBe(true);
+        expect(tags.matches(5000, 1, 0)).toBe(false);
+        const nonZero = [...naive].filter(([, [lo, hi]]) => lo !== 0 || hi !== 0).map(([at]) => at);
+        expect([...tags.pages()].sort((a, b) => a - b)).toEqual(nonZero.sort((a, b) => a - b));
+      }),
+    );
+  });
+});
+
+describe('PagePool', () => {
+  it('gives each page once', () => {
+    const pool = new PagePool();
+    for (const added of [1, 2, 3]) pool.add(added);
+    const taken = [pool.take(() => 0), pool.take(() => 0), pool.take(() => 0), pool.take(() => 0)];
+    expect(taken.slice(0, 3).sort()).toEqual([1, 2, 3]);
+    expect(taken[3]).toBe(-1);
+  });
+});
+
+describe('InvariantLedger', () => {
+  it('counts, and keeps the first violation with its time', () => {
+    let now = 5;
+    const ledger = new InvariantLedger(() => now);
+    expect(ledger.check('I1', true, () => 'never built')).toBe(true);
+    expect(ledger.violated).toBe(false);
+    ledger.check('I1', false, () => 'first');
+    now = 9;
+    ledger.check('I1', false, () => 'second');
+    expect(ledger.violated).toBe(true);
+    expect(ledger.summary().find((row) => row.id === 'I1')).toEqual({
+      id: 'I1',
+      checks: 3,
+      violations: 2,
+      first: 'first (at 5 ns)',
+    });
+    expect(ledger.summary().find((row) => row.id === 'I2')).toEqual({ id: 'I2', checks: 0, violations: 0 });
+  });
+});
