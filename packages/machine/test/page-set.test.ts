@@ -13,13 +13,15 @@ describe('PageSet', () => {
         const set = new PageSet();
         const naive = new Set<number>();
         for (const { page: first, pages } of commands) {
-          if (pages === 0) {
-            set.add(first);
-            naive.add(first);
-          } else if (pages < 400) for (let i = 0; i < pages; i += 7) set.add(first + i), naive.add(first + i);
-          else {
+          const end = first + pages;
+          if (pages < 400) {
+            for (let at = first; at <= end; at += 7) {
+              set.add(at);
+              naive.add(at);
+            }
+          } else {
             set.deleteRange(first, pages);
-            for (let i = 0; i < pages; i++) naive.delete(first + i);
+            for (let at = first; at < end; at++) naive.delete(at);
           }
           expect(set.size).toBe(naive.size);
         }
