@@ -8,12 +8,19 @@ const SAME_PRESS_MS = 300;
 export class Interruption {
   #firstMs: number | undefined;
   readonly #undo: () => void;
+  #tell: () => void = () => undefined;
+  /** Resolves at the first press. */
+  readonly pressed = new Promise<void>((resolve) => {
+    this.#tell = resolve;
+  });
 
   constructor(terminal: Terminal) {
     this.#undo = terminal.onInterrupt(() => {
       const now = terminal.nowMs();
-      if (this.#firstMs === undefined) this.#firstMs = now;
-      else if (now - this.#firstMs > SAME_PRESS_MS) terminal.exitNow(EXIT.interrupted);
+      if (this.#firstMs === undefined) {
+        this.#firstMs = now;
+        this.#tell();
+      } else if (now - this.#firstMs > SAME_PRESS_MS) terminal.exitNow(EXIT.interrupted);
     });
   }
 

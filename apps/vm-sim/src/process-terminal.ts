@@ -2,16 +2,24 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
 import type { WriteStream } from 'node:tty';
 import { quoted } from './command-line-text.ts';
+import { EXIT } from './exit-code.ts';
 import type { OutputStream, Terminal } from './terminal.ts';
 
-/** The terminal of this process. */
-export function processTerminal(): Terminal {
+/** The terminal of this process. `close` lets go of stdin, which may be waiting for more. */
+export function processTerminal(): Terminal & { close(): void } {
+  let readsStdin = false;
   // npm runs scripts from the root of the repository; the user's paths are relative to where the user is.
   const cwd = process.env.INIT_CWD ?? process.cwd();
   return {
     stdout: outputStream(process.stdout),
     stderr: outputStream(process.stderr),
-    stdin: () => process.stdin,
+    stdin: () => {
+      readsStdin = true;
+      return process.stdin;
+    },
+    close: () => {
+      if (readsStdin) process.stdin.destroy();
+    },
     cwd,
     env: process.env,
     startedAs: startedAs(cwd),
@@ -30,12 +38,15 @@ function outputStream(stream: WriteStream): OutputStream {
   let closed = false;
   stream.on('error', (error: NodeJS.ErrnoException) => {
     // `vm-sim ... | head`: the reader has seen enough.
-    if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_DESTROYED') throw error;
     closed = true;
+    if (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED') return;
+    if (stream !== process.stderr) process.stderr.write(`error: the output cannot be written (${error.code})\n`);
+    process.exit(EXIT.internal);
   });
   return {
     isTerminal: stream.isTTY === true,
-    columns: stream.columns ?? 100,
+    // A terminal may say that it has no columns at all.
+    columns: stream.columns || 100,
     write(text) {
       if (!closed) stream.write(text);
     },

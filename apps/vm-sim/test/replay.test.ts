@@ -97,6 +97,27 @@ describe('replay', () => {
     expect({ code, out }).toEqual({ code: 2, out: '' });
   });
 
+  it('does not take nothing for agreement', async () => {
+    const cwd = directory({ 'head.txt': '# tracer: nop\n#\n' });
+    const { code, out } = await invoke(['replay', 'head.txt'], { cwd });
+    expect({ code, out }).toMatchObject({ code: 0, out: expect.stringMatching(/^NOTHING TO CHECK {2}0 maps/) });
+  });
+
+  it('ends on Ctrl-C while stdin says nothing', async () => {
+    const terminal = fakeTerminal();
+    const stdin = async function* () {
+      yield await new Promise<Uint8Array>(() => undefined);
+    };
+    const running = runApplication(
+      ['replay', '-'],
+      { ...terminal, stdin },
+      { buildMachine: fakeMachine(), verifier: NO_PROTOCOLS },
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    terminal.interrupt();
+    expect(await running).toBe(130);
+  });
+
   it('ends on Ctrl-C', async () => {
     const cwd = directory({ 'long.log': qemu.repeat(20) });
     const terminal = fakeTerminal({ cwd });

@@ -204,7 +204,7 @@ describe('Ctrl-C', () => {
 
 describe('a terminal', () => {
   it('shows a meter after a second and takes it away', async () => {
-    const buildMachine = fakeMachine({ endNs: 1e6 });
+    const buildMachine = fakeMachine({ endNs: 1e8 });
     const { out, err } = await invoke(['run'], { isTerminal: true, stepMs: 30, buildMachine });
     expect(err).toContain('\r\u001b[2K[');
     expect(err).toMatch(/\[[#.]{24}\] +\d+% {2}[\d,]+ DMA pages\/s {2}running {2}\d+ s left/);

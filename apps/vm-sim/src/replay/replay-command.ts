@@ -31,7 +31,9 @@ export async function replayCommand(
   const interruption = new Interruption(terminal);
   const meter = new ProgressMeter(terminal, options.quiet ?? false);
   try {
-    const result = await replay(files, terminal, meter, interruption);
+    // A read from stdin may wait for ever, and the interruption must not wait for it.
+    const stopped = interruption.pressed.then(() => Promise.reject(new ReadInterrupted()));
+    const result = await Promise.race([replay(files, terminal, meter, interruption), stopped]);
     meter.clear();
     terminal.stdout.write(
       options.json ? jsonText(result) : replaySummary(result, paletteFor(terminal.stdout, terminal.env)),

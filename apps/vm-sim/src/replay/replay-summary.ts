@@ -17,7 +17,11 @@ const SHOWN = 5;
 /** The text that `vm-sim replay` prints. */
 export function replaySummary(result: ReplayResult, color: Palette): string {
   const good = agrees(result);
-  const verdict = good ? color.green(color.bold('AGREES')) : color.red(color.bold('DIFFERS'));
+  const verdict = isEmpty(result)
+    ? color.yellow(color.bold('NOTHING TO CHECK'))
+    : good
+      ? color.green(color.bold('AGREES'))
+      : color.red(color.bold('DIFFERS'));
   const body =
     'crossCheck' in result
       ? pairLines(result, color)
@@ -27,9 +31,20 @@ export function replaySummary(result: ReplayResult, color: Palette): string {
   return `${[`${verdict}  ${headline(result)}`, ...body].join('\n')}\n`;
 }
 
+/** To agree on nothing is no agreement. */
+function isEmpty(result: ReplayResult): boolean {
+  return 'matches' in result ? result.maps + result.unmaps === 0 : result.translations === 0;
+}
+
 function headline(result: ReplayResult): string {
-  if ('crossCheck' in result)
-    return `${counted(result.agree)} of ${plural(result.translations, 'translation')}; ${counted(result.crossCheck.unmapsInvalidated)} of ${plural(result.crossCheck.unmaps, 'unmap')} found their invalidation`;
+  if ('crossCheck' in result) {
+    const { kind, unmaps, unmapsInvalidated } = result.crossCheck;
+    const flushed =
+      kind === 'ordered'
+        ? `${counted(unmapsInvalidated)} of ${plural(unmaps, 'unmap')} found their invalidation`
+        : `${plural(unmaps, 'unmap')}, flushed later`;
+    return `${counted(result.agree)} of ${plural(result.translations, 'translation')}; ${flushed}`;
+  }
   if ('matches' in result)
     return `${plural(result.maps, 'map')} and ${plural(result.unmaps, 'unmap')} on the model's table; ${result.matches ? 'the mapped set is the recording’s' : 'the mapped set is not the recording’s'}`;
   return `${counted(result.agree)} of ${plural(result.translations, 'translation')} as QEMU answered them`;
