@@ -35,7 +35,7 @@ export interface ScheduledStep {
 
 /** What an exploration found. */
 export interface ExplorationResult {
-  /** Complete executions. */
+  /** Executions that ran to their end, or to the violation. */
   readonly executions: number;
   /** Executions given up because every continuation was equivalent to one already explored. */
   readonly pruned: number;
@@ -126,14 +126,17 @@ class Search {
       depth++;
       const failure = this.#step(system, runs, transition, schedule);
       if (failure) {
-        this.violation = { ...failure, schedule };
+        this.#ended(schedule, failure);
         return;
       }
       if (schedule.length > this.#limit) throw new RangeError(`an execution exceeds ${this.#limit} steps`);
     }
+    this.#ended(schedule, stuckTask(system, runs) ?? system.checkEnd());
+  }
+
+  #ended(schedule: readonly ScheduledStep[], failure: Violation | null): void {
     this.executions++;
     this.longest = Math.max(this.longest, schedule.length);
-    const failure = stuckTask(system, runs) ?? system.checkEnd();
     if (failure) this.violation = { ...failure, schedule };
   }
 

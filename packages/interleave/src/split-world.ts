@@ -1,8 +1,8 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
-import { Ioas, IopfQueue, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { Ioas, IopfQueue, type TakeAway } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, RandomStream, runToEnd, type Task } from '@faultline/sim';
-import { faultReasonText, isWalkError, TableMemory } from '@faultline/vtd-pagetable';
+import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
 import { PageRequestPort, RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
 
@@ -82,7 +82,7 @@ export class SplitWorld implements ExploredSystem {
     this.#domain = new VtdDomain({
       unit: this.#unit,
       domainId: 1,
-      physical: this.#host.memory,
+      physical: this.#guestMemory(),
       allocationMayFail: configuration.allocationMayFail,
       onFreeTables: (tables) => this.#tablesFreed(tables),
     });
@@ -138,7 +138,7 @@ export class SplitWorld implements ExploredSystem {
       unpinned: true,
     });
     yield* this.#ioas.addDomain(agent, this.#domain, {
-      takenAway: (page, _pages, outcome) => this.#taken(page, outcome),
+      takenAway: (page) => this.#taken(page),
     });
     // A guest that keeps its own page directory at the start of its memory: data that looks like page-table entries.
     if (this.#protocol.guestWords)
@@ -210,13 +210,22 @@ export class SplitWorld implements ExploredSystem {
       );
   }
 
-  #taken(page: number, outcome: TakeAwayOutcome): void {
-    const first = outcome.unsplit?.mistaken[0];
-    if (first)
-      this.#fail(
-        'I3',
-        `the unmap of page 0x${page.toString(16)} took the frame 0x${first.pfn.toString(16)}, guest memory, for a level-${first.level} table and its word ${first.index} (0x${first.word.toString(16)}) for an entry`,
-      );
+  /** Memory that is no page table, for an unmap that does not know the difference: the first word it reads is the error. */
+  #guestMemory(): PhysicalWords {
+    const { memory } = this.#host;
+    return {
+      contains: (pfn) => memory.contains(pfn),
+      loadWord: (pfn, index) => {
+        const word = memory.loadWord(pfn, index);
+        const text = `word ${index} of frame 0x${pfn.toString(16)} (0x${word.toString(16)}), which is guest memory,`;
+        this.#fail('I3', `the unmap took a leaf for a table: it read ${text} as an entry`);
+        return word;
+      },
+      storeWord: (pfn, index, value) => memory.storeWord(pfn, index, value),
+    };
+  }
+
+  #taken(page: number): void {
     if (this.#domain.frameAt(page) >= 0)
       this.#fail('I8', `page 0x${page.toString(16)} is still mapped after the notifier`);
   }
