@@ -20,6 +20,9 @@ export interface Engines {
 /** Commands of the design that this version does not have. */
 const PLANNED = ['explain', 'compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'];
 
+/** Options without a value that several commands have. */
+const FLAGS: ReadonlySet<string> = new Set(['-q', '--quiet', '-v', '--verbose', '--json']);
+
 const repeated = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
 function integer(text: string): number {
@@ -59,12 +62,21 @@ export async function runApplication(args: readonly string[], terminal: Terminal
     code = result;
   });
   try {
-    refusePlanned(args);
-    await program.parseAsync([...args], { from: 'user' });
+    const words = commandFirst(args);
+    refusePlanned(words);
+    await program.parseAsync(words, { from: 'user' });
     return code;
   } catch (error) {
     return reportFailure(error, args, terminal);
   }
+}
+
+/** `vm-sim -q list` is `vm-sim list -q`: without this it would be the default command, with `list` for its scenario. */
+function commandFirst(args: readonly string[]): string[] {
+  const at = args.findIndex((arg) => !FLAGS.has(arg));
+  const command = args[at];
+  if (at <= 0 || command === undefined || !(COMMANDS.includes(command) || PLANNED.includes(command))) return [...args];
+  return [command, ...args.slice(0, at), ...args.slice(at + 1)];
 }
 
 function refusePlanned(args: readonly string[]): void {

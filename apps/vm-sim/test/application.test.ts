@@ -35,6 +35,13 @@ describe('the command line', () => {
     expect(err).toContain(message);
   });
 
+  it('takes flags before the command, too', async () => {
+    expect(JSON.parse((await invoke(['--json', 'list'])).out)).toHaveLength(4);
+    expect((await invoke(['-q', 'run', 'whole-leaf'])).out).toContain('whole-leaf, strategy whole-leaf');
+    expect((await invoke(['-q', 'explain'])).err).toContain('not implemented');
+    expect((await invoke(['--seed', '3', 'list'])).code).toBe(2);
+  });
+
   it('lists the scenarios', async () => {
     const json = JSON.parse((await invoke(['list', '--json'])).out);
     expect(json[0]).toEqual({ name: '1g-swap-storm', title: expect.any(String) });

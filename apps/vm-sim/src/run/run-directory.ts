@@ -19,6 +19,7 @@ export interface RunConfig {
  * @throws UsageError for a directory that holds something else, and for one that cannot be written
  */
 export function openRunDirectory(path: string, given: string): void {
+  if (given === '-') throw new UsageError('--output -: expected a directory; --json prints the document to stdout');
   try {
     if (existsSync(path)) {
       if (!statSync(path).isDirectory()) throw new UsageError(`--output ${given}: is not a directory`);
