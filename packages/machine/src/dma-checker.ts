@@ -47,6 +47,8 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   readonly #leaving = new PageSet();
   /** Those of them for which the notifier has returned: from then on DMA must not reach the old frame. */
   readonly #gone = new PageSet();
+  /** Pages whose content the guest is giving up: until that is over, they may hold the old content or none. */
+  readonly #unsettled = new PageSet();
   readonly #faultedAt = new Map<Agent, number>();
   readonly #invalidating: { page: number; pages: number }[] = [];
   #areasHash = '';
@@ -93,11 +95,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     } else {
       const lo = memory.tagLo(frame);
       const hi = memory.tagHi(frame);
-      ledger.check(
-        'I2',
-        this.contents.matches(page, lo, hi),
-        () => `${where()} and found another content than was written`,
-      );
+      ledger.check('I2', this.#holds(page, lo, hi), () => `${where()} and found another content than was written`);
     }
   }
 
@@ -184,9 +182,23 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     const content = this.#options.mm.cpuRead(this.#options.userPageOf(page));
     this.#options.ledger.check(
       'I2',
-      this.contents.matches(page, content.tagLo, content.tagHi),
+      this.#holds(page, content.tagLo, content.tagHi),
       () => `the CPU read gpa ${iovaText(page)} and found another content than was written`,
     );
+  }
+
+  /** The guest begins to give up the content of a range (a balloon, MADV_DONTNEED by the VMM). */
+  discardBegins(page: number, pages: number): void {
+    for (let i = 0; i < pages; i++) this.#unsettled.add(page + i);
+  }
+
+  /** It is over: what the pages hold now, zeros or what was written since, is what they have to keep. */
+  discardEnds(page: number, pages: number): void {
+    this.#unsettled.deleteRange(page, pages);
+    for (let i = page; i < page + pages; i++) {
+      const content = this.#options.mm.cpuRead(this.#options.userPageOf(i));
+      this.contents.set(i, content.tagLo, content.tagHi);
+    }
   }
 
   /** Compares every page ever written with where its content is now, in a frame or in swap (I2). */
@@ -202,6 +214,10 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         () => `at the end gpa ${iovaText(page)} holds another content than was last written`,
       );
     }
+  }
+
+  #holds(page: number, lo: number, hi: number): boolean {
+    return this.contents.matches(page, lo, hi) || this.#unsettled.has(page);
   }
 
   #checkAreas(): void {

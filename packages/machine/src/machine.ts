@@ -243,8 +243,7 @@ export class Machine {
     if (this.#stopping) return;
     const page = Number(parseSize(event.gpa) / 4096n);
     const pages = Number(parseSize(event.length) / 4096n);
-    yield* this.#vm.mm.madviseDontNeed(agent, this.#vm.userPageOf(page), pages);
-    this.#vm.forgetContents(page, pages);
+    yield* this.#vm.discard(agent, page, pages);
   }
 
   #takenAway(page: number, outcome: TakeAwayOutcome): void {

@@ -171,14 +171,11 @@ export class VirtualMachine {
     yield* this.mm.exit(agent);
   }
 
-  /** Forgets what the second model knows of a range whose content the guest gave up. */
-  forgetContents(page: number, pages: number): void {
-    for (let i = 0; i < pages; i++) this.checker.contents.set(page + i, 0, 0);
-  }
-
-  /** Host-virtual page of a guest page, or -1 outside RAM. */
-  userPageOf(page: number): number {
-    return this.#userPageOf(page);
+  /** The guest gives up the content of a range, and the VMM returns it to the host. */
+  *discard(agent: Agent, page: number, pages: number): Task<void> {
+    this.checker.discardBegins(page, pages);
+    yield* this.mm.madviseDontNeed(agent, this.#userPageOf(page), pages);
+    this.checker.discardEnds(page, pages);
   }
 
   /** The guest page whose content is in a frame, or -1. Walks the VM's memory by contiguous runs; for reports. */

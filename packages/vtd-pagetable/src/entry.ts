@@ -25,8 +25,6 @@ export const SS_ADDRESS_MASK = 0x000f_ffff_ffff_f000n;
 export const LO_RIGHTS = 0x3;
 /** Low half: PS. */
 export const LO_PAGE_SIZE = 0x80;
-/** Low half: A and D. */
-export const LO_ACCESSED_DIRTY = 0x300;
 const LO_SNOOP = 0x800;
 /** High half: address bits 51:32. */
 export const HI_ADDRESS = 0x000f_ffff;
