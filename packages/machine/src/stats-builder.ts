@@ -15,6 +15,7 @@ export interface BootSnapshot {
   readonly atNs: number;
   readonly leaves: Record<PageSize, number>;
   readonly mappedBytes: number;
+  readonly tablePages: number;
   readonly residentBytes: number;
 }
 
@@ -23,6 +24,7 @@ export const snapshotAfterBoot = (vm: VirtualMachine, atNs: number): BootSnapsho
   atNs,
   leaves: vm.domain.table.leafCounts,
   mappedBytes: vm.domain.table.mappedPages * 4096,
+  tablePages: vm.domain.table.tablePages,
   residentBytes: vm.mm.residentBytes,
 });
 
@@ -122,6 +124,7 @@ function ioptOf({ vm, boot, tables }: StatsSources): IoptStats {
     mappedBytes: table.mappedPages * 4096,
     mappedBytesBefore: boot.mappedBytes,
     tablePages: table.tablePages,
+    tablePagesBefore: boot.tablePages,
     tablePagesPeak: tables.peak,
     splits: { '1G->2M': table.splits[3] ?? 0, '2M->4K': table.splits[2] ?? 0 },
     collapses: 0,

@@ -33,6 +33,7 @@ export interface IoptStats {
   mappedBytes: number;
   mappedBytesBefore: number;
   tablePages: number;
+  tablePagesBefore: number;
   tablePagesPeak: number;
   splits: { '1G->2M': number; '2M->4K': number };
   collapses: number;

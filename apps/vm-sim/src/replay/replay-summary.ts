@@ -146,6 +146,7 @@ function pairLines(result: PairReplayResult, color: Palette): string[] {
     `  ${kind}`,
     `  ${counted(cross.agree)} translations go to pages mapped while the ftrace ran and agree with it, ${counted(cross.differ)} contradict it`,
     `  ${counted(cross.earlier.translations)} go to ${plural(cross.earlier.pages, 'page')} mapped before it began`,
+    `  whatever the order: ${counted(cross.anyOrder.agree)} go to pages that the ftrace maps at some time, ${counted(cross.anyOrder.other)} to ${plural(cross.anyOrder.otherMappings, 'page')} that it never maps`,
     ...differenceLines(cross.firstDiffering, cross.differ),
     `  ${counted(cross.unmapsInvalidated)} of ${counted(cross.unmaps)} unmaps find, in order, the invalidation that covers them (${counted(cross.unmapsAlignedUniquely)} in one way only)`,
     `  other invalidations: ${counted(cross.otherPageInvalidations)} of pages, ${counted(cross.wideInvalidations)} of a domain or global`,

@@ -160,19 +160,24 @@ function ioptRows({ iopt }: StatsDocument): string[][] {
     lost === 0 ? formatBytes(iopt.mappedBytes) : `${formatBytes(Math.abs(lost))} ${lost > 0 ? 'less' : 'more'}`;
   return [
     ['', ...SIZES.map((size) => `in ${size} leaves`), 'mapped', 'table pages'],
-    ['before', ...row(iopt.leavesBefore), formatBytes(iopt.mappedBytesBefore), ''],
+    ['before', ...row(iopt.leavesBefore), formatBytes(iopt.mappedBytesBefore), counted(iopt.tablePagesBefore)],
     ['after', ...row(iopt.leaves), after, counted(iopt.tablePages)],
   ];
 }
 
-function gainLine({ hostMm, strategy }: StatsDocument): string {
+function gainLine({ hostMm, iopt, strategy }: StatsDocument): string {
   const { freedBytes, residentBytesBefore, swapOut, swapIn, pinnedBytes } = hostMm;
   if (freedBytes <= 0 && swapOut === 0 && strategy === 'pinned')
     return `nothing: all ${formatBytes(pinnedBytes)} are pinned`;
   const pinned = pinnedBytes > 0 ? `; ${formatBytes(pinnedBytes)} pinned` : '';
   const freed = freedBytes >= 0 ? `${formatBytes(freedBytes)} freed` : `${formatBytes(-freedBytes)} more in use`;
-  return `${freed} of ${formatBytes(residentBytesBefore)}; ${plural(swapOut, 'page')} swapped out, ${counted(swapIn)} in again${pinned}`;
+  const tables = (iopt.tablePages - iopt.tablePagesBefore) * 4096;
+  const price = tables > 0 ? `, at the price of ${formatBytes(tables)} of page tables` : '';
+  return `${freed} of ${formatBytes(residentBytesBefore)}${price}; ${plural(swapOut, 'page')} swapped out, ${counted(swapIn)} in again${pinned}`;
 }
+
+const hitRate = (name: string, hits: number, lookups: number): string =>
+  lookups > 0 ? `, ${((100 * hits) / lookups).toFixed(1)}% ${name} hits` : '';
 
 function costLines({ iopt, iotlb, faults, hostMm }: StatsDocument): string[] {
   const { '1G->2M': large, '2M->4K': small } = iopt.splits;
@@ -182,12 +187,15 @@ function costLines({ iopt, iotlb, faults, hostMm }: StatsDocument): string[] {
   const { invalid, failure } = faults.responses;
   const refused = invalid + failure > 0 ? `, ${counted(invalid + failure)} refused` : '';
   const overflow = faults.overflows > 0 ? `, ${plural(faults.overflows, 'overflow')}` : '';
-  const hits = iotlb.lookups > 0 ? `, ${((100 * iotlb.hits) / iotlb.lookups).toFixed(1)}% IOTLB hits` : '';
+  const hits = [
+    hitRate('IOTLB', iotlb.hits, iotlb.lookups),
+    hitRate('device TLB', iotlb.deviceTlbHits, iotlb.deviceTlbLookups),
+  ];
   const answered =
     faults.groups > 0 ? ` (p50 ${formatDurationNs(latency.p50)}, p99 ${formatDurationNs(latency.p99)})` : '';
   return [
     `leaf splits: ${counted(large)} 1G->2M, ${counted(small)} 2M->4K${fallbacks}; ${plural(iotlb.invalidations, 'invalidation')}, ${plural(hostMm.notifierRanges, 'notifier call')}`,
-    `page requests: ${counted(faults.pageRequests)}${answered}${refused}${overflow}${hits}`,
+    `page requests: ${counted(faults.pageRequests)}${answered}${refused}${overflow}${hits.join('')}`,
     `table pages: at most ${counted(iopt.tablePagesPeak)} (${formatBytes(iopt.tablePagesPeak * 4096)}), ${counted(iopt.reservePages)} of them in reserve`,
   ];
 }

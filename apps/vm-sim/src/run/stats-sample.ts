@@ -30,6 +30,7 @@ const iopt: IoptStats = {
   mappedBytes: 0,
   mappedBytesBefore: 0,
   tablePages: 0,
+  tablePagesBefore: 0,
   tablePagesPeak: 0,
   splits,
   collapses: 0,
