@@ -26,8 +26,10 @@ export class FaultRecording {
   #lost = 0;
   #collapsed = 0;
 
-  /** @param registers CAP.NFR + 1; default 8 */
+  /** @param registers CAP.NFR + 1, 1 to 256; default 8 @throws RangeError for another number */
   constructor(registers = 8) {
+    if (!Number.isInteger(registers) || registers < 1 || registers > 256)
+      throw new RangeError(`registers: ${registers} is not an integer in 1..256`);
     this.#records = new Array<FaultRecord | null>(registers).fill(null);
   }
 
@@ -73,7 +75,10 @@ export class FaultRecording {
     this.#status |= FaultStatus.queueError;
   }
 
-  /** Reads and clears all records from FRI on (F written with 1), and the status bits, as the driver's interrupt handler does. */
+  /**
+   * Reads and clears all records from FRI on (F written with 1), PPF and PFO, as Linux's `dmar_fault` does. IQE stays: it
+   * belongs to the invalidation queue, whose driver clears it.
+   */
   takeAll(): FaultRecord[] {
     const taken: FaultRecord[] = [];
     for (let i = 0; i < this.#records.length; i++) {
@@ -82,7 +87,7 @@ export class FaultRecording {
       if (record) taken.push(record);
       this.#records[index] = null;
     }
-    this.#status = 0;
+    this.#status &= FaultStatus.queueError;
     return taken;
   }
 }

@@ -28,20 +28,34 @@ export class InvalidationQueue {
   readonly #room: Condition;
   #head = 0;
   #tail = 0;
-  #used = 0;
+  /** Oldest slot that its writer still needs; slots are given back in order, as Linux's `free_tail`. */
+  #free = 0;
+  /** By slot: 1 once nobody needs it, though an older one may still be needed. */
+  readonly #released: Uint8Array;
+  /** By slot: 1 if nobody waits for the descriptor, so that the hardware gives the slot back. */
+  readonly #unowned: Uint8Array;
+  /** Slots that the submitter at the front of the queue lock asks for. */
+  #wanted = 0;
   #error = false;
   #executed = 0;
   #waits = 0;
 
-  /** @param location the unit's number, for steps @param entries ring size, a power of two; Linux uses 256 */
+  /**
+   * @param location the unit's number, for steps @param entries ring size, a power of two; Linux uses 256
+   * @throws RangeError for a size that is no power of two of at least 4
+   */
   constructor(location: number, entries = 256) {
+    if (!Number.isInteger(Math.log2(entries)) || entries < 4)
+      throw new RangeError(`entries: ${entries} is not a power of two of at least 4`);
     this.#entries = entries;
     this.#location = location;
     this.#ring = new BigUint64Array(entries * 2);
     this.#status = new Int32Array(entries);
+    this.#released = new Uint8Array(entries);
+    this.#unowned = new Uint8Array(entries);
     this.#lock = new Mutex('invalidation queue lock');
     this.#work = new Condition('invalidation queue: work', () => this.#head !== this.#tail && !this.#error);
-    this.#room = new Condition('invalidation queue: room', () => this.#used < entries / 2);
+    this.#room = new Condition('invalidation queue: room', () => this.#vacant >= this.#wanted);
   }
 
   /** Descriptors executed, waits not counted. */
@@ -64,11 +78,24 @@ export class InvalidationQueue {
     return this.#head === this.#tail;
   }
 
-  /** Writes the descriptors and a wait, moves the tail, and returns once the wait's status is written. */
+  /** Slots that can be written: one is left empty, since a full ring would look like an empty one. */
+  get #vacant(): number {
+    return this.#entries - 1 - ((this.#tail - this.#free + this.#entries) % this.#entries);
+  }
+
+  /**
+   * Writes the descriptors and a wait, moves the tail, and returns once the wait's status is written.
+   * @throws RangeError for more descriptors than the ring can ever hold together with their wait
+   */
   *submit(agent: Agent, descriptors: readonly Descriptor[]): Task<void> {
+    const count = descriptors.length + 1;
+    if (count >= this.#entries)
+      throw new RangeError(`descriptors: ${descriptors.length} and a wait do not fit a ring of ${this.#entries}`);
     yield* this.#lock.acquire(agent);
+    this.#wanted = count;
     while (!this.#room.ready()) yield agent.waits('room in the invalidation queue', this.#room);
     yield agent.writes('write descriptors', Location.invalidationQueue, this.#location, Cost.invalidationSubmit);
+    const first = this.#tail;
     for (const descriptor of descriptors) this.#append(descriptor);
     const slot = this.#tail;
     this.#status[slot] = 0;
@@ -87,7 +114,15 @@ export class InvalidationQueue {
     this.#waiting.set(slot, done);
     while (!done.ready()) yield agent.waits('wait for the invalidation', done);
     this.#waiting.delete(slot);
-    this.#used -= descriptors.length + 1;
+    for (let i = 0; i < count; i++) this.#released[(first + i) % this.#entries] = 1;
+    this.#reclaimSlots();
+  }
+
+  #reclaimSlots(): void {
+    while (this.#released[this.#free] === 1) {
+      this.#released[this.#free] = 0;
+      this.#free = (this.#free + 1) % this.#entries;
+    }
     this.#room.wake();
   }
 
@@ -95,11 +130,15 @@ export class InvalidationQueue {
 
   /** Writes a raw descriptor with no wait, as a driver with a bug may. */
   writeRaw(lo: bigint, hi: bigint): void {
+    this.#unowned[this.#tail] = 1;
+    this.#write(lo, hi);
+    this.#work.wake();
+  }
+
+  #write(lo: bigint, hi: bigint): void {
     this.#ring[this.#tail * 2] = lo;
     this.#ring[this.#tail * 2 + 1] = hi;
     this.#tail = (this.#tail + 1) % this.#entries;
-    this.#used++;
-    this.#work.wake();
   }
 
   /** The hardware: fetches and executes for ever. @param onError called when a bad descriptor stops the queue (IQE) */
@@ -115,6 +154,11 @@ export class InvalidationQueue {
         continue;
       }
       this.#head = (index + 1) % this.#entries;
+      if (this.#unowned[index] === 1) {
+        this.#unowned[index] = 0;
+        this.#released[index] = 1;
+        this.#reclaimSlots();
+      }
       if (descriptor.type !== 'wait') {
         yield* executor.execute(agent, descriptor);
         this.#executed++;
@@ -122,6 +166,7 @@ export class InvalidationQueue {
       }
       yield* executor.drain(agent);
       yield agent.writes('write wait status', Location.invalidationQueue, this.#location, Cost.free);
+      if (!descriptor.statusWrite) continue;
       const slot = Number((descriptor.statusAddress - STATUS_BASE) / 4n);
       this.#status[slot] = descriptor.statusData;
       this.#waits++;
@@ -131,6 +176,6 @@ export class InvalidationQueue {
 
   #append(descriptor: Descriptor): void {
     const [lo, hi] = encodeDescriptor(descriptor);
-    this.writeRaw(lo, hi);
+    this.#write(lo, hi);
   }
 }

@@ -235,14 +235,26 @@ export class RemappingUnit implements InvalidationExecutor {
   }
 
   #recordFault(request: { sourceId: number; iovaHi: number; iovaLo: number; access: number }, reason: number): void {
-    const slot = this.contextCache.lookup(request.sourceId);
-    if (slot >= 0 && this.contextCache.valueAt(slot).faultDisable) return;
+    if (this.#faultProcessingDisabled(request.sourceId, reason)) return;
     this.faults.record({
       sourceId: request.sourceId,
       page: pageOf(request.iovaHi, request.iovaLo),
       reason,
       write: request.access === WalkAccess.write,
     });
+  }
+
+  /**
+   * FPD of the context entry. It also holds for an entry that is not present or invalid, and so is not cached: that
+   * one was read in this same step.
+   */
+  #faultProcessingDisabled(sourceId: number, reason: number): boolean {
+    if (reason === FaultReason.contextNotPresent || reason === FaultReason.contextInvalid) {
+      const { pfn } = readRoot(this.memory, this.rootPfn, sourceId >> 8);
+      return pfn >= 0 && (this.memory.load(pfn, (sourceId & 0xff) * 2) & 2n) !== 0n;
+    }
+    const slot = this.contextCache.lookup(sourceId);
+    return slot >= 0 && this.contextCache.valueAt(slot).faultDisable;
   }
 
   /**

@@ -11,6 +11,7 @@ import {
   type NaiveUnmapReport,
   naiveUnmap,
   type PhysicalWords,
+  readRoot,
   SecondStageTable,
   type SecondStageTableOptions,
   TranslationType,
@@ -78,8 +79,12 @@ export class VtdDomain {
   *detach(agent: Agent, sourceId: number): Task<void> {
     const index = this.#attachments.findIndex((attachment) => attachment.sourceId === sourceId);
     assert(index >= 0, `device 0x${sourceId.toString(16)} is not attached`);
+    const { memory, rootPfn } = this.unit;
+    const context = readRoot(memory, rootPfn, sourceId >> 8).pfn;
+    const location = memory.location(context, (sourceId & 0xff) * 2);
+    yield agent.writes('clear context entry', Location.entry, location, Cost.entryWrite);
     const [attachment] = this.#attachments.splice(index, 1);
-    clearContext(this.unit.memory, this.unit.rootPfn, sourceId);
+    clearContext(memory, rootPfn, sourceId);
     const descriptors: Descriptor[] = [
       { type: 'contextCache', granularity: Granularity.selective, domainId: this.domainId, sourceId, functionMask: 0 },
       this.#iotlb(Granularity.domain, 0, 0, false),
