@@ -64,7 +64,7 @@ const accelerator = z.strictObject({
 });
 
 const disk = z.strictObject({
-  queueDepth: count('Commands at a time', 1).default(4),
+  queueDepth: count('Commands at a time', 1).default(2),
   request: size('Bytes per sequential read').default('128K'),
   buffers: size('Guest memory that reads go to, used in turn').default('256M'),
   mediaTime: duration('Time of the medium per command').default('80us'),
@@ -72,7 +72,7 @@ const disk = z.strictObject({
 
 const nic = z.strictObject({
   queues: count('Receive queues', 1).default(2),
-  interval: duration('Time between two packets of a queue').default('10us'),
+  interval: duration('Time between two packets of a queue').default('20us'),
   receiveBuffers: count('Receive buffers of 4K per queue', 1).default(256),
 });
 
@@ -118,7 +118,7 @@ export const scenarioSchema = z.strictObject({
   description: z.string().default(''),
   strategy: strategy.default('cut'),
   expect: z.enum(['ok', 'host-crashed']).describe('The verdict that is no failure').default('ok'),
-  duration: duration('Virtual time that the workloads run').default('170ms'),
+  duration: duration('Virtual time that the workloads run').default('100ms'),
   host: host.prefault({}),
   reclaim: reclaim.nullable().prefault({}),
   vm: vm.prefault({}),

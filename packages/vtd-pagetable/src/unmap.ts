@@ -54,8 +54,12 @@ function* clearLevel(agent: Agent, pass: UnmapPass, pfn: number, level: number, 
   for (let index = first; index < 512 && !pass.stopped; index++) {
     const page = base + index * size;
     if (page >= end) return;
-    yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-    const entry = memory.load(pfn, index);
+    let entry = memory.load(pfn, index);
+    if (!isPresent(entry) || !isLeaf(entry, level)) {
+      // A leaf is looked at again by the exchange that clears it, and announced there.
+      yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+      entry = memory.load(pfn, index);
+    }
     if (!isPresent(entry)) {
       pass.stopped = request.holes === 'stop';
       continue;
