@@ -150,8 +150,8 @@ export class Endpoint implements AtsEndpoint {
       faulted = true;
       this.#target.missing(this, agent, path, page, -frame);
       const action = this.faults[path].whenMissing;
-      if (action === 'stall' && (yield* this.#askForPage(agent, page, write))) continue;
-      return this.#giveUp(action);
+      if (action !== 'stall' || !(yield* this.#askForPage(agent, page, write))) return this.#giveUp(action);
+      yield agent.reads('translate again', Location.translationCache, this.#cacheLocation, Cost.free);
     }
     return this.#giveUp('fatal');
   }
@@ -196,7 +196,7 @@ export class Endpoint implements AtsEndpoint {
         frame = yield* unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: true });
       if (frame < 0) return frame;
       const slot = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
-      assert(slot >= 0, 'a translation completion without its IOTLB entry');
+      if (slot < 0) return frame; // the unit's IOTLB has no place for this page size: good for this one DMA
       const level = unit.iotlb.levelAt(slot);
       const leafLo = unit.iotlb.leafLoAt(slot);
       const leafHi = unit.iotlb.leafHiAt(slot);

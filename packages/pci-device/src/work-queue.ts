@@ -51,7 +51,10 @@ export class WorkQueue {
     result.dropped = 0;
     result.aborted = 0;
     const { endpoint } = this;
-    count(result, yield* endpoint.dmaPage(agent, 'descriptor', this.#descriptorPage, false, 0, 0));
+    const fetched = yield* endpoint.dmaPage(agent, 'descriptor', this.#descriptorPage, false, 0, 0);
+    count(result, fetched);
+    // Without its descriptor the device knows neither the buffers nor what to complete.
+    if (fetched !== DmaStatus.completed) return result;
     for (let i = 0; i < pages.length && !endpoint.dead; i++) {
       const page = pages[i] as number;
       count(result, yield* endpoint.dmaPage(agent, path, page, write, (tagLo + i) | 0, tagHi));
