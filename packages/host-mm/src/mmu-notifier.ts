@@ -1,4 +1,4 @@
-import { type Agent, assert, Cost, Location, type Task, Waitable } from '@faultline/sim';
+import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
 
 /** Why a range is invalidated, with the numbers of Linux's `enum mmu_notifier_event`. */
 export const NotifierEvent = {
@@ -38,19 +38,6 @@ interface ActiveRange {
   readonly subscribers: readonly MmuNotifier[];
 }
 
-class OverlapGone extends Waitable {
-  readonly #overlapping: () => boolean;
-
-  constructor(name: string, overlapping: () => boolean) {
-    super(name);
-    this.#overlapping = overlapping;
-  }
-
-  ready(): boolean {
-    return !this.#overlapping();
-  }
-}
-
 /**
  * The notifiers of one address space and the sequence by which a fault handler learns that what it looked up is stale:
  * KVM's `mmu_invalidate_seq` and `mmu_invalidate_in_progress`, kept by page range as interval notifiers do. The sequence
@@ -63,7 +50,7 @@ export class NotifierSubscriptions {
   readonly #counters: { notifierRanges: number };
   readonly #subscribers: MmuNotifier[] = [];
   readonly #active: ActiveRange[] = [];
-  readonly #waits = new Set<OverlapGone>();
+  readonly #waits = new Set<Condition>();
   #sequence = 0;
 
   constructor(name: string, location: number, counters: { notifierRanges: number }) {
@@ -137,7 +124,7 @@ export class NotifierSubscriptions {
     for (;;) {
       yield agent.reads('notifier: read begins', Location.notifierSequence, this.#location, Cost.free);
       if (!this.#overlaps(page, pages)) return this.#sequence;
-      const wait = new OverlapGone(`${this.#name} invalidation`, () => this.#overlaps(page, pages));
+      const wait = new Condition(`${this.#name} invalidation`, () => !this.#overlaps(page, pages));
       this.#waits.add(wait);
       try {
         const step = agent.waits('notifier: wait for the range to end', wait);

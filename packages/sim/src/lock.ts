@@ -2,7 +2,7 @@ import type { Agent } from './agent.ts';
 import { Cost } from './cost.ts';
 import { Location, type Step } from './step.ts';
 import type { Task } from './task.ts';
-import { Waitable } from './wait.ts';
+import { Condition, Waitable } from './wait.ts';
 
 /** A mutex: one agent at a time. */
 export class Mutex extends Waitable {
@@ -41,15 +41,15 @@ export class Mutex extends Waitable {
 /** A reader-writer semaphore such as `mmap_lock` or `iova_rwsem`. Writers do not starve readers or the reverse by rule. */
 export class RwSemaphore {
   readonly name: string;
-  readonly #readSide: RwSide;
-  readonly #writeSide: RwSide;
+  readonly #readSide: Condition;
+  readonly #writeSide: Condition;
   readonly #state = { readers: 0, writer: null as Agent | null };
 
   constructor(name: string) {
     this.name = name;
     const state = this.#state;
-    this.#readSide = new RwSide(`${name} (read)`, () => state.writer === null);
-    this.#writeSide = new RwSide(`${name} (write)`, () => state.writer === null && state.readers === 0);
+    this.#readSide = new Condition(`${name} (read)`, () => state.writer === null);
+    this.#writeSide = new Condition(`${name} (write)`, () => state.writer === null && state.readers === 0);
   }
 
   /** Takes the lock shared. */
@@ -86,7 +86,7 @@ export class RwSemaphore {
     return this.#state.readers > 0 || this.#state.writer !== null;
   }
 
-  #announce(agent: Agent, side: RwSide): Step {
+  #announce(agent: Agent, side: Condition): Step {
     const step = agent.waits('lock', side);
     // Both sides are one lock: a reader's and a writer's order matters.
     step.kind = Location.lock;
@@ -99,18 +99,5 @@ export class RwSemaphore {
   #wakeBoth(): void {
     this.#readSide.wake();
     this.#writeSide.wake();
-  }
-}
-
-class RwSide extends Waitable {
-  readonly #free: () => boolean;
-
-  constructor(name: string, free: () => boolean) {
-    super(name);
-    this.#free = free;
-  }
-
-  ready(): boolean {
-    return this.#free();
   }
 }

@@ -4,12 +4,14 @@ import {
   Access,
   type AccessMode,
   Agent,
+  ANY_LOCATION,
   assert,
   Condition,
   Cost,
   type CostProfile,
   costTableNs,
   EventLog,
+  type Footprint,
   Location,
   NULL_SINK,
   runToEnd,
@@ -59,20 +61,45 @@ describe('a step', () => {
     expect({ ...new Step() }).toMatchObject({ label: '', waitFor: null, choices: 0, chosen: 0 });
   });
   it('conflicts with another iff they share a location that one of them writes', () => {
+    const mode = fc.constantFrom<AccessMode>(Access.none, Access.read, Access.write);
+    const kind = fc.constantFrom(Location.entry, Location.frame);
+    const location = fc.constantFrom(0, 1, ANY_LOCATION);
     const step = fc.record({
-      access: fc.constantFrom<AccessMode>(Access.none, Access.read, Access.write),
-      kind: fc.constantFrom(Location.entry, Location.frame),
-      location: fc.nat(1),
+      access: mode,
+      kind,
+      location,
+      alsoAccess: mode,
+      alsoKind: kind,
+      alsoLocation: location,
     });
+    type Touch = { access: number; kind: number; location: number };
+    const touches = (footprint: Footprint): Touch[] => [
+      { access: footprint.access, kind: footprint.kind, location: footprint.location },
+      { access: footprint.alsoAccess, kind: footprint.alsoKind, location: footprint.alsoLocation },
+    ];
+    const clash = (a: Touch, b: Touch): boolean => {
+      const same = a.location === b.location || a.location === ANY_LOCATION || b.location === ANY_LOCATION;
+      const modes = `${[a.access, b.access].sort()}`;
+      return a.kind === b.kind && same && (modes === '1,2' || modes === '2,2');
+    };
     fc.assert(
       fc.property(step, step, (a, b) => {
-        const same = a.kind === b.kind && a.location === b.location;
-        const modes = [a.access, b.access].sort();
-        const expected = same && (`${modes}` === '1,2' || `${modes}` === '2,2');
+        const expected = touches(a).some((one) => touches(b).some((other) => clash(one, other)));
         expect(stepsConflict(a, b)).toBe(expected);
         expect(stepsConflict(b, a)).toBe(expected);
       }),
     );
+  });
+  it('has room for a second location, which the next step forgets', () => {
+    const agent = new Agent('walker');
+    const step = agent.reads('read SS-PDE', Location.entry, 8, Cost.walkRead);
+    expect(agent.alsoWrites(step, Location.translationCache, 3)).toMatchObject({
+      access: Access.read,
+      alsoAccess: Access.write,
+      alsoKind: Location.translationCache,
+      alsoLocation: 3,
+    });
+    expect(agent.reads('read SS-PTE', Location.entry, 9, Cost.walkRead).alsoAccess).toBe(Access.none);
   });
 });
 

@@ -53,4 +53,4 @@ export { checkRange, TableState } from './table-state.ts';
 export type { PartialLeafRule, UnmapRequest } from './unmap.ts';
 export { unmap } from './unmap.ts';
 export type { WalkAccessKind } from './walk.ts';
-export { WalkAccess, WalkState, WalkStatus, walk, walkIndex, walkLevel, walkTask } from './walk.ts';
+export { WalkAccess, WalkState, WalkStatus, walk, walkIndex, walkLevel, walkReadLabel, walkTask } from './walk.ts';

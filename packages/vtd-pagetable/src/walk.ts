@@ -138,12 +138,15 @@ export function walk(memory: TableMemory, masks: ReservedMasks, state: WalkState
 
 const READ_LABELS = ['', 'read SS-PTE', 'read SS-PDE', 'read SS-PDPTE', 'read SS-PML4E', 'read SS-PML5E'] as const;
 
+/** Label of the step that reads an entry of a table at this level. */
+export const walkReadLabel = (level: number): string => READ_LABELS[level] as string;
+
 /** The same walk, one level a step. @returns the final {@link WalkStatus} */
 export function* walkTask(agent: Agent, memory: TableMemory, masks: ReservedMasks, state: WalkState): Task<number> {
   let status = state.status;
   while (status === WalkStatus.walking) {
     const location = memory.location(state.tablePfn, state.index);
-    yield agent.reads(READ_LABELS[state.level] as string, Location.entry, location, Cost.walkRead);
+    yield agent.reads(walkReadLabel(state.level), Location.entry, location, Cost.walkRead);
     status = walkLevel(memory, masks, state);
   }
   return status;
