@@ -20,6 +20,7 @@ import {
   WalkState,
   WalkStatus,
   walkLevel,
+  walkReadLabel,
 } from '@faultline/vtd-pagetable';
 import { type Descriptor, Granularity, ResponseCode } from './descriptor.ts';
 import { FaultRecording } from './fault-recording.ts';
@@ -187,8 +188,8 @@ export class RemappingUnit implements InvalidationExecutor {
 
     let status: number = WalkStatus.walking;
     while (status === WalkStatus.walking) {
-      const label = READ_LABELS[state.level] as string;
-      const step = agent.reads(label, Location.entry, this.memory.location(state.tablePfn, state.index), Cost.walkRead);
+      const location = this.memory.location(state.tablePfn, state.index);
+      const step = agent.reads(walkReadLabel(state.level), Location.entry, location, Cost.walkRead);
       // What was read goes into the paging-structure caches at once.
       yield agent.alsoWrites(step, Location.translationCache, this.id);
       status = walkLevel(this.memory, this.masks, state);
@@ -336,8 +337,6 @@ export class RemappingUnit implements InvalidationExecutor {
 
 /** An invalidation came in between: walk again. No fault reason has this value. */
 const RESTART = -0x10000;
-
-const READ_LABELS = ['', 'read SS-PTE', 'read SS-PDE', 'read SS-PDPTE', 'read SS-PML4E', 'read SS-PML5E'] as const;
 
 const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
 const framePassThrough = (iovaHi: number, iovaLo: number): number => pageOf(iovaHi, iovaLo);
