@@ -21,6 +21,8 @@ export interface HostRange {
 export interface HostNotifier {
   invalidateRangeStart(agent: Agent, range: HostRange): Task<void>;
   invalidateRangeEnd(agent: Agent, range: HostRange): void;
+  /** The address space goes away; nothing is told of its ranges afterwards. */
+  release?(agent: Agent): Task<void>;
 }
 
 /**
@@ -39,6 +41,8 @@ export interface HostAddressSpace {
   /** Fills `out` with the contiguous run around a page within first .. last. */
   contiguousRun(page: number, firstPage: number, lastPage: number, out: ContiguousRun): void;
   pin(agent: Agent, startPage: number, pages: number): Task<void>;
+  /** The frames that the last {@link pin} of exactly this range holds, which is not always what a look-up finds. */
+  pinnedRuns(startPage: number, pages: number): readonly ContiguousRun[];
   unpin(agent: Agent, startPage: number, pages: number): Task<void>;
   registerNotifier(notifier: HostNotifier): void;
   unregisterNotifier(notifier: HostNotifier): void;

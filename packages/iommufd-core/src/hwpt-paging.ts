@@ -40,6 +40,8 @@ export class HwptPaging {
   readonly #takeAway: TakeAway | null;
   readonly #observer: HwptObserver;
   readonly #updateLock = new Mutex('hwpt update lock');
+  /** The address space has gone: nothing is mapped any more. */
+  #released = false;
   /** Faults that found the page mapped already: spurious, and answered all the same. */
   spuriousFaults = 0;
   /** Times that a fault started over because the host changed under it. */
@@ -61,10 +63,11 @@ export class HwptPaging {
   }
 
   /**
-   * Maps an area as far as its memory is resident, with the largest leaves that fit: run by run, each under the notifier's
-   * sequence check. @returns 4K pages mapped
+   * Maps an area: a pinned one onto the frames that its pin holds, an unpinned one as far as its memory is resident, with the largest
+   * leaves that fit, run by run, each under the notifier's sequence check. @returns 4K pages mapped
    */
   *mapResident(agent: Agent, area: Area): Task<number> {
+    if (!area.unpinned) return yield* this.#mapPinned(agent, area);
     const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
     const end = area.userPage + area.pages;
     let mapped = 0;
@@ -72,14 +75,11 @@ export class HwptPaging {
       const sequence = yield* this.mm.notifierReadBegin(agent, page, end - page);
       yield* this.#updateLock.acquire(agent);
       try {
-        this.mm.contiguousRun(page, page, end - 1, run);
-        if (run.pfn < 0) {
-          page++;
-          continue;
-        }
-        if (yield* this.#changed(agent, page, run.pages, sequence)) continue;
-        const iovaPage = area.page + (page - area.userPage);
-        yield* this.domain.map(agent, { page: iovaPage, frame: run.pfn, pages: run.pages, write: area.writeable });
+        if (this.#released) return mapped;
+        for (this.mm.contiguousRun(page, page, end - 1, run); run.pfn < 0 && ++page < end; )
+          this.mm.contiguousRun(page, page, end - 1, run);
+        if (page === end || (yield* this.#changed(agent, page, run.pages, sequence))) continue;
+        yield* this.#mapRun(agent, area, run);
         mapped += run.pages;
         page += run.pages;
       } finally {
@@ -89,14 +89,55 @@ export class HwptPaging {
     return mapped;
   }
 
-  /** Unmaps an area whole and flushes. */
-  *unmapArea(agent: Agent, area: Area): Task<void> {
+  *#mapPinned(agent: Agent, area: Area): Task<number> {
     yield* this.#updateLock.acquire(agent);
     try {
-      const gather = this.domain.gather();
-      const { page, pages } = area;
-      yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
-      if (!gather.empty) yield* this.domain.flush(agent, gather);
+      for (const run of this.mm.pinnedRuns(area.userPage, area.pages)) yield* this.#mapRun(agent, area, run);
+      return area.pages;
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  #mapRun(agent: Agent, area: Area, run: ContiguousRun): Task<number> {
+    const page = area.page + (run.startPage - area.userPage);
+    return this.domain.map(agent, { page, frame: run.pfn, pages: run.pages, write: area.writeable });
+  }
+
+  /** Unmaps an area whole and flushes. */
+  unmapArea(agent: Agent, area: Area): Task<void> {
+    return this.unmapAreas(agent, [area], () => undefined);
+  }
+
+  /**
+   * Takes areas out of the io_pagetable with `remove`, which may add to `areas`, and out of the domain, under one hold of the
+   * lock that faults and the notifier take: they see either both or neither. What `remove` throws goes through.
+   */
+  *unmapAreas(agent: Agent, areas: readonly Area[], remove: () => void): Task<void> {
+    yield* this.#updateLock.acquire(agent);
+    try {
+      try {
+        remove();
+      } finally {
+        for (const area of areas) yield* this.#unmapWhole(agent, area);
+      }
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  *#unmapWhole(agent: Agent, { page, pages }: Area): Task<void> {
+    const gather = this.domain.gather();
+    yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
+    if (!gather.empty) yield* this.domain.flush(agent, gather);
+  }
+
+  /** The address space goes away: what is not pinned leaves the domain, and faults are invalid from here on. */
+  *release(agent: Agent): Task<void> {
+    yield* this.#updateLock.acquire(agent);
+    try {
+      this.#released = true;
+      for (const area of this.areas.areas()) if (area.unpinned) yield* this.#unmapWhole(agent, area);
     } finally {
       this.#updateLock.release(agent);
     }
@@ -105,11 +146,11 @@ export class HwptPaging {
   /** The notifier's start: takes a range of the host's memory out of the domain. Cannot fail (I8). */
   *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
     if (this.#takeAway === null) return;
-    const slices = this.areas.slicesOfMemory(range.startPage, range.pages);
-    if (slices.length === 0) return;
     yield* this.#updateLock.acquire(agent);
     try {
-      for (const { page, pages } of slices) {
+      // Only now: areas leave the io_pagetable under this lock.
+      for (const { area, page, pages } of this.areas.slicesOfMemory(range.startPage, range.pages)) {
+        if (!area.unpinned) continue; // its pin keeps the frames, whatever becomes of the CPU's mapping
         this.#observer.takingAway?.(page, pages);
         const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
         this.#observer.takenAway?.(page, pages, outcome);
@@ -124,11 +165,10 @@ export class HwptPaging {
    * notifier's sequence check, so that nothing is mapped that is being taken away (I10).
    */
   *handleFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
-    const area = this.areas.find(page);
-    if (!area || (write && !area.writeable)) return FaultOutcome.invalid;
-    const userPage = area.userPage + (page - area.page);
     for (let attempt = 0; attempt < MAX_FAULT_ATTEMPTS; attempt++) {
-      if (attempt > 0) this.faultRetries++;
+      const area = this.areas.find(page);
+      if (!area || this.#released || (write && !area.writeable)) return FaultOutcome.invalid;
+      const userPage = area.userPage + (page - area.page);
       const sequence = yield* this.mm.notifierReadBegin(agent, userPage);
       yield agent.reads('look the page up', Location.cpuEntry, this.mm.entryLocation(userPage), Cost.entryRead);
       if (this.mm.lookup(userPage) < 0) {
@@ -137,25 +177,41 @@ export class HwptPaging {
           return (bits & VM_FAULT_OOM) !== 0 ? FaultOutcome.failure : FaultOutcome.invalid;
         continue; // look it up again: handle_mm_fault does not return the page
       }
-      yield* this.#updateLock.acquire(agent);
-      try {
-        if (yield* this.#changed(agent, userPage, 1, sequence)) continue;
-        const frame = this.mm.lookup(userPage);
-        if (frame < 0) continue;
-        if (this.domain.frameAt(page) === frame) {
-          this.spuriousFaults++;
-          return FaultOutcome.success;
-        }
-        yield* this.#mapAround(agent, area, page, frame, sequence);
-        return FaultOutcome.success;
-      } catch (error) {
-        if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
-        throw error;
-      } finally {
-        this.#updateLock.release(agent);
-      }
+      const outcome = yield* this.#mapUnderLock(agent, { area, page, userPage, sequence });
+      if (outcome !== null) return outcome;
+      this.faultRetries++;
     }
     return FaultOutcome.failure;
+  }
+
+  /** @returns null if the host or the areas changed in between */
+  *#mapUnderLock(
+    agent: Agent,
+    fault: { readonly area: Area; readonly page: number; readonly userPage: number; readonly sequence: number },
+  ): Task<FaultOutcomeCode | null> {
+    const { area, page, userPage, sequence } = fault;
+    yield* this.#updateLock.acquire(agent);
+    try {
+      if (this.#released || this.areas.find(page) !== area) return null;
+      const mapped = this.domain.frameAt(page);
+      if (mapped >= 0 && !area.unpinned) return this.#spurious(); // to what its pin holds
+      if (yield* this.#changed(agent, userPage, 1, sequence)) return null;
+      const frame = this.mm.lookup(userPage);
+      if (frame < 0) return null;
+      if (mapped === frame) return this.#spurious();
+      yield* this.#mapAround(agent, area, page, frame, sequence);
+      return FaultOutcome.success;
+    } catch (error) {
+      if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
+      throw error;
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  #spurious(): FaultOutcomeCode {
+    this.spuriousFaults++;
+    return FaultOutcome.success;
   }
 
   *#fixHost(agent: Agent, userPage: number, write: boolean): Task<number> {

@@ -55,7 +55,7 @@ export class IoPagetable {
 
   /**
    * Removes the areas that a range covers whole, in order. As Linux: an area covered in part gives ENOENT, and those before
-   * it are gone already; nothing in the range gives ENOENT too. `onRemove` runs for each area before it goes.
+   * it are gone already; nothing in the range gives ENOENT too. `removed` is called with each area that has gone.
    */
   removeRange(page: number, pages: number, removed: (area: Area) => void): number {
     const end = page + pages;

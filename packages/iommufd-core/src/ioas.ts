@@ -3,7 +3,7 @@ import { type Agent, RwSemaphore, type Task } from '@faultline/sim';
 import { IommufdError } from './errno.ts';
 import { type DeviceReport, formatPages, rangesToPin } from './fault-report.ts';
 import type { HostAddressSpace, HostNotifier, HostRange } from './host-address-space.ts';
-import { type HwptObserver, HwptPaging } from './hwpt-paging.ts';
+import { FaultOutcome, type HwptObserver, HwptPaging } from './hwpt-paging.ts';
 import { type Area, IoPagetable } from './io-pagetable.ts';
 import type { IommuDomain } from './iommu-domain.ts';
 import type { TakeAway } from './strategy.ts';
@@ -36,12 +36,15 @@ export class Ioas implements HostNotifier {
   readonly #iovaRwsem = new RwSemaphore('iova_rwsem');
   readonly #pinned: PinnedRange[] = [];
   readonly #devices = new Set<string>();
+  /** Whether the mm calls this notifier: until it is destroyed, or the mm goes away. */
+  #registered: boolean;
   #hwpt: HwptPaging | null = null;
 
   constructor(options: { readonly mm: HostAddressSpace; readonly takeAway: TakeAway | null }) {
     this.mm = options.mm;
     this.#takeAway = options.takeAway;
-    if (this.#takeAway !== null) this.mm.registerNotifier(this);
+    this.#registered = this.#takeAway !== null;
+    if (this.#registered) this.mm.registerNotifier(this);
   }
 
   /** The paging HWPT, once a domain was added. */
@@ -51,38 +54,39 @@ export class Ioas implements HostNotifier {
 
   /**
    * IOMMU_IOAS_MAP at a fixed IOVA. Pinned memory is faulted in and pinned now; unpinned memory is mapped as far as it is
-   * resident. @throws IommufdError EINVAL, EOVERFLOW, EEXIST, EOPNOTSUPP (unpinned without a take-away strategy)
+   * resident. A failure leaves nothing behind.
+   * @throws IommufdError EINVAL, EOVERFLOW, EEXIST, EOPNOTSUPP (unpinned without a take-away strategy); errors of pin and domain
    */
   *map(agent: Agent, request: IoasMapRequest): Task<Area> {
     const area = this.#checkMap(request);
     yield* this.#iovaRwsem.acquireWrite(agent);
     try {
       this.areas.insert(area);
-      if (!area.unpinned) {
-        yield* this.mm.pin(agent, area.userPage, area.pages);
-        this.#pinned.push({ userPage: area.userPage, pages: area.pages, device: null });
+      try {
+        yield* this.#fillArea(agent, area);
+      } catch (error) {
+        yield* this.#removeAreas(agent, area.page, area.pages);
+        throw error;
       }
-      if (this.#hwpt) yield* this.#hwpt.mapResident(agent, area);
       return area;
     } finally {
       this.#iovaRwsem.releaseWrite(agent);
     }
   }
 
-  /** IOMMU_IOAS_UNMAP: whole areas only. @returns bytes unmapped. @throws IommufdError ENOENT, EINVAL */
+  /**
+   * IOMMU_IOAS_UNMAP: whole areas only. IOVA 0 with length 2^64-1 means everything, and may find nothing.
+   * @returns bytes unmapped. @throws IommufdError ENOENT, EINVAL, EOVERFLOW
+   */
   *unmap(agent: Agent, iova: bigint, length: bigint): Task<bigint> {
+    const everything = iova === 0n && length === ALL_BYTES;
+    if (!everything) checkWrap('iova', iova, length);
     const page = pageOf('iova', iova);
-    const pages = pageOf('length', length);
+    const pages = everything ? 2 ** 52 : pageOf('length', length);
     if (pages === 0) throw new IommufdError('EINVAL', 'length: 0x0 is not positive');
     yield* this.#iovaRwsem.acquireWrite(agent);
     try {
-      const removed: Area[] = [];
-      try {
-        this.areas.removeRange(page, pages, (area) => removed.push(area));
-      } finally {
-        for (const area of removed) yield* this.#dropArea(agent, area);
-      }
-      return removed.reduce((bytes, area) => bytes + BigInt(area.pages) * 4096n, 0n);
+      return everything && this.areas.size === 0 ? 0n : yield* this.#removeAreas(agent, page, pages);
     } finally {
       this.#iovaRwsem.releaseWrite(agent);
     }
@@ -90,12 +94,20 @@ export class Ioas implements HostNotifier {
 
   /** Adds the domain that the areas are mapped into: the HWPT. @throws IommufdError EBUSY if there is one */
   *addDomain(agent: Agent, domain: IommuDomain, observer: HwptObserver = {}): Task<HwptPaging> {
-    if (this.#hwpt) throw new IommufdError('EBUSY', 'the IOAS has a paging HWPT already');
     yield* this.#iovaRwsem.acquireWrite(agent);
     try {
-      this.#hwpt = new HwptPaging({ domain, areas: this.areas, mm: this.mm, takeAway: this.#takeAway, observer });
-      for (const area of this.areas.areas()) yield* this.#hwpt.mapResident(agent, area);
-      return this.#hwpt;
+      if (this.#hwpt) throw new IommufdError('EBUSY', 'the IOAS has a paging HWPT already');
+      const { areas, mm } = this;
+      const hwpt = new HwptPaging({ domain, areas, mm, takeAway: this.#takeAway, observer });
+      this.#hwpt = hwpt; // from here on the notifier finds it
+      try {
+        for (const area of areas.areas()) yield* hwpt.mapResident(agent, area);
+      } catch (error) {
+        yield* hwpt.unmapAreas(agent, areas.areas(), () => undefined);
+        this.#hwpt = null;
+        throw error;
+      }
+      return hwpt;
     } finally {
       this.#iovaRwsem.releaseWrite(agent);
     }
@@ -108,8 +120,14 @@ export class Ioas implements HostNotifier {
   *attach(agent: Agent, report: DeviceReport): Task<void> {
     if (this.#devices.has(report.name)) throw new IommufdError('EEXIST', `${report.name} is attached already`);
     const unpinned = this.areas.areas().some((area) => area.unpinned);
-    if (unpinned) for (const range of rangesToPin(report)) yield* this.#pinForDevice(agent, report.name, range);
+    const ranges = unpinned ? rangesToPin(report) : [];
     this.#devices.add(report.name);
+    try {
+      for (const range of ranges) yield* this.#pinForDevice(agent, report.name, range);
+    } catch (error) {
+      yield* this.detach(agent, report.name);
+      throw error;
+    }
   }
 
   /** Detaches a device and gives its pins back. */
@@ -127,11 +145,9 @@ export class Ioas implements HostNotifier {
   *destroy(agent: Agent): Task<void> {
     if (this.#devices.size > 0)
       throw new IommufdError('EBUSY', `devices are attached: ${[...this.#devices].join(', ')}`);
-    if (this.#takeAway !== null) this.mm.unregisterNotifier(this);
-    for (const area of this.areas.areas()) {
-      this.areas.removeRange(area.page, area.pages, () => undefined);
-      yield* this.#dropArea(agent, area);
-    }
+    yield* this.unmap(agent, 0n, ALL_BYTES);
+    if (this.#registered) this.mm.unregisterNotifier(this); // only now: until then the domain must follow the host
+    this.#registered = false;
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
@@ -144,12 +160,41 @@ export class Ioas implements HostNotifier {
     // The mm's own sequence tells faults that the range is over; iommufd keeps no state of its own.
   }
 
-  *#dropArea(agent: Agent, area: Area): Task<void> {
-    if (this.#hwpt) yield* this.#hwpt.unmapArea(agent, area);
-    if (area.unpinned) return;
-    yield* this.mm.unpin(agent, area.userPage, area.pages);
-    const index = this.#pinned.findIndex((pin) => pin.device === null && pin.userPage === area.userPage);
-    if (index >= 0) this.#pinned.splice(index, 1);
+  /** {@inheritDoc HostNotifier.release} */
+  *release(agent: Agent): Task<void> {
+    this.#registered = false;
+    if (this.#hwpt) yield* this.#hwpt.release(agent);
+  }
+
+  *#fillArea(agent: Agent, area: Area): Task<void> {
+    if (!area.unpinned) {
+      yield* this.mm.pin(agent, area.userPage, area.pages);
+      this.#pinned.push({ userPage: area.userPage, pages: area.pages, device: null });
+    }
+    if (this.#hwpt) yield* this.#hwpt.mapResident(agent, area);
+  }
+
+  /** Removes whole areas, from the domain too, and gives their pins back. @returns bytes */
+  *#removeAreas(agent: Agent, page: number, pages: number): Task<bigint> {
+    const removed: Area[] = [];
+    const remove = (): void => {
+      this.areas.removeRange(page, pages, (area) => removed.push(area));
+    };
+    try {
+      if (this.#hwpt) yield* this.#hwpt.unmapAreas(agent, removed, remove);
+      else remove();
+    } finally {
+      for (const area of removed) yield* this.#unpinArea(agent, area);
+    }
+    return removed.reduce((bytes, area) => bytes + BigInt(area.pages) * 4096n, 0n);
+  }
+
+  *#unpinArea(agent: Agent, { userPage, pages, unpinned }: Area): Task<void> {
+    const held = (pin: PinnedRange) => pin.device === null && pin.userPage === userPage && pin.pages === pages;
+    const index = unpinned ? -1 : this.#pinned.findIndex(held);
+    if (index < 0) return; // not pinned, or its pin failed
+    this.#pinned.splice(index, 1);
+    yield* this.mm.unpin(agent, userPage, pages);
   }
 
   *#pinForDevice(agent: Agent, device: string, range: { page: number; pages: number }): Task<void> {
@@ -160,8 +205,12 @@ export class Ioas implements HostNotifier {
     const userPage = area.userPage + (range.page - area.page);
     yield* this.mm.pin(agent, userPage, range.pages);
     this.#pinned.push({ userPage, pages: range.pages, device });
-    for (let page = range.page; this.#hwpt && page < range.page + range.pages; page++)
-      if (this.#hwpt.domain.frameAt(page) < 0) yield* this.#hwpt.handleFault(agent, page, area.writeable);
+    for (let page = range.page; this.#hwpt && page < range.page + range.pages; page++) {
+      if (this.#hwpt.domain.frameAt(page) >= 0) continue;
+      const outcome = yield* this.#hwpt.handleFault(agent, page, area.writeable);
+      if (outcome !== FaultOutcome.success)
+        throw new IommufdError('ENOMEM', `${device}: ${formatPages({ page, pages: 1 })} could not be mapped`);
+    }
   }
 
   #checkMap(request: IoasMapRequest): Area {
@@ -171,10 +220,8 @@ export class Ioas implements HostNotifier {
         'flags: an unpinned map needs a strategy that follows the host (not `pinned`)',
       );
     if (request.length <= 0n) throw new IommufdError('EINVAL', `length: ${hex(request.length)} is not positive`);
-    if (request.iova + request.length > 1n << 64n)
-      throw new IommufdError('EOVERFLOW', `iova: ${hex(request.iova)} + ${hex(request.length)} wraps`);
-    if (request.userVa + request.length > 1n << 64n)
-      throw new IommufdError('EOVERFLOW', `user_va: ${hex(request.userVa)} + ${hex(request.length)} wraps`);
+    checkWrap('iova', request.iova, request.length);
+    checkWrap('user_va', request.userVa, request.length);
     return {
       page: pageOf('iova', request.iova),
       pages: pageOf('length', request.length),
@@ -183,6 +230,13 @@ export class Ioas implements HostNotifier {
       unpinned: request.unpinned,
     };
   }
+}
+
+/** U64_MAX as the length of an unmap from IOVA 0: everything. */
+const ALL_BYTES = (1n << 64n) - 1n;
+
+function checkWrap(name: string, start: bigint, length: bigint): void {
+  if (start + length > 1n << 64n) throw new IommufdError('EOVERFLOW', `${name}: ${hex(start)} + ${hex(length)} wraps`);
 }
 
 function pageOf(name: string, bytes: bigint): number {
