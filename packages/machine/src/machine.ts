@@ -248,6 +248,13 @@ export class Machine {
 
   #takenAway(page: number, outcome: TakeAwayOutcome): void {
     if (outcome.unsplit === null) return;
+    const [first] = outcome.unsplit.mistaken;
+    this.#ledger.check(
+      'I3',
+      first === undefined,
+      () =>
+        `the unmap of iova ${hex(BigInt(page) * 4096n)} took frame ${hex(first?.pfn ?? 0)}, guest memory, for a table`,
+    );
     const reason = this.#unsplit.add(outcome.unsplit, (pfn) => this.#tables.isAllocated(pfn));
     if (reason !== null) throw new HostCrash(page, reason);
   }
