@@ -1,0 +1,23 @@
+import { HostMemory } from '@faultline/host-mm';
+import { Agent, runToEnd } from '@faultline/sim';
+import { TableMemory } from '@faultline/vtd-pagetable';
+import { RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { expect, it } from 'vitest';
+import { Ioas, TAKE_AWAY } from '../src/index.ts';
+
+it('the example of the README holds', () => {
+  const agent = new Agent('vmm');
+  const mm = new HostMemory({ frames: 1 << 12, swapSlots: 64 }).createAddressSpace('vmm');
+  mm.mmap({ startPage: 0x40000, pages: 1024, backing: '2M' });
+  runToEnd(mm.populate(agent, 0x40000, 512)); // the first half
+  const ioas = new Ioas({ mm, takeAway: TAKE_AWAY.cut });
+  const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
+  const domain = new VtdDomain({ unit, domainId: 1 });
+  const hwpt = runToEnd(ioas.addDomain(agent, domain));
+  const flags = { writeable: true, unpinned: true };
+  runToEnd(ioas.map(agent, { iova: 0n, userVa: 0x4000_0000n, length: 0x40_0000n, ...flags }));
+  expect(domain.table.leafCounts['2M']).toBe(1); // what is resident
+  expect(runToEnd(hwpt.handleFault(agent, 600, true))).toBe(0); // success
+  expect(domain.table.leafCounts['2M']).toBe(2); // the largest block that fits
+  expect(() => runToEnd(ioas.unmap(agent, 0n, 4096n))).toThrow('ENOENT');
+});
