@@ -17,11 +17,13 @@ export class UnsplitUnmapLog {
   readonly mistaken: MistakenEntry[] = [];
   readonly corrupted: MistakenEntry[] = [];
   readonly freed: number[] = [];
+  #unmaps = 0;
 
   /**
    * Adds one unmap's report. @param isTable whether a frame is a page-table page @returns why the host dies of it, or null
    */
   add(report: UnsplitUnmapReport, isTable: (pfn: number) => boolean): string | null {
+    if (report.mistaken.length > 0) this.#unmaps++;
     this.mistaken.push(...report.mistaken);
     this.corrupted.push(...report.corrupted);
     const foreign = report.freed.filter((pfn) => !isTable(pfn));
@@ -34,13 +36,14 @@ export class UnsplitUnmapLog {
   }
 
   /** The lists of {@link CrashStats}, with an owner for each frame; long ones are cut to the last few. */
-  account(ownerOf: (pfn: number) => string): Pick<CrashStats, 'mistaken' | 'corrupted' | 'freed'> {
+  account(ownerOf: (pfn: number) => string): Pick<CrashStats, 'totals' | 'mistaken' | 'corrupted' | 'freed'> {
     const word = (entry: MistakenEntry) => ({
       hpa: hpaText(entry.pfn, entry.index),
       word: hex(entry.word),
       owner: ownerOf(entry.pfn),
     });
     return {
+      totals: { unmaps: this.#unmaps, mistaken: this.mistaken.length, corrupted: this.corrupted.length },
       mistaken: this.mistaken.slice(-MOST_ROWS).map((entry) => ({ level: entry.level, ...word(entry) })),
       corrupted: this.corrupted.slice(-MOST_ROWS).map(word),
       freed: this.freed.slice(-MOST_ROWS).map((pfn) => ({ hpa: hpaText(pfn, 0), owner: ownerOf(pfn) })),

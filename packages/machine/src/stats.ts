@@ -89,6 +89,8 @@ export interface CrashStats {
   /** Hexadecimal IOVA of the page that was being taken away. */
   iova: string;
   atNs: number;
+  /** Over the whole run: unmaps that took memory for tables, the words they read as entries, and those they set to zero. */
+  totals: { unmaps: number; mistaken: number; corrupted: number };
   /** The walk that took memory for tables. */
   mistaken: { level: number; hpa: string; word: string; owner: string }[];
   /** What it set to zero. */

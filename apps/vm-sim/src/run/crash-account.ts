@@ -42,9 +42,13 @@ export function crashAccount(crash: CrashStats, limit: number): CrashParagraph[]
       'It gave to the page allocator, as table pages:',
       freed.map(({ hpa, owner }) => `HPA ${hpa}  (${owner})`),
     ),
+    ...(crash.totals.unmaps > 1 ? [{ sentence: before(crash), items: [], more: 0 }] : []),
     { sentence: `${sentenceOf(crash)}`, items: [], more: 0 },
   ];
 }
+
+const before = ({ totals }: CrashStats): string =>
+  `It was not the first: ${totals.unmaps} unmaps read ${totals.mistaken} words of memory as entries and set ${totals.corrupted} of them to zero.`;
 
 function sentenceOf({ reason, faultReason, mistaken }: CrashStats): string {
   const fault = faultReason === null ? '' : ` The hardware reported fault reason 0x${faultReason.toString(16)}.`;

@@ -82,6 +82,7 @@ export const SAMPLE_STATS: StatsDocument = {
     faultReason: 0,
     iova: '0x0',
     atNs: 0,
+    totals: { unmaps: 0, mistaken: 0, corrupted: 0 },
     mistaken: [{ level: 0, hpa: '0x0', word: '0x0', owner: '' }],
     corrupted: [{ hpa: '0x0', word: '0x0', owner: '' }],
     freed: [{ hpa: '0x0', owner: '' }],

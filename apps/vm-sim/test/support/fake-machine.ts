@@ -7,6 +7,7 @@ export const CRASH: CrashStats = {
   faultReason: null,
   iova: '0x180800000',
   atNs: 20_080_483,
+  totals: { unmaps: 1, mistaken: 2, corrupted: 1 },
   mistaken: [
     { level: 1, hpa: '0x57c00f70', word: '0x0', owner: 'vm0, guest page 0x17c00000' },
     { level: 2, hpa: '0x140000020', word: '0x180800063', owner: 'vm0, guest page 0x180000000' },
