@@ -8,6 +8,7 @@ import {
 } from './host-address-space.ts';
 import type { Area, IoPagetable } from './io-pagetable.ts';
 import type { IommuDomain } from './iommu-domain.ts';
+import { PinnedRanges } from './pinned-ranges.ts';
 import type { TakeAway, TakeAwayOutcome } from './strategy.ts';
 
 /** Where a hwpt reports what it does, for checks and timelines. All optional. */
@@ -18,6 +19,8 @@ export interface HwptObserver {
   takenAway?(page: number, pages: number, outcome: TakeAwayOutcome): void;
   /** A fault was resolved by mapping; called before the domain is changed (I10). */
   mapping?(page: number, pages: number, frame: number): void;
+  /** The map that {@link mapping} announced is done. */
+  mapped?(page: number, pages: number): void;
 }
 
 /** How a fault on one page ended. */
@@ -38,6 +41,7 @@ export class HwptPaging {
   readonly areas: IoPagetable;
   readonly mm: HostAddressSpace;
   readonly #takeAway: TakeAway | null;
+  readonly #pins: PinnedRanges;
   readonly #observer: HwptObserver;
   readonly #updateLock = new Mutex('hwpt update lock');
   /** The address space has gone: nothing is mapped any more. */
@@ -53,12 +57,15 @@ export class HwptPaging {
     readonly areas: IoPagetable;
     readonly mm: HostAddressSpace;
     readonly takeAway: TakeAway | null;
+    /** What is pinned for areas and devices; a notifier leaves it alone. */
+    readonly pins?: PinnedRanges;
     readonly observer?: HwptObserver;
   }) {
     this.domain = options.domain;
     this.areas = options.areas;
     this.mm = options.mm;
     this.#takeAway = options.takeAway;
+    this.#pins = options.pins ?? new PinnedRanges();
     this.#observer = options.observer ?? {};
   }
 
@@ -148,16 +155,43 @@ export class HwptPaging {
     if (this.#takeAway === null) return;
     yield* this.#updateLock.acquire(agent);
     try {
-      // Only now: areas leave the io_pagetable under this lock.
-      for (const { area, page, pages } of this.areas.slicesOfMemory(range.startPage, range.pages)) {
-        if (!area.unpinned) continue; // its pin keeps the frames, whatever becomes of the CPU's mapping
-        this.#observer.takingAway?.(page, pages);
-        const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
-        this.#observer.takenAway?.(page, pages, outcome);
-      }
+      // Only now: areas and pins change under this lock or before it.
+      for (const { userPage, pages } of this.#pins.outside(range.startPage, range.pages))
+        yield* this.#takeMemoryAway(agent, userPage, pages);
     } finally {
       this.#updateLock.release(agent);
     }
+  }
+
+  *#takeMemoryAway(agent: Agent, userPage: number, userPages: number): Task<void> {
+    if (this.#takeAway === null) return;
+    for (const { page, pages } of this.areas.slicesOfMemory(userPage, userPages)) {
+      this.#observer.takingAway?.(page, pages);
+      const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
+      this.#observer.takenAway?.(page, pages, outcome);
+    }
+  }
+
+  /**
+   * Before a pin is given back: what the host has given up in the meantime (MADV_DONTNEED of pinned memory) is mapped to frames
+   * that only the pin keeps. They leave the domain first.
+   */
+  *dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
+    if (this.areas.slicesOfMemory(userPage, pages).length === 0) return;
+    yield* this.#updateLock.acquire(agent);
+    try {
+      for (const part of this.#pins.outside(userPage, pages))
+        for (let page = part.userPage; page < part.userPage + part.pages; page++)
+          if (this.#mapsOther(page)) yield* this.#takeMemoryAway(agent, page, 1);
+    } finally {
+      this.#updateLock.release(agent);
+    }
+  }
+
+  #mapsOther(userPage: number): boolean {
+    const [slice] = this.areas.slicesOfMemory(userPage, 1);
+    const frame = slice ? this.domain.frameAt(slice.page) : -1;
+    return frame >= 0 && frame !== this.mm.lookup(userPage);
   }
 
   /**
@@ -240,6 +274,7 @@ export class HwptPaging {
       block = { page, pages: 1, frame };
     this.#observer.mapping?.(block.page, block.pages, block.frame);
     yield* this.domain.map(agent, { ...block, write: area.writeable });
+    this.#observer.mapped?.(block.page, block.pages);
   }
 
   #blockAround(area: Area, page: number, frame: number): { page: number; pages: number; frame: number } {

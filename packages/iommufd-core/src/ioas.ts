@@ -6,6 +6,7 @@ import type { HostAddressSpace, HostNotifier, HostRange } from './host-address-s
 import { FaultOutcome, type HwptObserver, HwptPaging } from './hwpt-paging.ts';
 import { type Area, IoPagetable } from './io-pagetable.ts';
 import type { IommuDomain } from './iommu-domain.ts';
+import { type PinnedRange, PinnedRanges } from './pinned-ranges.ts';
 import type { TakeAway } from './strategy.ts';
 
 /** A map call: bytes, as the ioctl takes them. */
@@ -18,13 +19,6 @@ export interface IoasMapRequest {
   readonly unpinned: boolean;
 }
 
-interface PinnedRange {
-  readonly userPage: number;
-  readonly pages: number;
-  /** Device that asked for it, or null for an area that is pinned whole. */
-  readonly device: string | null;
-}
-
 /**
  * An I/O address space: what the user mapped (io_pagetable), one paging HWPT once a domain is there, and the devices
  * attached to it. With `takeAway` null it is today's iommufd: everything is pinned at map, and no notifier is registered.
@@ -34,7 +28,7 @@ export class Ioas implements HostNotifier {
   readonly mm: HostAddressSpace;
   readonly #takeAway: TakeAway | null;
   readonly #iovaRwsem = new RwSemaphore('iova_rwsem');
-  readonly #pinned: PinnedRange[] = [];
+  readonly #pins = new PinnedRanges();
   readonly #devices = new Set<string>();
   /** Whether the mm calls this notifier: until it is destroyed, or the mm goes away. */
   #registered: boolean;
@@ -98,7 +92,7 @@ export class Ioas implements HostNotifier {
     try {
       if (this.#hwpt) throw new IommufdError('EBUSY', 'the IOAS has a paging HWPT already');
       const { areas, mm } = this;
-      const hwpt = new HwptPaging({ domain, areas, mm, takeAway: this.#takeAway, observer });
+      const hwpt = new HwptPaging({ domain, areas, mm, takeAway: this.#takeAway, pins: this.#pins, observer });
       this.#hwpt = hwpt; // from here on the notifier finds it
       try {
         for (const area of areas.areas()) yield* hwpt.mapResident(agent, area);
@@ -133,10 +127,9 @@ export class Ioas implements HostNotifier {
   /** Detaches a device and gives its pins back. */
   *detach(agent: Agent, name: string): Task<void> {
     this.#devices.delete(name);
-    for (let i = this.#pinned.length - 1; i >= 0; i--) {
-      const pin = this.#pinned[i];
-      if (pin?.device !== name) continue;
-      this.#pinned.splice(i, 1);
+    const ofDevice = (range: PinnedRange) => range.device === name;
+    for (let pin = this.#pins.take(ofDevice); pin; pin = this.#pins.take(ofDevice)) {
+      if (this.#hwpt) yield* this.#hwpt.dropStale(agent, pin.userPage, pin.pages);
       yield* this.mm.unpin(agent, pin.userPage, pin.pages);
     }
   }
@@ -169,7 +162,7 @@ export class Ioas implements HostNotifier {
   *#fillArea(agent: Agent, area: Area): Task<void> {
     if (!area.unpinned) {
       yield* this.mm.pin(agent, area.userPage, area.pages);
-      this.#pinned.push({ userPage: area.userPage, pages: area.pages, device: null });
+      this.#pins.add({ userPage: area.userPage, pages: area.pages, device: null });
     }
     if (this.#hwpt) yield* this.#hwpt.mapResident(agent, area);
   }
@@ -191,9 +184,8 @@ export class Ioas implements HostNotifier {
 
   *#unpinArea(agent: Agent, { userPage, pages, unpinned }: Area): Task<void> {
     const held = (pin: PinnedRange) => pin.device === null && pin.userPage === userPage && pin.pages === pages;
-    const index = unpinned ? -1 : this.#pinned.findIndex(held);
-    if (index < 0) return; // not pinned, or its pin failed
-    this.#pinned.splice(index, 1);
+    if (unpinned || !this.#pins.take(held)) return; // not pinned, or its pin failed
+    if (this.#hwpt) yield* this.#hwpt.dropStale(agent, userPage, pages); // for an unpinned area of the same memory
     yield* this.mm.unpin(agent, userPage, pages);
   }
 
@@ -204,7 +196,7 @@ export class Ioas implements HostNotifier {
     if (!area.unpinned) return;
     const userPage = area.userPage + (range.page - area.page);
     yield* this.mm.pin(agent, userPage, range.pages);
-    this.#pinned.push({ userPage, pages: range.pages, device });
+    this.#pins.add({ userPage, pages: range.pages, device });
     for (let page = range.page; this.#hwpt && page < range.page + range.pages; page++) {
       if (this.#hwpt.domain.frameAt(page) >= 0) continue;
       const outcome = yield* this.#hwpt.handleFault(agent, page, area.writeable);

@@ -168,9 +168,14 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         ? `iova ${iovaText(page)} is mapped while a notifier takes it away`
         : `iova ${iovaText(page)} is mapped to frame ${hex(frame)}, which is not its page's`,
     );
-    this.#leaving.deleteRange(page, pages);
     this.#gone.deleteRange(page, pages);
     this.#checkAreas();
+  }
+
+  /** {@inheritDoc HwptObserver.mapped} */
+  mapped(page: number, pages: number): void {
+    // Not before: who reads the entry just ahead of the map still faults because of the take-away.
+    this.#leaving.deleteRange(page, pages);
   }
 
   /** A read or write by the guest's CPU, checked against and noted in the second model. */

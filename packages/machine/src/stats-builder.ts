@@ -153,6 +153,7 @@ function hostMmOf({ host, vm, boot }: StatsSources): HostMmStats {
     swapOut,
     swapIn,
     minorFaults,
+    failedCpuAccesses: vm.failedCpuAccesses,
     majorFaults,
     notifierRanges,
     residentBytes,

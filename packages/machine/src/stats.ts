@@ -56,6 +56,8 @@ export interface HostMmStats {
   swapOut: number;
   swapIn: number;
   minorFaults: number;
+  /** CPU accesses that failed for want of memory. */
+  failedCpuAccesses: number;
   majorFaults: number;
   notifierRanges: number;
   residentBytes: number;

@@ -1,5 +1,5 @@
 import { parseDurationNs, parseSize } from '@faultline/address';
-import type { AddressSpace, HostMemory, NotifierRange } from '@faultline/host-mm';
+import { type AddressSpace, type HostMemory, type NotifierRange, VM_FAULT_ERROR } from '@faultline/host-mm';
 import { Ioas, TAKE_AWAY, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, type EventSink, LatencyHistogram, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
 import { bootGuest, cpuTouches, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
@@ -44,6 +44,8 @@ export class VirtualMachine {
   readonly checker: DmaChecker;
   readonly devices: readonly SimulatedDevice[];
   readonly loads = new Map<string, DeviceLoad>();
+  /** CPU accesses that the host could not serve for want of memory. */
+  failedCpuAccesses = 0;
   /** All requests of all devices. */
   readonly latency = new LatencyHistogram();
   readonly #options: VirtualMachineOptions;
@@ -199,8 +201,10 @@ export class VirtualMachine {
   }
 
   *#cpuAccess(agent: Agent, page: number, write: boolean, tagLo: number, tagHi: number): Task<void> {
-    yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
-    this.checker.cpuAccessed(page, write, tagLo, tagHi);
+    const bits = yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
+    // Out of memory: nothing was read or written, and a real host would kill somebody.
+    if ((bits & VM_FAULT_ERROR) === 0) this.checker.cpuAccessed(page, write, tagLo, tagHi);
+    else this.failedCpuAccesses++;
   }
 
   #requestEnded(device: string | null, startNs: number): void {

@@ -171,9 +171,13 @@ function gainLine({ hostMm, iopt, strategy }: StatsDocument): string {
     return `nothing: all ${formatBytes(pinnedBytes)} are pinned`;
   const pinned = pinnedBytes > 0 ? `; ${formatBytes(pinnedBytes)} pinned` : '';
   const freed = freedBytes >= 0 ? `${formatBytes(freedBytes)} freed` : `${formatBytes(-freedBytes)} more in use`;
+  const failed =
+    hostMm.failedCpuAccesses > 0
+      ? `; CPU accesses that failed for want of memory: ${counted(hostMm.failedCpuAccesses)}`
+      : '';
   const tables = (iopt.tablePages - iopt.tablePagesBefore) * 4096;
   const price = tables > 0 ? `, at the price of ${formatBytes(tables)} of page tables` : '';
-  return `${freed} of ${formatBytes(residentBytesBefore)}${price}; ${plural(swapOut, 'page')} swapped out, ${counted(swapIn)} in again${pinned}`;
+  return `${freed} of ${formatBytes(residentBytesBefore)}${price}; ${plural(swapOut, 'page')} swapped out, ${counted(swapIn)} in again${pinned}${failed}`;
 }
 
 const hitRate = (name: string, hits: number, lookups: number): string =>

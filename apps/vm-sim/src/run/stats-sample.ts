@@ -48,6 +48,7 @@ const hostMm: HostMmStats = {
   swapOut: 0,
   swapIn: 0,
   minorFaults: 0,
+  failedCpuAccesses: 0,
   majorFaults: 0,
   notifierRanges: 0,
   residentBytes: 0,
