@@ -28,7 +28,10 @@ export const FaultOutcome = { success: 0, invalid: 1, failure: 2 } as const;
 /** 0 success, 1 invalid (outside areas, against rights), 2 failure (no memory). */
 export type FaultOutcomeCode = (typeof FaultOutcome)[keyof typeof FaultOutcome];
 
-/** Times that one page's fault is tried before it is given up; each retry means that the host changed in between. */
+/**
+ * Times that one page's fault is tried, each retry because the host changed in between, before it is answered success without a
+ * map: the device asks again, so the work of one group stays bounded and nothing is lost.
+ */
 const MAX_FAULT_ATTEMPTS = 100;
 
 /**
@@ -215,7 +218,7 @@ export class HwptPaging {
       if (outcome !== null) return outcome;
       this.faultRetries++;
     }
-    return FaultOutcome.failure;
+    return FaultOutcome.success;
   }
 
   /** @returns null if the host or the areas changed in between */

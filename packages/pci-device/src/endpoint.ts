@@ -210,7 +210,10 @@ export class Endpoint implements AtsEndpoint {
 
   /** One page request as a group of its own, and the wait for the answer. @returns whether to try again */
   *#askForPage(agent: Agent, page: number, write: boolean): Task<boolean> {
-    while (!this.#creditFree.ready()) yield agent.waits('page request credit', this.#creditFree);
+    do {
+      while (!this.#creditFree.ready()) yield agent.waits('page request credit', this.#creditFree);
+      yield agent.writes('open page group', Location.device, this.sourceId, Cost.free);
+    } while (!this.#creditFree.ready());
     const groupIndex = this.#freeGroupIndex();
     const group = new OutstandingGroup(`${this.name}: page group ${groupIndex}`);
     this.#groups.set(groupIndex, group);
