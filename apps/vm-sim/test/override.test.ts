@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { buildMachine } from '../src/run/driven-machine.ts';
 import { invoke } from './support/invocation.ts';
 
 async function resolved(...sets: string[]) {
@@ -21,12 +22,12 @@ describe('--set', () => {
   });
 
   it('takes null, lists and maps, and members of lists', async () => {
-    const event = '[{at: 1ms, action: madvise-dontneed, gpa: "0x0", length: 2M}]';
+    const event = '[{at: 1ms, action: madvise-dontneed, gpa: 0x0, length: 2M}]';
     expect(
       await resolved('vm.devices.nic=null', `events=${event}`, 'events.0.at=2ms', 'events[0].length=4M'),
     ).toMatchObject({
       vm: { devices: { nic: null } },
-      events: [{ at: '2ms', length: '4M' }],
+      events: [{ at: '2ms', gpa: '0x0', length: '4M' }],
     });
     expect(await resolved('vm.devices.nic=null', 'vm.devices.nic.queues=3')).toMatchObject({
       vm: { devices: { nic: { queues: 3 } } },
@@ -43,6 +44,10 @@ describe('--set', () => {
     ['vm.memory.x=1', 'vm.memory is a single value, it has no "x"'],
     ['events.first.at=1ms', 'events is a list: its members are numbered from 0'],
     ['events.1.at=1ms', 'the list has 0 members, there is no 1'],
+    ['seed=4', 'the seed is an option of its own, --seed'],
+    ['iommu.reservePages=1000000000', 'iommu.reservePages: expected at most 65536'],
+    ['vm.devices.disk.queueDepth=1000000000', 'expected at most 1024'],
+    ['name=', 'name: expected text that matches'],
     ['vm.memory', 'expected path=value'],
     ['=3', 'expected path=value'],
     ['vm.memory=16', '--set vm.memory=16: vm.memory: expected a size'],
@@ -56,5 +61,18 @@ describe('--set', () => {
     ['vm.constructor=1', 'vm has no "constructor"'],
   ])('%s is refused', async (set, message) => {
     expect(await resolved(set)).toContain(message);
+  });
+
+  it.each([
+    ['duration=0ns', '--set duration=0ns: duration: expected at least 1ns, got 0ns'],
+    ['vm.memory=0B', '--set vm.memory=0B: vm.memory: expected at least 64K, got 0B'],
+    ['host.memory=1G', '1g-swap-storm: vm.memory: 16G is more than host.memory, 1G'],
+    [
+      'iommu.pageRequestEntries=3',
+      '--set iommu.pageRequestEntries=3: iommu.pageRequestEntries: expected a power of two',
+    ],
+  ])('%s, which only the machine can refuse, is refused with its place', async (set, message) => {
+    const { code, err } = await invoke(['check', '1g-swap-storm', '--set', set], { buildMachine });
+    expect({ code, err }).toEqual({ code: 2, err: expect.stringContaining(message) });
   });
 });

@@ -138,7 +138,7 @@ describe('the run directory', () => {
     writeFileSync(join(cwd, 'mine/config.json'), '{"my": "config"}');
     writeFileSync(join(cwd, 'file'), '');
     mkdirSync(join(cwd, 'empty'));
-    for (const output of ['mine', 'file', 'file/below', '-', ''])
+    for (const output of ['mine', 'file', 'file/below', '/proc/faultline', '-', ''])
       expect((await invoke(['run', '--output', output], { cwd, buildMachine })).code).toBe(2);
     expect(buildMachine.slices).toBe(0);
     expect(readFileSync(join(cwd, 'mine/config.json'), 'utf8')).toBe('{"my": "config"}');

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { buildMachine } from '../src/run/driven-machine.ts';
 import { invoke } from './support/invocation.ts';
 import { temporaryDirectory } from './support/temporary-directory.ts';
 
@@ -57,6 +58,8 @@ describe('a scenario file', () => {
     ['thresholds: [dma.p99 < 3us]\n', 's.yaml:1:14: threshold "dma.p99 < 3us": no field "p99"'],
     ['vm: { name: "A B" }\n', 's.yaml:1:13: vm.name: expected text that matches'],
     ['a: 1\na: 2\n', 's.yaml:2:1: this key stands here for the second time'],
+    ['name: a\n---\nname: b\n', 's.yaml:2:1: a second document begins here; expected one scenario'],
+    ['\u0000\u0001: \n', 's.yaml: this is not text in UTF-8'],
     ['- 1\n', 's.yaml:1:1: expected a map such as'],
     ['16G\n', 's.yaml:1:1: expected a map such as'],
     ['', 's.yaml:1:1: the file is empty'],
@@ -113,5 +116,13 @@ describe('a scenario file', () => {
         code: 2,
         err: expect.stringContaining('error: whole-leaf: vm.memory: 64G is more than host.memory'),
       });
+  });
+
+  it('is refused with its place, too, by the machine', async () => {
+    const stdin = 'duration: 1ms\nvm: { memory: 1025M }\n';
+    expect(await invoke(['check', '-'], { stdin, buildMachine })).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('<stdin>:2:15: vm.memory: 1025M is not a multiple of its backing, 1G'),
+    });
   });
 });

@@ -34,6 +34,10 @@ export interface MachineProgress {
 const FIRST_HOST_PFN = 0x4_0000;
 const TABLE_BASE_PFN = 0x1000;
 const TABLE_PAGES = FIRST_HOST_PFN - TABLE_BASE_PFN;
+/** Frame numbers and swap slots are below 2^31. */
+const MOST_BYTES = 4n << 40n;
+/** With less, no page may be left beside the guest's own tables. */
+const LEAST_VM_BYTES = 64n << 10n;
 
 /**
  * A host with a VM, built from a scenario: data in, data out. Run it in slices, so that a caller can show progress or stop.
@@ -297,14 +301,27 @@ export class Machine {
   }
 }
 
+/** What the schema cannot say, because it takes several fields. @throws RangeError naming the field */
 function checkScenario(scenario: Scenario): void {
+  const refuse = (field: string, what: string): never => {
+    throw new RangeError(`${field}: ${what}`);
+  };
   const vm = parseSize(scenario.vm.memory);
   const host = parseSize(scenario.host.memory);
   const granule = { '1G': 1n << 30n, '2M': 1n << 21n, '4K': 4096n }[scenario.vm.backing];
+  if (parseDurationNs(scenario.duration) < 1) refuse('duration', `expected at least 1ns, got ${scenario.duration}`);
+  if (host > MOST_BYTES) refuse('host.memory', `expected at most 4T, got ${scenario.host.memory}`);
+  if (parseSize(scenario.host.swap) > MOST_BYTES) refuse('host.swap', `expected at most 4T, got ${scenario.host.swap}`);
+  if (vm < LEAST_VM_BYTES) refuse('vm.memory', `expected at least 64K, got ${scenario.vm.memory}`);
   if (vm % granule !== 0n)
-    throw new RangeError(`vm.memory: ${scenario.vm.memory} is not a multiple of its backing, ${scenario.vm.backing}`);
-  if (vm > host)
-    throw new RangeError(`vm.memory: ${scenario.vm.memory} is more than host.memory, ${scenario.host.memory}`);
+    refuse('vm.memory', `${scenario.vm.memory} is not a multiple of its backing, ${scenario.vm.backing}`);
+  if (vm > host) refuse('vm.memory', `${scenario.vm.memory} is more than host.memory, ${scenario.host.memory}`);
+  checkDevices(scenario, vm, refuse);
+  const { iotlb, pageRequestEntries } = scenario.iommu;
+  if (!isPowerOfTwo(pageRequestEntries))
+    refuse('iommu.pageRequestEntries', `expected a power of two, got ${pageRequestEntries}`);
+  for (const [page, { sets }] of Object.entries(iotlb ?? {}))
+    if (!isPowerOfTwo(sets)) refuse(`iommu.iotlb.${page}.sets`, `expected a power of two, got ${sets}`);
   for (const [index, event] of scenario.events.entries()) {
     const aligned = parseSize(event.gpa) % 4096n === 0n && parseSize(event.length) % 4096n === 0n;
     if (!aligned || parseSize(event.length) === 0n)
@@ -316,3 +333,22 @@ function checkScenario(scenario: Scenario): void {
       throw new RangeError(`events[${index}]: gpa ${event.gpa} + ${event.length} is not within the guest's memory`);
   }
 }
+
+/** Requests and buffers are whole pages, and no request is longer than the memory that it goes over. */
+function checkDevices(scenario: Scenario, vm: bigint, refuse: (field: string, what: string) => never): void {
+  const { accelerator, disk } = scenario.vm.devices;
+  const checkSizes = (device: string, key: string, request: string, memory: string): void => {
+    for (const [name, text] of [
+      ['request', request],
+      [key, memory],
+    ] as const)
+      if (parseSize(text) === 0n || parseSize(text) % 4096n !== 0n)
+        refuse(`vm.devices.${device}.${name}`, `expected a multiple of 4K above zero, got ${text}`);
+    if (parseSize(request) > parseSize(memory) || parseSize(request) > vm)
+      refuse(`vm.devices.${device}.request`, `${request} is more than ${key}, ${memory}, or than vm.memory`);
+  };
+  if (accelerator) checkSizes('accelerator', 'workingSet', accelerator.request, accelerator.workingSet);
+  if (disk) checkSizes('disk', 'buffers', disk.request, disk.buffers);
+}
+
+const isPowerOfTwo = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value));

@@ -15,7 +15,8 @@ const quantity = (what: 'size' | 'duration', example: string) =>
 const size = (description: string) => quantity('size', '4K, 2M or 16G').describe(description);
 /** A duration with a unit, in ns once parsed: `10us`, `50ms`. */
 const duration = (description: string) => quantity('duration', '10us or 50ms').describe(description);
-const count = (description: string, minimum = 0) => z.number().int().min(minimum).max(1e9).describe(description);
+const count = (description: string, minimum = 0, maximum = 1e9) =>
+  z.number().int().min(minimum).max(maximum).describe(description);
 const fraction = (description: string) => z.number().min(0).max(1).describe(description);
 
 /** Ways to take 4K out of a large leaf that this version runs. */
@@ -33,7 +34,10 @@ const strategy = z.enum(STRATEGIES, {
       : `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
 });
 
-const cacheArray = z.strictObject({ sets: count('Sets, a power of two', 0), ways: count('Entries per set', 0) });
+const cacheArray = z.strictObject({
+  sets: count('Sets, a power of two', 1, 65_536),
+  ways: count('Entries per set', 0, 65_536),
+});
 
 const host = z.strictObject({
   memory: size('Host memory that can back guests').default('24G'),
@@ -49,11 +53,11 @@ const reclaim = z.strictObject({
   pages: count('How many 4K pages the host swaps out in all').default(4096),
   interval: duration('Time between two batches').default('20us'),
   batch: count('4K pages asked of the LRU at a time', 1).default(1),
-  reclaimers: count('Reclaimers at work at once', 1).default(2),
+  reclaimers: count('Reclaimers at work at once', 1, 1024).default(2),
 });
 
 const accelerator = z.strictObject({
-  queues: count('Queues, each with one request at a time', 1).default(4),
+  queues: count('Queues, each with one request at a time', 1, 1024).default(4),
   request: size('Bytes per request').default('16K'),
   workingSet: size('Guest memory over which requests are spread at random').default('16G'),
   thinkTime: duration('Pause between two requests of a queue').default('5us'),
@@ -64,14 +68,14 @@ const accelerator = z.strictObject({
 });
 
 const disk = z.strictObject({
-  queueDepth: count('Commands at a time', 1).default(2),
+  queueDepth: count('Commands at a time', 1, 1024).default(2),
   request: size('Bytes per sequential read').default('128K'),
   buffers: size('Guest memory that reads go to, used in turn').default('256M'),
   mediaTime: duration('Time of the medium per command').default('80us'),
 });
 
 const nic = z.strictObject({
-  queues: count('Receive queues', 1).default(2),
+  queues: count('Receive queues', 1, 1024).default(2),
   interval: duration('Time between two packets of a queue').default('20us'),
   receiveBuffers: count('Receive buffers of 4K per queue', 1).default(256),
 });
@@ -100,9 +104,9 @@ const iommu = z.strictObject({
     .strictObject({ '4K': cacheArray, '2M': cacheArray, '1G': cacheArray })
     .optional()
     .describe('IOTLB geometry; the default is 64 entries in all'),
-  pageRequestEntries: count('Page request queue entries, a power of two', 2).default(2048),
-  faultWorkers: count('Fault handlers at work at once', 1).default(2),
-  reservePages: count('Table pages kept so that a notifier cannot fail').default(4),
+  pageRequestEntries: count('Page request queue entries, a power of two', 2, 16_384).default(2048),
+  faultWorkers: count('Fault handlers at work at once', 1, 1024).default(2),
+  reservePages: count('Table pages kept so that a notifier cannot fail', 0, 65_536).default(4),
 });
 
 const hostEvent = z.strictObject({
@@ -114,7 +118,10 @@ const hostEvent = z.strictObject({
 
 /** The scenario document, schema of YAML files and of `--set`. */
 export const scenarioSchema = z.strictObject({
-  name: z.string().default('unnamed'),
+  name: z
+    .string()
+    .regex(/^\P{Cc}+$/u, 'expected at least one character, and none that controls a terminal')
+    .default('unnamed'),
   description: z.string().default(''),
   strategy: strategy.default('cut'),
   expect: z.enum(['ok', 'host-crashed']).describe('The verdict that is no failure').default('ok'),

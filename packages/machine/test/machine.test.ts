@@ -172,7 +172,22 @@ describe('a scenario that cannot be built', () => {
     [{ events: [{ at: '1ms', action: 'madvise-dontneed', gpa: '0x1001', length: '4K' }] }, 'events[0]: gpa and length'],
     [{ events: [{ at: '1ms', action: 'madvise-dontneed', gpa: '0xc0000000', length: '4K' }] }, 'events[0]: gpa'],
     [{ vm: { memory: '1G', devices: { disk: { buffers: '8G' } } } }, 'disk buffers'],
-    [{ iommu: { pageRequestEntries: 3 } }, 'entries: 3 is not a power of two'],
+    [{ iommu: { pageRequestEntries: 3 } }, 'iommu.pageRequestEntries: expected a power of two, got 3'],
+    [{ duration: '0ns' }, 'duration: expected at least 1ns, got 0ns'],
+    [{ vm: { memory: '0K' } }, 'vm.memory: expected at least 64K, got 0K'],
+    [{ vm: { memory: '4K', backing: '4K' } }, 'vm.memory: expected at least 64K, got 4K'],
+    [{ host: { memory: '9999T' } }, 'host.memory: expected at most 4T, got 9999T'],
+    [{ host: { swap: '99T' } }, 'host.swap: expected at most 4T, got 99T'],
+    [
+      { vm: { devices: { accelerator: { request: '0K' } } } },
+      'accelerator.request: expected a multiple of 4K above zero',
+    ],
+    [{ vm: { devices: { accelerator: { request: '99G' } } } }, 'accelerator.request: 99G is more than workingSet, 16G'],
+    [{ vm: { devices: { disk: { buffers: '1K' } } } }, 'vm.devices.disk.buffers: expected a multiple of 4K'],
+    [
+      { iommu: { iotlb: { '4K': { sets: 3, ways: 4 }, '2M': { sets: 1, ways: 1 }, '1G': { sets: 1, ways: 1 } } } },
+      'iommu.iotlb.4K.sets: expected a power of two, got 3',
+    ],
   ])('%j', (input, message) => {
     expect(() => new Machine(scenarioSchema.parse(input), { seed: 1 })).toThrow(message);
   });

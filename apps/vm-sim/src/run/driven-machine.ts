@@ -29,14 +29,18 @@ export const buildMachine: MachineFactory = (scenario, options) => new Machine(s
  * that is the user's to mend
  */
 export function builtFor(
-  { scenario, given }: LoadedScenario,
+  { scenario, given, placeOf }: LoadedScenario,
   options: MachineOptions,
   buildMachine: MachineFactory,
 ): DrivenMachine {
   try {
     return buildMachine(scenario, options);
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError(`${given}: ${error.message}`, { cause: error });
+    if (error instanceof RangeError) {
+      const field = /^[a-z][\w.[\]]*(?=: )/i.exec(error.message)?.[0];
+      const known = field !== undefined && Object.hasOwn(scenario, field.split(/[.[]/)[0] ?? '');
+      throw new UsageError(`${known ? placeOf(field) : given}: ${error.message}`, { cause: error });
+    }
     throw error;
   }
 }

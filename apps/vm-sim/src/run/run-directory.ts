@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Scenario } from '@faultline/machine';
 import { UsageError } from '../exit-code.ts';
 
@@ -26,7 +26,7 @@ export function openRunDirectory(path: string, given: string): void {
       if (readdirSync(path).length > 0 && !isRunDirectory(path))
         throw new UsageError(`--output ${given}: holds other files than a run's; give a new or an empty directory`);
     }
-    mkdirSync(path, { recursive: true });
+    makeDirectory(path);
     // Finding out now that nothing can be written is better than after the run.
     const probe = join(path, 'config.json');
     writeFileSync(probe, existsSync(probe) ? readFileSync(probe) : '');
@@ -34,6 +34,13 @@ export function openRunDirectory(path: string, given: string): void {
     if (error instanceof UsageError) throw error;
     throw new UsageError(`--output ${given}: cannot be written (${(error as NodeJS.ErrnoException).code ?? error})`);
   }
+}
+
+/** `recursive` of Node 20 never returns where the system says ENOENT below a directory that exists, as /proc does. */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  if (dirname(path) !== path) makeDirectory(dirname(path));
+  mkdirSync(path);
 }
 
 function isRunDirectory(path: string): boolean {

@@ -23,6 +23,8 @@ export interface LoadedScenario {
   readonly hash: string;
   /** The seed that a run directory's `config.json` says, else undefined. */
   readonly seed: number | undefined;
+  /** Where the value of a field such as `vm.memory` or `events[0].at` comes from: `file:line:column` or the `--set`. */
+  placeOf(field: string): string;
 }
 
 /** What the user said besides the name. */
@@ -58,7 +60,11 @@ export async function loadScenario(given: string, options: LoadOptions, terminal
   }
   checkThresholds(parsed.data, options.failOn, raw, overrides);
   const hash = createHash('sha256').update(JSON.stringify(parsed.data)).digest('hex').slice(0, 12);
-  return { scenario: parsed.data, given, hash, seed: raw.seed };
+  const placeOf = (field: string): string => {
+    const path = field.split(/[.[\]]+/).flatMap((key) => (key === '' ? [] : /^\d+$/.test(key) ? Number(key) : key));
+    return placeIn(raw, overrides, path, false);
+  };
+  return { scenario: parsed.data, given, hash, seed: raw.seed, placeOf };
 }
 
 function withThresholds(own: unknown, failOn: readonly string[]): unknown {
@@ -96,6 +102,7 @@ async function rawScenario(given: string, shape: Shape, terminal: Terminal): Pro
     const value = structuredClone(builtIn.scenario) as Record<string, unknown>;
     return { value, seed: undefined, placeOf: () => given };
   }
+  if (given === '') throw new UsageError('the name of the scenario is empty; vm-sim list shows the built-in ones');
   const bytes = given === '-' ? await allOf(terminal.stdin()) : fileBytes(given, terminal.cwd);
   const name = given === '-' ? '<stdin>' : given;
   if (bytes.length > LARGEST_FILE_BYTES)

@@ -1,6 +1,7 @@
-import { parseDocument } from 'yaml';
+import { isMap, isSeq, parseDocument } from 'yaml';
 import { UsageError } from '../exit-code.ts';
 import { nearest, suggestion } from '../nearest.ts';
+import { keepTexts } from './scenario-text.ts';
 import { isNullable, type KeyPath, keysOf, leafPaths, memberOf, type Shape, typeOf } from './shape.ts';
 
 /** One `--set path=value`, its value typed by what the schema expects at the path. */
@@ -24,7 +25,10 @@ export function parseOverride(text: string, shape: Shape): Override {
   let at = shape;
   for (const key of keys) {
     const member = memberOf(at, key);
-    if (member === undefined) throw new UsageError(`--set ${text}: ${unknownPath(keys, path, key, at, shape)}`);
+    if (member === undefined) {
+      if (text.startsWith('seed=')) throw new UsageError(`--set ${text}: the seed is an option of its own, --seed`);
+      throw new UsageError(`--set ${text}: ${unknownPath(keys, path, key, at, shape)}`);
+    }
     path.push(typeOf(at) === 'array' ? Number(key) : key);
     at = member;
   }
@@ -71,6 +75,8 @@ function typedValue(text: string, value: string, shape: Shape): unknown {
       const document = parseDocument(value, { prettyErrors: false });
       const [error] = document.errors;
       if (error !== undefined) throw new UsageError(`--set ${text}: ${error.message}`);
+      // 0x0 is an address here, and a number to YAML.
+      if (isMap(document.contents) || isSeq(document.contents)) keepTexts(document.contents, shape, document);
       return document.toJS();
     }
   }

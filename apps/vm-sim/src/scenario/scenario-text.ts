@@ -21,8 +21,11 @@ export interface ScenarioText {
   placeOf(path: KeyPath, atKey: boolean): string;
 }
 
-const plainMessage = (code: string, message: string): string =>
-  code === 'DUPLICATE_KEY' ? 'this key stands here for the second time' : message.replace(/\s+/g, ' ');
+function plainMessage(code: string, message: string): string {
+  if (code === 'DUPLICATE_KEY') return 'this key stands here for the second time';
+  if (code === 'MULTIPLE_DOCS') return 'a second document begins here; expected one scenario';
+  return message.replace(/\s+/g, ' ');
+}
 
 /**
  * Reads a scenario's text.
@@ -30,6 +33,8 @@ const plainMessage = (code: string, message: string): string =>
  * @throws UsageError with `file:line:column` for text that is no YAML, empty, or not a map
  */
 export function readScenarioText(name: string, text: string, shape: Shape): ScenarioText {
+  if (text.includes('\u0000') || text.includes('\ufffd'))
+    throw new UsageError(`${name}: this is not text in UTF-8; expected a scenario in YAML or JSON`);
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
   const place = (offset: number): string => {
@@ -68,7 +73,7 @@ function toPlain(document: Document, place: (offset: number) => string): Record<
 }
 
 /** Where the schema wants a text, what stands there is one: `gpa: 0x1000` is not the number 4096, `memory: 16` not 16. */
-function keepTexts(node: unknown, shape: Shape | undefined, document: Document): void {
+export function keepTexts(node: unknown, shape: Shape | undefined, document: Document): void {
   if (shape === undefined) return;
   if (isScalar(node)) {
     const isValue = typeof node.value === 'number' || typeof node.value === 'boolean';
