@@ -103,7 +103,7 @@ const iommu = z.strictObject({
   iotlb: z
     .strictObject({ '4K': cacheArray, '2M': cacheArray, '1G': cacheArray })
     .optional()
-    .describe('IOTLB geometry; the default is 64 entries in all'),
+    .describe('IOTLB geometry; the default is 64 entries for 4K, 32 for 2M and 4 for 1G'),
   pageRequestEntries: count('Page request queue entries, a power of two', 2, 16_384).default(2048),
   faultWorkers: count('Fault handlers at work at once', 1, 1024).default(2),
   reservePages: count('Table pages kept so that a notifier cannot fail', 0, 65_536).default(4),

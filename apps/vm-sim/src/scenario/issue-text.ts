@@ -32,7 +32,8 @@ export function shown(value: unknown): string {
   return JSON.stringify(value);
 }
 
-function valueAt(root: unknown, path: KeyPath): unknown {
+/** What stands at a path, or undefined. */
+export function valueAt(root: unknown, path: KeyPath): unknown {
   let value = root;
   for (const key of path)
     value = typeof value === 'object' && value !== null ? (value as Record<string | number, unknown>)[key] : undefined;
@@ -85,7 +86,9 @@ function valueMessage(issue: SchemaIssue, path: KeyPath, value: unknown, shape: 
     case 'too_big':
       return `${name}: expected at most ${issue.maximum}, got ${shown(value)}`;
     case 'invalid_format':
-      return `${name}: expected text that matches ${'pattern' in issue ? issue.pattern : issue.format}, got ${shown(value)}`;
+      return /^Invalid/.test(issue.message)
+        ? `${name}: expected text that matches ${'pattern' in issue ? issue.pattern : issue.format}, got ${shown(value)}`
+        : `${name}: ${issue.message}, got ${shown(value)}`;
     case 'invalid_value': {
       const words = wordsOf(shapeAt(shape, path) ?? {});
       const own = /^Invalid/.test(issue.message) ? '' : issue.message;

@@ -8,7 +8,7 @@ import { nearest } from '../nearest.ts';
 import { CONFIG_SCHEMA } from '../run/run-directory.ts';
 import { checkThresholdField } from '../run/stats-sample.ts';
 import type { Terminal } from '../terminal.ts';
-import { complaintsOf } from './issue-text.ts';
+import { complaintsOf, valueAt } from './issue-text.ts';
 import { type Override, parseOverride, withOverrides } from './override.ts';
 import { readScenarioText, type ScenarioText } from './scenario-text.ts';
 import { type KeyPath, type Shape, scenarioShape } from './shape.ts';
@@ -71,9 +71,14 @@ function withThresholds(own: unknown, failOn: readonly string[]): unknown {
   return own === undefined ? [...failOn] : Array.isArray(own) ? [...own, ...failOn] : own;
 }
 
-/** An override is to blame for what is wrong below its path. */
+/** An override is to blame for what is wrong below its path, and for what is missing in a map that is there for its sake. */
 function placeIn(raw: RawScenario, overrides: readonly Override[], path: KeyPath, atKey: boolean): string {
-  const blamed = overrides.findLast((override) => override.path.every((key, index) => path[index] === key));
+  const blamed =
+    overrides.findLast((override) => override.path.every((key, index) => path[index] === key)) ??
+    overrides.findLast((override) => {
+      const apart = override.path.findIndex((key, index) => path[index] !== key);
+      return apart > 0 && (valueAt(raw.value, path.slice(0, apart)) ?? null) === null;
+    });
   return blamed === undefined ? raw.placeOf(path, atKey) : `--set ${blamed.text}`;
 }
 
