@@ -7,6 +7,7 @@ import { invoke } from './support/invocation.ts';
 
 const HOLDS: Verification = {
   protocol: 'cut',
+  title: 'what it claims',
   verdict: 'holds',
   executions: 1234,
   steps: 5678,

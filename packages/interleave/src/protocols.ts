@@ -22,7 +22,7 @@ const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: 
     guestWords: true,
   },
   'whole-leaf': {
-    title: 'the whole leaf goes: innocents may fault, nothing else breaks',
+    title: 'the whole leaf goes: safe, but its innocent neighbours may fault (I4 is not claimed)',
     takeAway: TAKE_AWAY['whole-leaf'],
     hitless: false,
   },
@@ -71,6 +71,8 @@ export interface ConfigurationResult {
 /** The result of {@link verify}. */
 export interface VerifyResult {
   readonly protocol: string;
+  /** What the protocol claims: a verdict is about this and the invariants, and nothing else. */
+  readonly title: string;
   readonly verdict: 'holds' | 'violated' | 'interrupted';
   /** Complete executions over all configurations. */
   readonly executions: number;
@@ -121,6 +123,7 @@ export function* verifySplit(
   const configurations: ConfigurationResult[] = [];
   const result = (verdict: VerifyResult['verdict'], counterexample: VerifyResult['counterexample']): VerifyResult => ({
     protocol: name,
+    title: protocol.title ?? name,
     verdict,
     ...total,
     configurations,

@@ -13,7 +13,7 @@ import {
   NVME_FAULTS,
   WorkQueue,
 } from '@faultline/pci-device';
-import type { RandomStream, Task } from '@faultline/sim';
+import { RandomStream, type Task } from '@faultline/sim';
 import {
   type GuestLayout,
   type GuestPageAllocator,
@@ -54,7 +54,22 @@ export function buildDevices(options: DeviceSetOptions): SimulatedDevice[] {
   if (accelerator) devices.push(buildAccelerator(options, accelerator));
   if (disk) devices.push(buildDisk(options, disk));
   if (nic) devices.push(buildNic(options, nic));
+  if (accelerator) checkWorkingSet(options, accelerator.workingSet);
   return devices;
+}
+
+/** The accelerator's pages: the top of RAM, so that a small working set shares no large leaf with the kernel and the rings. */
+function workingSet(layout: GuestLayout, size: string): { firstIndex: number; pages: number } {
+  const pages = Math.min(layout.pages, pagesOf(size));
+  return { firstIndex: layout.pages - pages, pages };
+}
+
+function checkWorkingSet({ layout, allocator }: DeviceSetOptions, size: string): void {
+  const { firstIndex, pages } = workingSet(layout, size);
+  if (allocator.pickFree(new RandomStream(0, 'working set'), firstIndex, pages) < 0)
+    throw new RangeError(
+      `vm.devices.accelerator.workingSet: ${size} is all rings and buffers; no page is left to work on`,
+    );
 }
 
 function newEndpoint(options: DeviceSetOptions, name: string, device: number, faults: DmaFaultReport): Endpoint {
@@ -105,18 +120,13 @@ function buildAccelerator(
   const { layout, allocator } = options;
   const endpoint = newEndpoint(options, 'accelerator', 1, ACCELERATOR_FAULTS);
   const rings: number[] = [];
-  const workingPages = Math.min(layout.pages, pagesOf(settings.workingSet));
-  // The working set is the top of RAM, so that a small one shares no large leaf with the kernel and the rings.
-  const firstIndex = layout.pages - workingPages;
+  const { firstIndex, pages: workingPages } = workingSet(layout, settings.workingSet);
   const pickPage = (random: RandomStream): number => {
     if (random.chance(settings.refaults)) {
       const page = options.reclaimedPage(random);
       if (page >= 0) return page;
     }
-    for (;;) {
-      const page = layout.pageAt(firstIndex + random.below(workingPages));
-      if (!allocator.isTaken(page)) return page;
-    }
+    return allocator.pickFree(random, firstIndex, workingPages);
   };
   const workloads = Array.from({ length: settings.queues }, () => {
     const queue = newQueue(options, endpoint, rings);

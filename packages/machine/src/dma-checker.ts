@@ -14,8 +14,8 @@ export interface DmaCheckerOptions {
   readonly mm: AddressSpace;
   /** Host-virtual page of a guest page, or -1 outside RAM. */
   readonly userPageOf: (page: number) => number;
-  /** The frame that the domain maps a page to, or -1. */
-  readonly domainFrameOf: (page: number) => number;
+  /** Level of the vacant block around a page in the domain; 0 if the page is mapped. */
+  readonly vacantLevelOf: (page: number) => number;
   /** Hash of the io_pagetable. */
   readonly areasHash: () => string;
   readonly ledger: InvariantLedger;
@@ -138,11 +138,11 @@ export class DmaChecker implements DmaTarget, HwptObserver {
 
   /** {@inheritDoc HwptObserver.takenAway} */
   takenAway(page: number, pages: number, outcome: TakeAwayOutcome): void {
-    const { ledger, domainFrameOf, sink, now, name } = this.#options;
+    const { ledger, sink, now, name } = this.#options;
     for (let i = 0; i < pages; i++) this.#gone.add(page + i);
     if (pages === 1) this.reclaimed.add(page);
     if (outcome.fellBack) this.wholeLeafFallbacks++;
-    const mapped = domainFrameOf(page) >= 0 ? page : domainFrameOf(page + pages - 1) >= 0 ? page + pages - 1 : -1;
+    const mapped = this.#firstMapped(page, pages);
     ledger.check('I8', mapped < 0, () => `iova ${iovaText(mapped)} is still mapped after the notifier`);
     this.#checkAreas();
     if (sink.enabled)
@@ -163,10 +163,12 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     const overlaps = this.#invalidating.some(
       (range) => userPage < range.page + range.pages && range.page < userPage + pages,
     );
-    ledger.check('I10', !overlaps && mm.lookup(userPage) === frame, () =>
+    const run = { startPage: 0, pages: 0, pfn: -1 };
+    mm.contiguousRun(userPage, userPage, userPage + pages - 1, run);
+    ledger.check('I10', !overlaps && run.pfn === frame && run.pages === pages, () =>
       overlaps
         ? `iova ${iovaText(page)} is mapped while a notifier takes it away`
-        : `iova ${iovaText(page)} is mapped to frame ${hex(frame)}, which is not its page's`,
+        : `iova ${iovaText(page)} and ${pages - 1} pages more are mapped from frame ${hex(frame)}, where not all of them are`,
     );
     this.#gone.deleteRange(page, pages);
     this.#checkAreas();
@@ -219,6 +221,17 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         () => `at the end gpa ${iovaText(page)} holds another content than was last written`,
       );
     }
+  }
+
+  /** The first page of a range that the domain still maps, or -1. Steps over vacant blocks. */
+  #firstMapped(page: number, pages: number): number {
+    for (let at = page; at < page + pages; ) {
+      const level = this.#options.vacantLevelOf(at);
+      if (level === 0) return at;
+      const size = 512 ** (level - 1);
+      at = (Math.floor(at / size) + 1) * size;
+    }
+    return -1;
   }
 
   #holds(page: number, lo: number, hi: number): boolean {

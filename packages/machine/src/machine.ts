@@ -1,7 +1,16 @@
 import { hex, parseDurationNs, parseSize } from '@faultline/address';
 import { HostMemory } from '@faultline/host-mm';
 import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
-import { Agent, Cost, type EventSink, NULL_SINK, RandomStream, type Task, VirtualTime } from '@faultline/sim';
+import {
+  Agent,
+  Cost,
+  type EventSink,
+  NULL_SINK,
+  RandomStream,
+  type Task,
+  type TaskRun,
+  VirtualTime,
+} from '@faultline/sim';
 import { GuestLayout } from '@faultline/vm-guest';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { PageRequestPort, RemappingUnit } from '@faultline/vtd-remapping';
@@ -27,7 +36,7 @@ export interface MachineProgress {
   readonly endNs: number;
   readonly dmaPages: number;
   readonly swapOut: number;
-  readonly phase: 'built' | 'running' | 'over';
+  readonly phase: 'booting' | 'running' | 'over';
 }
 
 /** Host frames begin at 1 GiB; below lie the page-table pages, from 16 MiB. */
@@ -64,7 +73,9 @@ export class Machine {
   readonly #unsplit = new UnsplitUnmapLog();
   readonly #tablesAtStart: number;
   #boot: BootSnapshot | null = null;
+  #bootTask: TaskRun<void> | null = null;
   #endNs = 0;
+  #reclaimed = 0;
   #stopping = false;
   #over = false;
   #crash: { error: HostCrash; atNs: number } | null = null;
@@ -98,6 +109,7 @@ export class Machine {
       ledger: this.#ledger,
       sink: this.#sink,
       stopped: () => this.#stopped(),
+      remainingNs: () => this.#remainingNs(),
       onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
     });
     this.#iopf = this.#buildFaultPath();
@@ -111,25 +123,21 @@ export class Machine {
       endNs: this.#endNs,
       dmaPages: this.#vm.devices.reduce((sum, device) => sum + device.endpoint.counters.completed, 0),
       swapOut: this.#host.counters.swapOut,
-      phase: this.#boot === null ? 'built' : this.#over ? 'over' : 'running',
+      phase: this.#boot === null ? 'booting' : this.#over ? 'over' : 'running',
     };
   }
 
-  /** Boots host and VM up to the point where workloads and reclaim start. @throws RangeError or an errno error if it cannot */
+  /** Boots host and VM up to the point where workloads and reclaim start; {@link runUntil} does it too, in slices. */
   boot(): void {
-    const agent = new Agent('boot');
-    this.#time.spawn(agent, this.#vm.boot(agent));
-    this.#time.run();
-    this.#boot = snapshotAfterBoot(this.#vm, this.#time.nowNs);
-    this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
-    this.#vm.start();
-    this.#startReclaim();
-    this.#startEvents();
+    this.#bootUntil(Number.POSITIVE_INFINITY);
   }
 
-  /** Runs up to a point in virtual time. @returns true when the run is over: the duration has passed, or the host is dead */
+  /**
+   * Boots, then runs, up to a point in virtual time.
+   * @returns true when the run is over: the duration has passed, or the host is dead
+   */
   runUntil(virtualNs: number): boolean {
-    if (this.#boot === null) throw new Error('boot() comes before runUntil()');
+    if (!this.#bootUntil(virtualNs)) return false;
     if (this.#over) return true;
     try {
       // Workloads end at the duration; what they have begun is brought to its end.
@@ -140,16 +148,30 @@ export class Machine {
     return this.#over;
   }
 
+  #bootUntil(virtualNs: number): boolean {
+    if (this.#boot !== null) return true;
+    const agent = new Agent('boot');
+    this.#bootTask ??= this.#time.spawn(agent, this.#vm.boot(agent));
+    this.#time.run(virtualNs);
+    if (!this.#bootTask.done) return false;
+    this.#boot = snapshotAfterBoot(this.#vm, this.#time.nowNs);
+    this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
+    this.#vm.start();
+    this.#startReclaim();
+    this.#startEvents();
+    return true;
+  }
+
   /** Brings the run to its end, takes everything apart and says what happened. Call it once. */
   finish(options: { readonly interrupted?: boolean } = {}): StatsDocument {
-    if (this.#boot === null) throw new Error('boot() comes before finish()');
+    const booted = this.#boot !== null;
     const interrupted = (options.interrupted ?? false) && !this.#over;
     this.#stopping = true;
-    this.runUntil(Number.POSITIVE_INFINITY);
+    if (booted) this.runUntil(Number.POSITIVE_INFINITY);
     const stats = buildStats({
       scenario: this.scenario,
       seed: this.seed,
-      boot: this.#boot,
+      boot: this.#boot ?? snapshotAfterBoot(this.#vm, this.#time.nowNs),
       nowNs: this.#time.nowNs,
       interrupted,
       vm: this.#vm,
@@ -158,7 +180,7 @@ export class Machine {
       tables: this.#tables,
       iopf: this.#iopf,
     });
-    if (this.#crash === null) this.#teardown();
+    if (booted && this.#crash === null) this.#teardown();
     stats.invariants = this.#ledger.summary();
     if (this.#crash) {
       const { error, atNs } = this.#crash;
@@ -172,6 +194,11 @@ export class Machine {
       };
     } else if (this.#ledger.violated) stats.verdict = 'invariant-violated';
     return stats;
+  }
+
+  /** Virtual time until workloads begin nothing more. */
+  #remainingNs(): number {
+    return Math.max(0, this.#endNs - this.#time.nowNs);
   }
 
   #stopped(): boolean {
@@ -220,10 +247,15 @@ export class Machine {
 
   *#reclaim(agent: Agent, settings: NonNullable<Scenario['reclaim']>): Task<void> {
     const intervalNs = parseDurationNs(settings.interval);
-    while (!this.#stopped() && this.#host.counters.swapOut < settings.pages) {
-      yield agent.spends('reclaim interval', Cost.nanosecond, intervalNs);
+    while (!this.#stopped() && this.#reclaimed < settings.pages) {
+      yield agent.spends('reclaim interval', Cost.nanosecond, Math.min(intervalNs, this.#remainingNs()));
       const startNs = this.#time.nowNs;
-      const pages = yield* this.#host.reclaim(agent, settings.batch);
+      // Asked for is counted as taken, so that several reclaimers together take no more than they should.
+      const asked = Math.min(settings.batch, settings.pages - this.#reclaimed);
+      if (this.#stopped() || asked <= 0) continue;
+      this.#reclaimed += asked;
+      const pages = yield* this.#host.reclaim(agent, asked);
+      this.#reclaimed -= asked - pages;
       if (this.#sink.enabled)
         this.#sink.record({
           atNs: startNs,
@@ -326,6 +358,8 @@ function checkScenario(scenario: Scenario): void {
     const aligned = parseSize(event.gpa) % 4096n === 0n && parseSize(event.length) % 4096n === 0n;
     if (!aligned || parseSize(event.length) === 0n)
       throw new RangeError(`events[${index}]: gpa and length must be multiples of 4K, length not zero`);
+    if (parseDurationNs(event.at) > parseDurationNs(scenario.duration))
+      throw new RangeError(`events[${index}].at: ${event.at} is after the end, duration ${scenario.duration}`);
     const layout = new GuestLayout(vm);
     const first = layout.backingOf(Number(parseSize(event.gpa) / 4096n));
     const last = layout.backingOf(Number((parseSize(event.gpa) + parseSize(event.length)) / 4096n) - 1);

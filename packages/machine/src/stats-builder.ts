@@ -63,6 +63,7 @@ export function buildStats(sources: StatsSources): StatsDocument {
     seed,
     version: VERSION,
     virtualTimeNs: nowNs,
+    bootNs: sources.boot.atNs,
     interrupted: sources.interrupted,
     verdict: 'ok',
     expect: scenario.expect,

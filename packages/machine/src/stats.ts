@@ -121,6 +121,8 @@ export interface StatsDocument extends Omit<VmStats, 'name' | 'devices'> {
   seed: number;
   version: string;
   virtualTimeNs: number;
+  /** Virtual time of the boot, which comes first: pinning 16 GiB takes its time. */
+  bootNs: number;
   /** Whether the run ended early because the user interrupted it. */
   interrupted: boolean;
   verdict: 'ok' | 'threshold-failed' | 'invariant-violated' | 'host-crashed';

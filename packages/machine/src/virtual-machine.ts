@@ -20,6 +20,8 @@ export interface VirtualMachineOptions {
   readonly sink: EventSink;
   /** Whether workloads begin no further request. */
   readonly stopped: () => boolean;
+  /** Virtual time until then, in ns. */
+  readonly remainingNs: () => number;
   readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
 }
 
@@ -72,7 +74,7 @@ export class VirtualMachine {
       memory: host.memory,
       mm: this.mm,
       userPageOf: (page) => this.#userPageOf(page),
-      domainFrameOf: (page) => this.domain.frameAt(page),
+      vacantLevelOf: (page) => this.domain.vacantLevel(page),
       areasHash: () => this.ioas.areas.hash(),
       ledger,
       now: () => time.nowNs,
@@ -130,7 +132,7 @@ export class VirtualMachine {
 
   /** Starts every workload as a task of its own. */
   start(): void {
-    const { time, stopped, seed, scenario } = this.#options;
+    const { time, stopped, remainingNs, seed, scenario } = this.#options;
     const spawn = (name: string, device: string | null, workload: (context: WorkloadSeat) => Task<void>): void => {
       const agent = new Agent(`${this.name} ${name}`);
       const random = new RandomStream(seed, agent.name);
@@ -140,6 +142,7 @@ export class VirtualMachine {
           agent,
           random,
           stopped,
+          remainingNs,
           now: () => time.nowNs,
           finished: (startNs) => this.#requestEnded(device, startNs),
         }),
@@ -154,10 +157,7 @@ export class VirtualMachine {
         const page = this.checker.reclaimed.take((bound) => random.below(bound));
         if (page >= 0) return page;
       }
-      for (;;) {
-        const page = this.layout.pageAt(random.below(this.layout.pages));
-        if (!this.#allocator.isTaken(page)) return page;
-      }
+      return this.#allocator.pickFree(random, 0, this.layout.pages);
     };
     spawn('cpu', null, (context) => cpuTouches(context, { cpu: this.#cpu, pickPage, intervalNs }));
   }

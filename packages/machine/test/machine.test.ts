@@ -154,6 +154,29 @@ describe('variations', () => {
     expect(stats.virtualTimeNs).toBeLessThan(10_000_000);
   });
 
+  it('boots in slices, and says so; interrupted there, it has nothing to check', () => {
+    const input = scenarioSchema.parse({ ...SMALL, vm: { memory: '64M', backing: '4K', devices: { disk: null } } });
+    const machine = new Machine(input, { seed: 1 });
+    expect(machine.runUntil(100_000)).toBe(false);
+    expect(machine.progress.phase).toBe('booting');
+    const stats = machine.finish({ interrupted: true });
+    expect(stats).toMatchObject({ interrupted: true, verdict: 'ok', dma: { requests: 0 } });
+    const whole = new Machine(input, { seed: 1 });
+    while (!whole.runUntil(whole.progress.virtualTimeNs + 1_000_000));
+    expect(whole.finish().bootNs).toBeGreaterThan(1_000_000);
+  });
+
+  it('no pause outlives the duration, and reclaim takes no more than it was asked for', () => {
+    const stats = run({
+      ...SMALL,
+      duration: '2ms',
+      vm: { ...SMALL.vm, cpuTouchInterval: '10s' },
+      reclaim: { pages: 5, batch: 1000, interval: '1us' },
+    });
+    expect(stats.virtualTimeNs - stats.bootNs).toBeLessThan(5_000_000);
+    expect(stats.hostMm.swapOut).toBe(5);
+  });
+
   it('records events for a timeline', () => {
     const sink = new EventLog();
     const machine = new Machine(scenarioSchema.parse({ ...SMALL, strategy: 'cut' }), { seed: 1, sink });
@@ -172,6 +195,24 @@ describe('a scenario that cannot be built', () => {
     [{ events: [{ at: '1ms', action: 'madvise-dontneed', gpa: '0x1001', length: '4K' }] }, 'events[0]: gpa and length'],
     [{ events: [{ at: '1ms', action: 'madvise-dontneed', gpa: '0xc0000000', length: '4K' }] }, 'events[0]: gpa'],
     [{ vm: { memory: '1G', devices: { disk: { buffers: '8G' } } } }, 'disk buffers'],
+    [
+      { duration: '1ms', events: [{ at: '9s', action: 'madvise-dontneed', gpa: '0x0', length: '4K' }] },
+      'events[0].at: 9s is after the end, duration 1ms',
+    ],
+    [
+      {
+        vm: {
+          memory: '64M',
+          backing: '2M',
+          devices: {
+            accelerator: { workingSet: '4K', queues: 1, request: '4K' },
+            nic: null,
+            disk: { request: '4K', buffers: '49136K' },
+          },
+        },
+      },
+      'vm.devices.accelerator.workingSet: 4K is all rings and buffers',
+    ],
     [{ iommu: { pageRequestEntries: 3 } }, 'iommu.pageRequestEntries: expected a power of two, got 3'],
     [{ duration: '0ns' }, 'duration: expected at least 1ns, got 0ns'],
     [{ vm: { memory: '0K' } }, 'vm.memory: expected at least 64K, got 0K'],

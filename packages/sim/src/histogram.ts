@@ -36,7 +36,8 @@ export class LatencyHistogram {
   summary(): LatencySummaryNs {
     const h = this.#histogram;
     if (h.totalCount === 0) return { mean: 0, p50: 0, p90: 0, p99: 0, p999: 0, max: 0 };
-    const at = (percentile: number) => h.getValueAtPercentile(percentile);
+    // A percentile is the top of its bucket; no duration was longer than the longest.
+    const at = (percentile: number) => Math.min(h.getValueAtPercentile(percentile), h.maxValue);
     return { mean: Math.round(h.mean), p50: at(50), p90: at(90), p99: at(99), p999: at(99.9), max: h.maxValue };
   }
 }

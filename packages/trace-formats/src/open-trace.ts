@@ -44,7 +44,7 @@ export async function openTrace(source: TraceSource): Promise<OpenTrace> {
     throw new TraceFormatError(
       'UNKNOWN_FORMAT',
       source.name,
-      `neither a QEMU vtd_* log nor ftrace text; the first line is "${first}"`,
+      `neither a QEMU vtd_* log nor ftrace text; the first line is ${JSON.stringify(first)}`,
     );
   }
   return { name: source.name, format, batches: resumed(seen, batches) };

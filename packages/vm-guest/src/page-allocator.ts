@@ -1,3 +1,4 @@
+import type { RandomStream } from '@faultline/sim';
 import type { GuestLayout } from './guest-layout.ts';
 
 /** The guest's allocator for device memory: runs of pages, each handed out once, from the bottom of RAM up. */
@@ -20,6 +21,19 @@ export class GuestPageAllocator {
   /** Whether a page was allocated or reserved. */
   isTaken(page: number): boolean {
     return this.#reserved.has(page);
+  }
+
+  /**
+   * A random page that nobody took, of `count` pages of RAM from `firstIndex` on.
+   * @returns the page, or -1 if all of them are taken
+   */
+  pickFree(random: RandomStream, firstIndex: number, count: number): number {
+    const start = random.below(count);
+    for (let i = 0; i < count; i++) {
+      const page = this.#layout.pageAt(firstIndex + ((start + i) % count));
+      if (!this.#reserved.has(page)) return page;
+    }
+    return -1;
   }
 
   /** Pages for rings and buffers, contiguous where RAM is. @throws RangeError when RAM is used up */

@@ -10,6 +10,8 @@ export interface WorkloadContext {
   now(): number;
   /** Whether to begin no further request. */
   stopped(): boolean;
+  /** Virtual time until then, in ns: no pause is longer. */
+  remainingNs(): number;
   /** A request has ended. */
   finished(startNs: number, result: RequestResult): void;
 }
@@ -71,7 +73,7 @@ export function* randomAcceleratorDma(context: WorkloadContext, options: Acceler
     serial += options.pagesPerRequest;
     yield* options.queue.request(agent, write ? 'write' : 'read', pages, write, tag, random.bits32(), result);
     context.finished(startNs, result);
-    yield agent.spends('think', Cost.nanosecond, options.thinkNs);
+    yield agent.spends('think', Cost.nanosecond, Math.min(options.thinkNs, context.remainingNs()));
   }
 }
 
@@ -89,7 +91,7 @@ export function* networkReceive(context: WorkloadContext, options: NetworkReceiv
   const result = newResult();
   const page = [0];
   for (let packet = 0; !context.stopped(); packet++) {
-    yield agent.spends('wire', Cost.nanosecond, options.intervalNs);
+    yield agent.spends('wire', Cost.nanosecond, Math.min(options.intervalNs, context.remainingNs()));
     page[0] = buffers[packet % buffers.length] as number;
     const startNs = context.now();
     yield* queue.request(agent, 'write', page, true, packet, NETWORK_TAG, result);
@@ -108,7 +110,7 @@ export interface CpuTouchOptions {
 export function* cpuTouches(context: WorkloadContext, options: CpuTouchOptions): Task<void> {
   const { agent, random } = context;
   while (!context.stopped()) {
-    yield agent.spends('think', Cost.nanosecond, options.intervalNs);
+    yield agent.spends('think', Cost.nanosecond, Math.min(options.intervalNs, context.remainingNs()));
     const write = random.chance(0.5);
     yield* options.cpu.access(agent, options.pickPage(random), write, random.bits32(), CPU_TAG);
   }

@@ -52,6 +52,7 @@ function run(untilNs: number, seed: number, workload: (context: WorkloadContext,
     random: new RandomStream(seed, 'workload'),
     now: () => time.nowNs,
     stopped: () => time.nowNs >= untilNs,
+    remainingNs: () => Math.max(0, untilNs - time.nowNs),
     finished: (startNs, result) => requests.push({ startNs, completed: result.completed }),
   };
   time.spawn(agent, workload(context, new WorkQueue({ endpoint, descriptorPage: 1, completionPage: 2 })));

@@ -12,7 +12,6 @@ import type { LoadedScenario } from '../scenario/load.ts';
 
 /** A machine as the command line drives it. */
 export interface DrivenMachine {
-  boot(): void;
   runUntil(virtualNs: number): boolean;
   readonly progress: MachineProgress;
   finish(options?: { interrupted?: boolean }): StatsDocument;

@@ -62,7 +62,7 @@ export function reportPage(input: SummaryInput, notes: readonly string[]): strin
 <h1>${escaped(stats.scenario)}</h1>
 <p><span class="verdict ${tone}">${escaped(outcome.headline)}</span>${escaped(outcome.remark)}</p>
 <p>${escaped(scenario.description)}</p>
-<p class="dim">Strategy <b>${escaped(stats.strategy)}</b>, seed ${stats.seed}, ${formatDurationNs(stats.virtualTimeNs)} of virtual time; ${scenario.vm.memory} VM on ${scenario.vm.backing} pages, host ${scenario.host.memory} with ${scenario.host.swap} of swap. Faultline ${escaped(stats.version)}.</p>
+<p class="dim">Strategy <b>${escaped(stats.strategy)}</b>, seed ${stats.seed}, ${formatDurationNs(stats.virtualTimeNs - stats.bootNs)} of virtual time; ${scenario.vm.memory} VM on ${scenario.vm.backing} pages, host ${scenario.host.memory} with ${scenario.host.swap} of swap. Faultline ${escaped(stats.version)}.</p>
 ${cards(stats)}
 ${crashSection(stats)}
 <h2>Invariants</h2>

@@ -37,7 +37,8 @@ const SLICE_MS = 40;
 const FIRST_SLICE_NS = 100_000;
 
 interface Timings {
-  readonly bootSeconds?: number;
+  /** Building and booting. */
+  readonly bootSeconds: number;
   readonly runSeconds: number;
   readonly finishSeconds: number;
 }
@@ -62,10 +63,7 @@ export async function runCommand(
   if (options.verbose) say(JSON.stringify(loaded.scenario));
 
   const events = new EventLog(EVENT_LIMIT);
-  const started = terminal.nowMs();
   const machine = builtFor(loaded, directory === undefined ? { seed } : { seed, sink: events }, buildMachine);
-  machine.boot();
-  const bootSeconds = (terminal.nowMs() - started) / 1000;
   const { stats, timings } = await simulate(machine, loaded, options, terminal);
   const again = runCommandLine(terminal.startedAs, { ...options, scenario: given, seed });
   const input = { stats, scenario: loaded.scenario, again };
@@ -86,7 +84,7 @@ export async function runCommand(
     for (const note of notes) say(`warning: ${note}`);
     say(`written: ${options.output}: config.json, stats.json, events.parquet, trace.pftrace, report.html`);
   }
-  if (options.timings) reportTimings({ bootSeconds, ...timings }, stats, directory, terminal);
+  if (options.timings) reportTimings(timings, stats, directory, terminal);
   const outcome = outcomeOf(stats);
   if (options.json && !outcome.good) say(failureLine(outcome.headline, outcome.remark, stats));
   say(again);
@@ -110,20 +108,31 @@ async function simulate(
   try {
     let sliceNs = FIRST_SLICE_NS;
     let over = false;
+    let booted = started;
     while (!over && !interruption.requested) {
       const before = terminal.nowMs();
       over = machine.runUntil(machine.progress.virtualTimeNs + sliceNs);
       const tookMs = terminal.nowMs() - before;
+      if (machine.progress.phase === 'booting') booted = terminal.nowMs();
       if (tookMs < SLICE_MS / 2) sliceNs *= 2;
       else if (tookMs > SLICE_MS * 2) sliceNs = Math.max(1000, Math.floor(sliceNs / 2));
       const { virtualTimeNs, endNs, dmaPages, phase } = machine.progress;
-      meter.update({ fraction: virtualTimeNs / endNs, done: dmaPages, unit: 'DMA pages', phase });
+      const fraction = phase === 'booting' ? 0 : virtualTimeNs / endNs;
+      meter.update({ fraction, done: dmaPages, unit: 'DMA pages', phase });
       await terminal.breathe();
     }
     const ran = terminal.nowMs();
     const stats = withThresholds(machine.finish({ interrupted: !over }), loaded.scenario.thresholds);
     const ended = terminal.nowMs();
-    return { stats, timings: { runSeconds: (ran - started) / 1000, finishSeconds: (ended - ran) / 1000 } };
+    const seconds = (from: number, to: number): number => (to - from) / 1000;
+    return {
+      stats,
+      timings: {
+        bootSeconds: seconds(started, booted),
+        runSeconds: seconds(booted, ran),
+        finishSeconds: seconds(ran, ended),
+      },
+    };
   } finally {
     meter.clear();
     interruption.end();

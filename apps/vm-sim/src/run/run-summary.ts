@@ -78,7 +78,7 @@ function headline({ stats, scenario }: SummaryInput, color: Palette): string[] {
   const paint = outcome.good ? color.green : stats.interrupted ? color.yellow : color.red;
   const verdict = paint(color.bold(outcome.headline));
   const remark = outcome.remark === '' ? '' : `, ${outcome.remark}`;
-  const ran = formatDurationNs(stats.virtualTimeNs);
+  const ran = formatDurationNs(stats.virtualTimeNs - stats.bootNs);
   const vm = `${scenario.vm.memory} VM on ${scenario.vm.backing} pages, host ${scenario.host.memory} + ${scenario.host.swap} swap`;
   return [
     `${verdict}${remark}  ${color.dim(`${stats.scenario}, strategy ${stats.strategy}, seed ${stats.seed}`)}`,

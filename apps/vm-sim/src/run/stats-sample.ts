@@ -75,6 +75,7 @@ export const SAMPLE_STATS: StatsDocument = {
   seed: 0,
   version: VERSION,
   virtualTimeNs: 0,
+  bootNs: 0,
   interrupted: false,
   verdict: 'ok',
   expect: 'ok',

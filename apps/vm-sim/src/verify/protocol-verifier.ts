@@ -14,6 +14,8 @@ export interface ScheduleStep {
 /** What exploring all orders of a protocol's steps found. */
 export interface Verification {
   readonly protocol: string;
+  /** What the protocol claims, in one line. */
+  readonly title: string;
   readonly verdict: 'holds' | 'violated' | 'interrupted';
   readonly executions: number;
   readonly steps: number;

@@ -95,6 +95,7 @@ export function verificationText(result: Verification, options: VerifyOptions, c
   }[verdict];
   const lines = [
     `${paint(color.bold(word))}  ${result.protocol}: ${remark}`,
+    ...(result.title === '' ? [] : [`  ${result.title}`]),
     `  ${plural(result.executions, 'execution')}, ${plural(result.steps, 'step')}, at most ${result.longest} in one`,
     ...configurationLines(result, options.verbose ?? false),
   ];

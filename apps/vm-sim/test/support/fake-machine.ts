@@ -32,7 +32,6 @@ export function fakeMachine(options: FakeMachineOptions = {}): MachineFactory & 
     if (options.fail instanceof RangeError) throw options.fail;
     let now = 0;
     return {
-      boot: () => undefined,
       get progress() {
         return { virtualTimeNs: now, endNs, dmaPages: now / 100, swapOut: 0, phase: 'running' as const };
       },
