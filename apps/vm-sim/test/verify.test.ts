@@ -47,7 +47,7 @@ describe('verify', () => {
   it('exits 0 where the protocol holds', async () => {
     const { code, out, err } = await invoke(['verify', 'cut'], { verifier: verifier(HOLDS) });
     expect(code).toBe(0);
-    expect(out).toContain('HOLDS  cut: in every interleaving explored\n  1,234 executions');
+    expect(out).toContain('HOLDS  cut: in every interleaving explored\n  what it claims\n  1,234 executions');
     expect(out).not.toContain('1G->4K');
     expect(err.trimEnd().split('\n')).toEqual([expect.stringMatching(/^vm-sim .*verify cut$/), 'vm-sim verify cut']);
     expect((await invoke(['verify', 'cut', '-v'], { verifier: verifier(HOLDS) })).out).toContain('1G->4K');

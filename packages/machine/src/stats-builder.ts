@@ -112,7 +112,7 @@ function iotlbOf({ unit, vm }: StatsSources): IotlbStats {
     hitsBySize: { '4K': hits4K, '2M': hits2M, '1G': hits1G },
     pagingCacheHits: unit.pagingCacheHits,
     walkReads: unit.walkReads,
-    invalidations: unit.invalidationQueue.executed,
+    invalidations: unit.invalidations,
     deviceTlbLookups,
     deviceTlbHits,
   };

@@ -78,6 +78,8 @@ export class RemappingUnit implements InvalidationExecutor {
   readonly rootPfn: number;
   /** Memory reads by walks, context look-ups included. */
   walkReads = 0;
+  /** Invalidation descriptors executed: context cache, IOTLB and device TLB. */
+  invalidations = 0;
   /** Hits in the paging-structure caches. */
   pagingCacheHits = 0;
   readonly #levels: ReadonlySet<number>;
@@ -277,6 +279,7 @@ export class RemappingUnit implements InvalidationExecutor {
 
   /** Executes one descriptor of the invalidation queue. */
   *execute(agent: Agent, descriptor: Descriptor): Task<void> {
+    if (descriptor.type !== 'pageGroupResponse' && descriptor.type !== 'wait') this.invalidations++;
     switch (descriptor.type) {
       case 'iotlb':
         yield agent.writes('invalidate IOTLB', Location.translationCache, this.id, Cost.invalidationExecute);
