@@ -1,6 +1,9 @@
 import type { RandomStream } from '@faultline/sim';
 import type { GuestLayout } from './guest-layout.ts';
 
+/** Random picks before a search in order. */
+const RANDOM_ATTEMPTS = 32;
+
 /** The guest's allocator for device memory: runs of pages, each handed out once, from the bottom of RAM up. */
 export class GuestPageAllocator {
   readonly #layout: GuestLayout;
@@ -28,9 +31,13 @@ export class GuestPageAllocator {
    * @returns the page, or -1 if all of them are taken
    */
   pickFree(random: RandomStream, firstIndex: number, count: number): number {
-    const start = random.below(count);
+    for (let attempt = 0; attempt < RANDOM_ATTEMPTS; attempt++) {
+      const page = this.#layout.pageAt(firstIndex + random.below(count));
+      if (!this.#reserved.has(page)) return page;
+    }
+    // Nearly all of them are taken: look through them in order.
     for (let i = 0; i < count; i++) {
-      const page = this.#layout.pageAt(firstIndex + ((start + i) % count));
+      const page = this.#layout.pageAt(firstIndex + i);
       if (!this.#reserved.has(page)) return page;
     }
     return -1;
