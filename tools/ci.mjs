@@ -198,7 +198,7 @@ await step('scenarios', () => {
   runScenarios();
 });
 await step('examples', runExamples);
-await step('cache', () => tool('cache-proof.mjs', 420));
+await step('cache', () => tool('cache-proof.mjs', 900));
 
 print(`\n== result (${elapsed()}${total.skipped > 0 ? `, ${total.skipped} tests skipped` : ''})`);
 for (const failure of failures) print(failure);
