@@ -16,7 +16,7 @@ const failures = [];
 const runSeconds = 1150;
 const elapsedSeconds = () => Number(process.hrtime.bigint() - started) / 1e9;
 const elapsed = () => `${elapsedSeconds().toFixed(0)} s`;
-const bounded = (timeoutSeconds) => Math.max(5, Math.min(timeoutSeconds, runSeconds - elapsedSeconds()));
+const bounded = (timeoutSeconds) => Math.floor(Math.max(5, Math.min(timeoutSeconds, runSeconds - elapsedSeconds())));
 const print = (line) => process.stdout.write(`${line}\n`);
 
 function count(name, passed, failed, skipped = 0) {
