@@ -6,7 +6,15 @@ export interface TableMemoryOptions {
   readonly basePfn?: number;
   /** Most table pages that can exist at once, up to 2^21. Memory is committed as pages are used. */
   readonly pages: number;
+  /**
+   * Whether hardware snoops the CPU's caches when it reads tables: ECAP.C in legacy mode, ECAP.SMPWC in scalable mode.
+   * Default true. If false, a CPU write reaches hardware only with {@link TableMemory.flush} of its cache line.
+   */
+  readonly coherent?: boolean;
 }
+
+/** Entries in a cache line of 64 bytes. */
+const LINE_ENTRIES = 8;
 
 /** 8 GiB of tables: the index of a 32-bit half stays below 2^31, as the walker computes it. */
 const MAX_PAGES = 2 ** 21;
@@ -15,17 +23,32 @@ const MAX_PAGES = 2 ** 21;
 const POISON = 0x7fff_ffff_ffff_ffffn;
 
 /**
- * The page-table pages of a host: one region of physical memory in a SharedArrayBuffer, so that walkers in other
- * threads read it while the mapper changes it. Every published entry changes by one 64-bit atomic operation.
+ * The page-table pages of a host, and what else a remapping unit reads and writes in memory (root, context and PASID tables, queues):
+ * one region of physical memory in a SharedArrayBuffer, so that walkers in other threads read it while the mapper changes
+ * it. Every published entry changes by one 64-bit atomic operation.
+ *
+ * Without coherency there are two copies: the CPU's, which `load`, `store` and `compareExchange` work on, and memory, which
+ * hardware walks (`halves`). `flush` copies the lines that it is given, as CLFLUSH does, and a cache may write a line back by itself at
+ * any time (`flush` again, called by whoever plays the cache).
  */
 export class TableMemory {
   readonly basePfn: number;
   readonly pages: number;
-  /** The memory itself; hand it to {@link TableMemory.attach} in another thread. */
+  /** Whether hardware sees CPU writes without a flush. */
+  readonly coherent: boolean;
+  /** The memory itself, as hardware sees it; hand it to {@link TableMemory.attach} in another thread. */
   readonly buffer: SharedArrayBuffer;
-  /** 32-bit halves, low half first (x86 is little-endian, and so is every platform Node 20 and browsers run on). */
+  /**
+   * Memory as hardware sees it, in 32-bit halves, low half first (x86 is little-endian, and so is every platform Node 20 and
+   * browsers run on).
+   */
   readonly halves: Int32Array;
+  /** Memory as the CPU sees it, for filling private pages; the same as {@link halves} if coherent. */
+  readonly cpuHalves: Int32Array;
+  /** The CPU's view, whole entries. */
   readonly #entries: BigUint64Array;
+  /** Hardware's view, whole entries; the same array if coherent. */
+  readonly #memory: BigUint64Array;
   readonly #allocated: Uint8Array;
   #fresh = 0;
   readonly #freed: number[] = [];
@@ -34,16 +57,19 @@ export class TableMemory {
 
   /** @throws RangeError naming the option that does not fit */
   constructor(options: TableMemoryOptions, buffer?: SharedArrayBuffer) {
-    const { basePfn = 0x1000, pages } = options;
+    const { basePfn = 0x1000, pages, coherent = true } = options;
     if (!Number.isInteger(pages) || pages <= 0 || pages > MAX_PAGES)
       throw new RangeError(`pages: ${pages} is not an integer in 1..2^21`);
-    if (!Number.isInteger(basePfn) || basePfn <= 0 || basePfn + pages > 0x7fff_ffff)
-      throw new RangeError(`basePfn: ${basePfn} must be positive and end below frame 2^31`);
+    if (!Number.isInteger(basePfn) || basePfn < 0 || basePfn + pages > 0x7fff_ffff)
+      throw new RangeError(`basePfn: ${basePfn} must not be negative, and the region must end below frame 2^31`);
     this.basePfn = basePfn;
     this.pages = pages;
+    this.coherent = coherent;
     this.buffer = buffer ?? new SharedArrayBuffer(pages * 4096);
     this.halves = new Int32Array(this.buffer);
-    this.#entries = new BigUint64Array(this.buffer);
+    this.#memory = new BigUint64Array(this.buffer);
+    this.#entries = coherent ? this.#memory : new BigUint64Array(new SharedArrayBuffer(pages * 4096));
+    this.cpuHalves = coherent ? this.halves : new Int32Array(this.#entries.buffer);
     this.#allocated = new Uint8Array(pages);
   }
 
@@ -75,6 +101,22 @@ export class TableMemory {
     this.#used++;
     if (this.#used > this.#peak) this.#peak = this.#used;
     return this.basePfn + index;
+  }
+
+  /**
+   * Zeroed pages in a row, for a queue or a table larger than a page. From memory never used so far.
+   * @returns the first frame, or -1 if there are not as many
+   */
+  allocateContiguous(count: number): number {
+    if (!Number.isInteger(count) || count < 1)
+      throw new RangeError(`count: ${count} is not a positive number of pages`);
+    if (this.#fresh + count > this.pages) return -1;
+    const first = this.#fresh;
+    this.#fresh += count;
+    this.#allocated.fill(1, first, first + count);
+    this.#used += count;
+    if (this.#used > this.#peak) this.#peak = this.#used;
+    return this.basePfn + first;
   }
 
   /** Gives a table page back and poisons it. The caller has completed the invalidation that covers it (I5). */
@@ -110,6 +152,38 @@ export class TableMemory {
   /** Atomic 64-bit compare-and-swap. @returns the entry that was there: equal to `expected` if it succeeded */
   compareExchange(pfn: number, index: number, expected: bigint, replacement: bigint): bigint {
     return Atomics.compareExchange(this.#entries, this.#slot(pfn, index), expected, replacement);
+  }
+
+  /**
+   * Writes the cache lines of `count` entries from `index` on back to memory; nothing to do if coherent. A page just allocated has to be
+   * flushed before it is published, like every entry written after that.
+   */
+  flush(pfn: number, index: number, count = 1): void {
+    if (this.coherent) return;
+    const first = this.#slot(pfn, index - (index % LINE_ENTRIES));
+    const end = this.#slot(pfn, 0) + Math.ceil((index + count) / LINE_ENTRIES) * LINE_ENTRIES;
+    for (let slot = first; slot < end; slot++) Atomics.store(this.#memory, slot, this.#entries[slot] as bigint);
+  }
+
+  /** Whether the line of an entry holds a CPU write that memory does not have yet. */
+  isUnflushed(pfn: number, index: number): boolean {
+    if (this.coherent) return false;
+    const first = this.#slot(pfn, index - (index % LINE_ENTRIES));
+    for (let slot = first; slot < first + LINE_ENTRIES; slot++)
+      if (this.#entries[slot] !== this.#memory[slot]) return true;
+    return false;
+  }
+
+  /** An entry as hardware reads it. @throws if the frame is outside the region */
+  hardwareLoad(pfn: number, index: number): bigint {
+    return Atomics.load(this.#memory, this.#slot(pfn, index));
+  }
+
+  /** Hardware writes a word, such as a page request or a wait's status: it snoops, so the CPU sees it at once. */
+  hardwareStore(pfn: number, index: number, word: bigint): void {
+    const slot = this.#slot(pfn, index);
+    Atomics.store(this.#memory, slot, word);
+    if (!this.coherent) Atomics.store(this.#entries, slot, word);
   }
 
   /** The location number of an entry for steps: its physical address divided by 8. */

@@ -29,7 +29,7 @@ describe('table memory', () => {
     [{ pages: 0 }, 'pages: 0'],
     [{ pages: 1.5 }, 'pages: 1.5'],
     [{ pages: 2 ** 21 + 1 }, 'pages: 2097153 is not an integer in 1..2^21'],
-    [{ pages: 1, basePfn: 0 }, 'basePfn: 0'],
+    [{ pages: 1, basePfn: -1 }, 'basePfn: -1'],
     [{ pages: 1, basePfn: 0x7fff_ffff }, 'basePfn: 2147483647'],
   ])('refuses %j', (options, message) => {
     expect(() => new TableMemory(options)).toThrow(message);
@@ -46,6 +46,71 @@ describe('table memory', () => {
     expect(view.compareExchange(pfn, 511, 0x1234_5678_9abc_def0n, 1n)).toBe(0x1234_5678_9abc_def0n);
     expect(memory.load(pfn, 511)).toBe(1n);
     expect(memory.location(pfn, 511) * 8).toBe(pfn * 4096 + 511 * 8);
+  });
+});
+
+describe('memory without coherency', () => {
+  const incoherent = () => new TableMemory({ pages: 8, coherent: false });
+
+  it('shows a CPU write to hardware with the flush of its line, and to nobody else before', () => {
+    const memory = incoherent();
+    const pfn = memory.allocate();
+    memory.store(pfn, 9, 0x1_0000_0003n);
+    memory.store(pfn, 16, 5n);
+    expect([memory.load(pfn, 9), memory.hardwareLoad(pfn, 9)]).toEqual([0x1_0000_0003n, 0n]);
+    expect([memory.halves[18], memory.cpuHalves[18]]).toEqual([0, 3]);
+    expect([memory.isUnflushed(pfn, 15), memory.isUnflushed(pfn, 0)]).toEqual([true, false]);
+    memory.flush(pfn, 8);
+    expect([memory.hardwareLoad(pfn, 9), memory.hardwareLoad(pfn, 16)]).toEqual([0x1_0000_0003n, 0n]);
+    expect([memory.isUnflushed(pfn, 15), memory.isUnflushed(pfn, 16)]).toEqual([false, true]);
+    memory.flush(pfn, 0, 512);
+    expect(memory.hardwareLoad(pfn, 16)).toBe(5n);
+  });
+  it('flushes every line that the entries touch', () => {
+    const memory = incoherent();
+    const pfn = memory.allocate();
+    for (let index = 0; index < 512; index++) memory.store(pfn, index, 1n);
+    memory.flush(pfn, 7, 2);
+    const seen = Array.from({ length: 512 }, (_, index) => memory.hardwareLoad(pfn, index));
+    expect(seen.reduce((sum, word) => sum + Number(word), 0)).toBe(16);
+    expect(seen.slice(0, 16).every((word) => word === 1n)).toBe(true);
+  });
+  it('leaves a page that is used again as hardware knew it until it is flushed', () => {
+    const memory = incoherent();
+    const pfn = memory.allocate();
+    memory.store(pfn, 0, 3n);
+    memory.flush(pfn, 0);
+    memory.free(pfn);
+    expect(memory.allocate()).toBe(pfn);
+    expect([memory.load(pfn, 0), memory.hardwareLoad(pfn, 0)]).toEqual([0n, 3n]);
+  });
+  it('snoops what hardware writes, in both kinds of memory', () => {
+    for (const memory of [incoherent(), new TableMemory({ pages: 8 })]) {
+      const pfn = memory.allocate();
+      memory.hardwareStore(pfn, 4, 0x77n);
+      expect([memory.load(pfn, 4), memory.hardwareLoad(pfn, 4)]).toEqual([0x77n, 0x77n]);
+    }
+  });
+  it('is seen at once if coherent, with or without a flush', () => {
+    const memory = new TableMemory({ pages: 1 });
+    const pfn = memory.allocate();
+    memory.store(pfn, 1, 9n);
+    expect([memory.hardwareLoad(pfn, 1), memory.isUnflushed(pfn, 1)]).toEqual([9n, false]);
+    memory.flush(pfn, 1);
+    expect(memory.load(pfn, 1)).toBe(9n);
+  });
+});
+
+describe('pages in a row', () => {
+  it('are zeroed, counted, and freed one by one', () => {
+    const memory = new TableMemory({ basePfn: 0x10, pages: 6 });
+    memory.allocate();
+    expect(memory.allocateContiguous(4)).toBe(0x11);
+    expect(memory.allocateContiguous(2)).toBe(-1);
+    expect([memory.used, memory.isAllocated(0x14), memory.isAllocated(0x15)]).toEqual([5, true, false]);
+    for (let pfn = 0x11; pfn < 0x15; pfn++) memory.free(pfn);
+    expect(memory.used).toBe(1);
+    expect(() => memory.allocateContiguous(0)).toThrow('count: 0');
   });
 });
 
