@@ -1,6 +1,6 @@
 import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
 
-/** What a context entry says, as the translation path needs it. */
+/** What a legacy context entry says, as the translation path needs it. */
 export interface ContextCacheValue {
   /** Frame of the second-stage table's root. */
   readonly tablePfn: number;
@@ -13,10 +13,12 @@ export interface ContextCacheValue {
 }
 
 /** One cached context entry, for reports. */
-export interface ContextCacheEntry extends ContextCacheValue {
+export interface ContextCacheEntry<V = ContextCacheValue> {
   readonly slot: number;
   readonly sourceId: number;
   readonly did: number;
+  /** What was cached. */
+  readonly value: V;
 }
 
 /** Options of a {@link ContextCache}. */
@@ -28,6 +30,11 @@ export interface ContextCacheOptions {
    * ignores its DID (VT-d Rev 5.10, 6.2.1 and 6.5.2.1). Default `legacy`.
    */
   readonly mode?: 'legacy' | 'scalable';
+  /**
+   * The finest granularity that this hardware carries out; a finer request is done at this one, which the
+   * specification allows (VT-d Rev 5.10, 6.5.2.1). Default `device`: exactly what is asked.
+   */
+  readonly finestInvalidation?: 'device' | 'domain' | 'global';
 }
 
 /** Source-id bits that a function mask ignores: none, 2, 2:1, 2:0 (VT-d Rev 5.10 Table 21). */
@@ -35,12 +42,17 @@ const FUNCTION_MASK_BITS = [0, 0b100, 0b110, 0b111] as const;
 /** A function mask as the descriptor carries it. */
 export type FunctionMask = 0 | 1 | 2 | 3;
 
-/** The context cache: look-up by source-id, invalidation by domain-id (legacy) and source-id. */
-export class ContextCache {
+/**
+ * The context cache: look-up by source-id, invalidation by domain-id (legacy mode) and source-id (VT-d Rev 5.10, 6.2.1
+ * Table 17). The value is the caller's: scalable-mode context entries hold other fields than legacy ones, and have no
+ * domain-id, so that in scalable mode `did` is not looked at; pass 0.
+ */
+export class ContextCache<V = ContextCacheValue> {
   readonly #store: SetAssociative;
   readonly #legacy: boolean;
+  readonly #finest: 'device' | 'domain' | 'global';
   readonly #did: Int32Array;
-  readonly #values: (ContextCacheValue | undefined)[];
+  readonly #values: (V | undefined)[];
   #lookups = 0;
   #hits = 0;
 
@@ -48,8 +60,9 @@ export class ContextCache {
   constructor(options: ContextCacheOptions = {}) {
     this.#store = new SetAssociative('context cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
     this.#legacy = (options.mode ?? 'legacy') === 'legacy';
+    this.#finest = options.finestInvalidation ?? 'device';
     this.#did = new Int32Array(this.#store.slots);
-    this.#values = new Array<ContextCacheValue | undefined>(this.#store.slots).fill(undefined);
+    this.#values = new Array<V | undefined>(this.#store.slots).fill(undefined);
   }
 
   /** Look-ups and hits since it was made. */
@@ -62,7 +75,7 @@ export class ContextCache {
     return this.#store.count;
   }
 
-  /** The slot of a source-id, or -1. Counts, and touches LRU. Allocates nothing. */
+  /** The slot of a source-id, or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number): number {
     this.#lookups++;
     const slot = this.#store.find(0, 0, sourceId);
@@ -73,7 +86,7 @@ export class ContextCache {
   }
 
   /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
-  fill(sourceId: number, did: number, value: ContextCacheValue): number {
+  fill(sourceId: number, did: number, value: V): number {
     if (this.#store.slots === 0) return -1;
     let slot = this.#store.find(0, 0, sourceId);
     if (slot >= 0) this.#store.touch(slot);
@@ -89,7 +102,7 @@ export class ContextCache {
   }
 
   /** What was cached. The slot must be one that {@link lookup} gave. @throws RangeError for an empty slot */
-  valueAt(slot: number): ContextCacheValue {
+  valueAt(slot: number): V {
     const value = this.#values[slot];
     if (value === undefined) throw new RangeError(`slot: ${slot} holds no context entry`);
     return value;
@@ -102,11 +115,13 @@ export class ContextCache {
 
   /** Domain-selective. @returns entries dropped */
   invalidateDomain(did: number): number {
-    return this.#invalidateWhere((slot) => !this.#legacy || this.#did[slot]! === did);
+    if (this.#finest === 'global' || !this.#legacy) return this.invalidateGlobal();
+    return this.#invalidateWhere((slot) => this.#did[slot]! === did);
   }
 
   /** Device-selective, for 1, 2, 4 or 8 functions. @returns entries dropped */
   invalidateDevice(did: number, sourceId: number, functionMask: FunctionMask): number {
+    if (this.#finest !== 'device') return this.invalidateDomain(did);
     const compared = 0xffff & ~FUNCTION_MASK_BITS[functionMask];
     return this.#invalidateWhere(
       (slot) =>
@@ -115,11 +130,11 @@ export class ContextCache {
   }
 
   /** All entries in slot order. For reports. */
-  *entries(): IterableIterator<ContextCacheEntry> {
+  *entries(): IterableIterator<ContextCacheEntry<V>> {
     for (let slot = 0; slot < this.#store.slots; slot++) {
       const value = this.#values[slot];
       if (this.#store.tags[slot]! < 0 || value === undefined) continue;
-      yield { slot, sourceId: this.#store.addressLo[slot]!, did: this.didAt(slot), ...value };
+      yield { slot, sourceId: this.#store.addressLo[slot]!, did: this.didAt(slot), value };
     }
   }
 

@@ -13,6 +13,7 @@ export {
   QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   QEMU_IOTLB_OPTIONS,
+  TranslationKind,
 } from './iotlb.ts';
 export type {
   PagingStructureCacheCounters,
@@ -21,4 +22,7 @@ export type {
   TableLevel,
 } from './paging-structure-cache.ts';
 export { DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY, PagingStructureCache } from './paging-structure-cache.ts';
+export { NO_PASID } from './pasid.ts';
+export type { PasidCacheEntry, PasidCacheOptions } from './pasid-cache.ts';
+export { PasidCache, PasidCacheGranularity } from './pasid-cache.ts';
 export type { SetAssociativeGeometry } from './set-associative.ts';

@@ -1,6 +1,7 @@
 import { PAGE_SIZE_SHIFT, PAGE_SIZES, type PageSize } from '@faultline/address';
 import { Counter, counterArray, IotlbCounters } from './counters.ts';
 import { addressOf, checkAddressMask, rangeShiftOf } from './invalidation-range.ts';
+import { checkPasid, checkSourceId, NO_PASID } from './pasid.ts';
 import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
 
 /** Sets and ways of an IOTLB for each page size. Sizes do not share entries. */
@@ -61,11 +62,21 @@ export const QEMU_7_2_IOTLB_OPTIONS: Required<IotlbOptions> = { ...QEMU_IOTLB_OP
 /** Level of the leaf's table: 1 = SS-PTE (4K), 2 = SS-PDE (2M), 3 = SS-PDPTE (1G). */
 export type LeafLevel = 1 | 2 | 3;
 
+/** How a cached mapping was made: the PGTT field of the PASID-table entry. Legacy mode has second-stage ones only. */
+export const TranslationKind = { firstStage: 1, secondStage: 2, nested: 3, passThrough: 4 } as const;
+/** A PGTT field that translates. */
+export type TranslationKind = (typeof TranslationKind)[keyof typeof TranslationKind];
+
 /** One cached translation, for reports and checks. */
 export interface IotlbEntry {
   readonly slot: number;
   /** Source-id (bus, device, function) that it answers. */
   readonly sourceId: number;
+  /** PASID that it is tagged with: the request's, or RID_PASID. */
+  readonly pasid: number;
+  /** True if it answers requests with that PASID, false if those without one. */
+  readonly withPasid: boolean;
+  readonly kind: TranslationKind;
   /** Domain-id, by which invalidations find it. */
   readonly did: number;
   /** First byte of the page, in bytes. */
@@ -80,6 +91,8 @@ export interface IotlbEntry {
 }
 
 const PFN_HI_MASK = 0xfffff;
+/** In a tag, beside the 16 bits of the source-id: made by a request with PASID. */
+const WITH_PASID = 0x10000;
 
 /**
  * An IOTLB with entries of 4K, 2M and 1G. Look-up is by source-id and address, invalidation by domain-id and address
@@ -108,6 +121,8 @@ export class Iotlb {
   readonly #leafHi: Int32Array;
   readonly #did: Int32Array;
   readonly #rights: Int32Array;
+  readonly #pasid: Int32Array;
+  readonly #kind: Uint8Array;
 
   /** @throws RangeError for a geometry with sets that are no power of two, or a resetAtEntries below 1. */
   constructor(options: IotlbOptions = {}) {
@@ -132,6 +147,8 @@ export class Iotlb {
     this.#leafHi = new Int32Array(slots);
     this.#did = new Int32Array(slots);
     this.#rights = new Int32Array(slots);
+    this.#pasid = new Int32Array(slots);
+    this.#kind = new Uint8Array(slots);
     this.counters = new IotlbCounters(this.#counts);
   }
 
@@ -140,10 +157,14 @@ export class Iotlb {
     return this.#small.count + this.#medium.count + this.#large.count;
   }
 
-  /** The slot that answers (source-id, address), or -1. Counts, and makes the entry the most recently used. */
-  lookup(sourceId: number, iovaHi: number, iovaLo: number): number {
+  /**
+   * The slot that answers (source-id, address, and PASID for a request with one), or -1. Counts, and makes the entry
+   * the most recently used. A request with PASID is not answered by an entry of one without, nor the other way round.
+   */
+  lookup(sourceId: number, iovaHi: number, iovaLo: number, pasid: number = NO_PASID): number {
     const counts = this.#counts;
     counts[Counter.lookups]!++;
+    if (pasid !== NO_PASID) return this.#lookupPasid(sourceId, iovaHi, iovaLo, pasid);
     let slot = this.#small.find(sourceId, iovaHi, iovaLo);
     if (slot >= 0) {
       counts[Counter.hits4K]!++;
@@ -164,7 +185,8 @@ export class Iotlb {
   }
 
   /** Like {@link lookup}, with no effect on counters or replacement. */
-  peek(sourceId: number, iovaHi: number, iovaLo: number): number {
+  peek(sourceId: number, iovaHi: number, iovaLo: number, pasid: number = NO_PASID): number {
+    if (pasid !== NO_PASID) return this.#peekPasid(sourceId, iovaHi, iovaLo, pasid);
     let slot = this.#small.find(sourceId, iovaHi, iovaLo);
     if (slot >= 0) return slot;
     slot = this.#medium.find(sourceId, iovaHi, iovaLo);
@@ -178,7 +200,10 @@ export class Iotlb {
    * slot of its set. Flat numbers, since a miss in a storm takes this way too.
    * @param leafLo lower half of the 64-bit leaf entry; the frame is its bits 51:12
    * @param rights bit 0 read, bit 1 write: the AND over all levels of the walk
+   * @param pasid of the request; {@link NO_PASID} for one without
+   * @param ridPasid of a request without PASID in scalable mode: the tag by which PASID-selective invalidations find it
    * @returns the slot, or -1 if the geometry has no entries of this size
+   * @throws RangeError for a source-id above 16 bits or a PASID above 20
    */
   fill(
     sourceId: number,
@@ -189,19 +214,31 @@ export class Iotlb {
     leafLo: number,
     leafHi: number,
     rights: number,
+    pasid: number = NO_PASID,
+    ridPasid = 0,
+    kind: TranslationKind = TranslationKind.secondStage,
   ): number {
+    checkSourceId(sourceId);
+    const pasidTag = pasid === NO_PASID ? ridPasid : pasid;
+    checkPasid(pasidTag);
     const store = level === 1 ? this.#small : level === 2 ? this.#medium : this.#large;
     if (store.slots === 0) return -1;
     const base = level === 1 ? 0 : level === 2 ? this.#mediumBase : this.#largeBase;
     this.#counts[Counter.fills]!++;
     if (this.size >= this.#resetAtEntries) this.#reset();
-    let local = store.find(sourceId, iovaHi, iovaLo);
+    const tag = pasid === NO_PASID ? sourceId : sourceId | WITH_PASID;
+    let local =
+      pasid === NO_PASID
+        ? store.find(tag, iovaHi, iovaLo)
+        : store.findTagged(tag, iovaHi, iovaLo, pasid, this.#pasid, base);
     if (local >= 0) store.touch(local);
     else {
       if (store.tags[store.victim(iovaHi, iovaLo)]! >= 0) this.#counts[Counter.evictions]!++;
-      local = store.insert(sourceId, iovaHi, iovaLo);
+      local = store.insert(tag, iovaHi, iovaLo);
     }
     const slot = local + base;
+    this.#pasid[slot] = pasidTag;
+    this.#kind[slot] = kind;
     this.#did[slot] = did;
     this.#leafLo[slot] = leafLo;
     this.#leafHi[slot] = leafHi;
@@ -230,6 +267,16 @@ export class Iotlb {
   /** Domain-id of the entry. */
   didAt(slot: number): number {
     return this.#did[slot]!;
+  }
+
+  /** PASID that the entry is tagged with: the request's, or RID_PASID. */
+  pasidAt(slot: number): number {
+    return this.#pasid[slot]!;
+  }
+
+  /** How the mapping was made. */
+  kindAt(slot: number): TranslationKind {
+    return this.#kind[slot]! as TranslationKind;
   }
 
   /** The 64-bit leaf as it was when cached. Allocates: for reports. */
@@ -264,6 +311,14 @@ export class Iotlb {
     );
   }
 
+  /**
+   * PASID-selective: drops the entries of (domain-id, PASID), second-stage and pass-through ones too, and those that
+   * requests without PASID made under this RID_PASID (VT-d Rev 5.10, 6.5.2.4 Table 24). @returns entries dropped
+   */
+  invalidatePasid(did: number, pasid: number): number {
+    return this.#invalidateWhere((slot) => this.#did[slot]! === did && this.#pasid[slot]! === pasid);
+  }
+
   /** Domain-selective. @returns entries dropped */
   invalidateDomain(did: number): number {
     return this.#invalidateWhere((slot) => this.#did[slot]! === did);
@@ -276,7 +331,7 @@ export class Iotlb {
 
   /** Everything of one source-id: for a device TLB that is shared between functions, or a device that went away. */
   invalidateSource(sourceId: number): number {
-    return this.#invalidateWhere((_slot, tag) => tag === sourceId);
+    return this.#invalidateWhere((_slot, tag) => (tag & 0xffff) === sourceId);
   }
 
   /**
@@ -293,12 +348,15 @@ export class Iotlb {
   *entries(): IterableIterator<IotlbEntry> {
     for (const { store, base } of this.#arrays) {
       for (let local = 0; local < store.slots; local++) {
-        const sourceId = store.tags[local]!;
-        if (sourceId < 0) continue;
+        const tag = store.tags[local]!;
+        if (tag < 0) continue;
         const slot = base + local;
         yield {
           slot,
-          sourceId,
+          sourceId: tag & 0xffff,
+          pasid: this.pasidAt(slot),
+          withPasid: (tag & WITH_PASID) !== 0,
+          kind: this.kindAt(slot),
           did: this.didAt(slot),
           iova: addressOf(store.addressHi[local]!, store.addressLo[local]!),
           level: this.levelAt(slot),
@@ -310,13 +368,32 @@ export class Iotlb {
     }
   }
 
+  #lookupPasid(sourceId: number, iovaHi: number, iovaLo: number, pasid: number): number {
+    const slot = this.#peekPasid(sourceId, iovaHi, iovaLo, pasid);
+    if (slot < 0) return -1;
+    const level = this.levelAt(slot);
+    this.#counts[level === 1 ? Counter.hits4K : level === 2 ? Counter.hits2M : Counter.hits1G]!++;
+    if (level === 1) this.#small.touch(slot);
+    else if (level === 2) this.#medium.touch(slot - this.#mediumBase);
+    else this.#large.touch(slot - this.#largeBase);
+    return slot;
+  }
+
+  #peekPasid(sourceId: number, iovaHi: number, iovaLo: number, pasid: number): number {
+    for (const { store, base } of this.#arrays) {
+      const local = store.findTagged(sourceId | WITH_PASID, iovaHi, iovaLo, pasid, this.#pasid, base);
+      if (local >= 0) return local + base;
+    }
+    return -1;
+  }
+
   /** @param dids the domain-id by slot, or null to match the source-id instead */
   #invalidateRange(dids: Int32Array | null, id: number, hi: number, lo: number, rangeShift: number): number {
     let dropped = 0;
     for (const { store, base } of this.#arrays) {
       if (store.count === 0 || (rangeShift < store.shift && this.#partial === 'none')) continue;
       store.forEachOverlapping(hi, lo, rangeShift, (local) => {
-        if ((dids === null ? store.tags[local]! : dids[local + base]!) !== id) return;
+        if ((dids === null ? store.tags[local]! & 0xffff : dids[local + base]!) !== id) return;
         store.drop(local);
         dropped++;
       });

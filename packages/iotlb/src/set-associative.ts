@@ -90,6 +90,28 @@ export class SetAssociative {
     return NONE;
   }
 
+  /**
+   * Like {@link find}, for owners with a second tag that they keep themselves, by slot from `first` on.
+   * @param second what the owner's array must say for the slot
+   */
+  findTagged(tag: number, hi: number, lo: number, second: number, seconds: Int32Array, first: number): number {
+    if (this.#count === 0) return NONE;
+    const keyHi = hi & this.#maskHi;
+    const keyLo = lo & this.#maskLo;
+    let slot = this.#bucketHead[this.#bucket(keyHi, keyLo)]!;
+    while (slot !== NONE) {
+      if (
+        this.addressLo[slot]! === keyLo &&
+        this.addressHi[slot]! === keyHi &&
+        this.tags[slot]! === tag &&
+        seconds[slot + first]! === second
+      )
+        return slot;
+      slot = this.#chainNext[slot]!;
+    }
+    return NONE;
+  }
+
   /** Makes the slot the most recently used of its set. */
   touch(slot: number): void {
     const newer = this.#newer[slot]!;

@@ -4,6 +4,7 @@ import {
   DEFAULT_IOTLB_GEOMETRY,
   Iotlb,
   type LeafLevel,
+  NO_PASID,
   QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   QEMU_IOTLB_OPTIONS,
@@ -220,6 +221,30 @@ test('QEMU 7.2 drops every page of the domain that is equal modulo 256', () => {
   expect(cache.peek(8, 0, 256 << 12)).toBeGreaterThanOrEqual(0);
   expect(cache.invalidatePages(1, 0, 4 << 12, 2)).toBe(16);
   expect(cache.invalidatePages(1, 0, 0, 8)).toBe(1024 - 3 - 16 - 1);
+});
+
+describe('PASID', () => {
+  test('requests with and without PASID have entries of their own; invalidation finds both by DID and PASID', () => {
+    const cache = new Iotlb();
+    cache.fill(8, 3, 0, 0x1000, 1, 0x5003, 0, 3, NO_PASID, 7);
+    cache.fill(8, 3, 0, 0x1000, 1, 0x6003, 0, 3, 7);
+    cache.fill(8, 3, 0, 0x1000, 1, 0x7003, 0, 3, 9);
+    const frame = (pasid?: number): number => {
+      const slot = cache.lookup(8, 0, 0x1000, pasid);
+      return slot < 0 ? -1 : cache.pfnAt(slot, 0, 0x1000);
+    };
+    expect([frame(), frame(7), frame(9), frame(0)]).toEqual([5, 6, 7, -1]);
+    expect([...cache.entries()].map(({ pasid, withPasid }) => [pasid, withPasid]).sort()).toEqual(
+      [
+        [7, false],
+        [7, true],
+        [9, true],
+      ].sort(),
+    );
+    expect(cache.invalidatePasid(2, 7)).toBe(0);
+    expect(cache.invalidatePasid(3, 7)).toBe(2);
+    expect([frame(), frame(7), frame(9)]).toEqual([-1, -1, 7]);
+  });
 });
 
 describe('entries and tags', () => {

@@ -1,0 +1,20 @@
+/** What stands for the PASID of a request without one. */
+export const NO_PASID = -1;
+
+/** Width of a PASID: 20 bits. */
+const PASID_BITS = 20;
+
+/** Rejects a number that no request can carry as its PASID. @throws RangeError */
+export function checkPasid(pasid: number): void {
+  if (!Number.isInteger(pasid) || pasid < 0 || pasid >= 2 ** PASID_BITS)
+    throw new RangeError(`pasid: ${inHex(pasid)} is not an integer in 0..0xfffff`);
+}
+
+/** Rejects a number that is no bus, device and function. @throws RangeError */
+export function checkSourceId(sourceId: number): void {
+  if (!Number.isInteger(sourceId) || sourceId < 0 || sourceId > 0xffff)
+    throw new RangeError(`sourceId: ${inHex(sourceId)} is not an integer in 0..0xffff`);
+}
+
+const inHex = (value: number): string =>
+  Number.isInteger(value) && value >= 0 ? `0x${value.toString(16)}` : `${value}`;
