@@ -26,6 +26,20 @@ export const FaultReason = {
   pagingReserved: 0xc,
   /** The translation request is blocked by the context entry's translation type. */
   translationTypeBlocked: 0xd,
+  /** The output address is in the interrupt address range. */
+  interruptRange: 0xe,
+  /** Scalable mode: a paging entry could not be read. */
+  scalablePagingAccess: 0x78,
+  /** Scalable mode: R=W=0, or nothing left of the rights of all levels. */
+  scalableNoPermission: 0x79,
+  /** Scalable mode: reserved bit in a paging entry with R or W. */
+  scalablePagingReserved: 0x7a,
+  /** Scalable mode: A or D would have to be set on a walk that does not snoop. */
+  scalableAccessedDirty: 0x7c,
+  /** Scalable mode: no write permission. */
+  scalableWriteNotAllowed: 0x85,
+  /** Scalable mode: no read permission. */
+  scalableReadNotAllowed: 0x86,
 } as const;
 
 /** A legacy-mode fault reason. */

@@ -52,5 +52,16 @@ export type { LeafView, SecondStageTableOptions } from './table-state.ts';
 export { checkRange, TableState } from './table-state.ts';
 export type { PartialLeafRule, UnmapRequest } from './unmap.ts';
 export { unmap } from './unmap.ts';
-export type { WalkAccessKind } from './walk.ts';
-export { WalkAccess, WalkState, WalkStatus, walk, walkIndex, walkLevel, walkReadLabel, walkTask } from './walk.ts';
+export type { AccessedDirtyModeCode, WalkAccessKind, WalkModeCode } from './walk.ts';
+export {
+  AccessedDirtyMode,
+  WalkAccess,
+  WalkMode,
+  WalkState,
+  WalkStatus,
+  walk,
+  walkIndex,
+  walkLevel,
+  walkReadLabel,
+  walkTask,
+} from './walk.ts';

@@ -3,10 +3,37 @@ import { HI_ADDRESS, LO_PAGE_SIZE, LO_RIGHTS, type ReservedMasks } from './entry
 import { FaultReason } from './fault-reason.ts';
 import type { TableMemory } from './table-memory.ts';
 
-/** What a walk asks for: read (0), write (1). An atomic operation needs both and asks for write after read. */
-export const WalkAccess = { read: 0, write: 1 } as const;
-/** Read or write. */
+/**
+ * What a request asks for (VT-d Rev 5.10, 3.7.1): read, write, an atomic operation (both rights), or a read of no bytes, which is
+ * allowed on a write-only page too (CAP.ZLR). `anything` is an ATS translation request: it learns what there is (4.2.3).
+ */
+export const WalkAccess = { read: 0, write: 1, atomic: 2, zeroLengthRead: 3, anything: 4 } as const;
+/** One of {@link WalkAccess}. */
 export type WalkAccessKind = (typeof WalkAccess)[keyof typeof WalkAccess];
+
+/** By access: rights of which at least one must be there, and rights that must all be there (bit 0 R, bit 1 W). */
+const NEEDS_ANY = [1, 2, 3, 3, 3] as const;
+const NEEDS_ALL = [1, 2, 3, 0, 0] as const;
+
+/** Which tables a walk is part of: reasons and the order of checks differ (Rev 5.10, 7.1.3). */
+export const WalkMode = { legacy: 0, scalable: 1 } as const;
+/** 0 legacy, 1 scalable. */
+export type WalkModeCode = (typeof WalkMode)[keyof typeof WalkMode];
+
+/** What a walk does with A and D bits: SSADE of the PASID entry, and whether it may (walks that snoop). */
+export const AccessedDirtyMode = {
+  /** SSADE = 0: the bits are ignored. */
+  off: 0,
+  /** A is set in every entry used, D in the leaf of a write. */
+  update: 1,
+  /** SSADE = 1 on a walk that does not snoop: an update that is needed is fault 7Ch. */
+  fault: 2,
+} as const;
+/** One of {@link AccessedDirtyMode}. */
+export type AccessedDirtyModeCode = (typeof AccessedDirtyMode)[keyof typeof AccessedDirtyMode];
+
+const LO_ACCESSED = 0x100;
+const LO_DIRTY = 0x200;
 
 /** Where a walk stands. */
 export const WalkStatus = { walking: 0, translated: 1, faulted: 2 } as const;
@@ -25,7 +52,7 @@ export class WalkState {
   tablePfn = 0;
   /** AND of R (bit 0) and W (bit 1) over the entries read so far. */
   rights = LO_RIGHTS;
-  /** Halves of the entry read last; after translation, of the leaf. */
+  /** Halves of the entry read last, A and D as this walk left them; after translation, of the leaf. */
   entryLo = 0;
   entryHi = 0;
   status: number = WalkStatus.walking;
@@ -33,6 +60,12 @@ export class WalkState {
   faultReason = 0;
   /** Memory reads made by this walk. */
   reads = 0;
+  /** A {@link WalkMode}; kept from walk to walk. */
+  mode: number = WalkMode.legacy;
+  /** An {@link AccessedDirtyMode}; kept from walk to walk. */
+  accessedDirty: number = AccessedDirtyMode.off;
+  /** Whether a translation request may set D: not if it promises not to write (NW). Kept from walk to walk. */
+  mayWrite = true;
 
   /** Loads the registers: from the root of a table, or from a paging-structure cache with the rights so far. */
   begin(tablePfn: number, level: number, iovaHi: number, iovaLo: number, access: number, rights = LO_RIGHTS): void {
@@ -88,45 +121,90 @@ function fault(state: WalkState, reason: number): number {
 }
 
 /**
- * Reads one entry, as the hardware does, and decides: translated, faulted, or one level down. Legacy-mode order of the
- * checks: the right asked for, then reserved bits, then the kind of entry (as QEMU; Rev 5.10 checks reserved bits only
- * where R or W is set, which this order includes).
+ * Reads one entry, as the hardware does, and decides: translated, faulted, or one level down. Order of the checks in legacy mode:
+ * the right asked for at each level, then reserved bits, then the kind of entry (as QEMU tests them). In scalable mode (Rev
+ * 5.10, SSS.2, SSS.3, SGN.6, SGN.7): no right at all, then reserved bits, then at the leaf the right asked for. A and D are set by
+ * one compare-and-swap on the entry as it was checked; if it has changed meanwhile it is read and checked again.
  */
 export function walkLevel(memory: TableMemory, masks: ReservedMasks, state: WalkState): number {
   const level = state.level;
   const page = state.tablePfn - memory.basePfn;
-  if (page < 0 || page >= memory.pages) return fault(state, FaultReason.tableAccess);
+  if (page < 0 || page >= memory.pages)
+    return fault(state, state.mode === WalkMode.legacy ? FaultReason.tableAccess : FaultReason.scalablePagingAccess);
   const half = (page << 10) | (walkIndex(level, state.iovaHi, state.iovaLo) << 1);
   const halves = memory.halves;
-  // Two 32-bit loads can be torn by a 64-bit store in another thread: the low half must be the same before and after.
-  let lo = Atomics.load(halves, half);
-  let hi = Atomics.load(halves, half + 1);
-  for (let again = Atomics.load(halves, half); again !== lo; again = Atomics.load(halves, half)) {
-    lo = again;
-    hi = Atomics.load(halves, half + 1);
+  const above = state.rights;
+  for (;;) {
+    // Two 32-bit loads can be torn by a 64-bit store in another thread: the low half must be the same before and after.
+    let lo = Atomics.load(halves, half);
+    let hi = Atomics.load(halves, half + 1);
+    for (let again = Atomics.load(halves, half); again !== lo; again = Atomics.load(halves, half)) {
+      lo = again;
+      hi = Atomics.load(halves, half + 1);
+    }
+    state.reads++;
+    state.entryLo = lo;
+    state.entryHi = hi;
+    const rights = above & lo & LO_RIGHTS;
+    state.rights = rights;
+    const access = state.access;
+    const isLegacy = state.mode === WalkMode.legacy;
+    if (isLegacy) {
+      if (lacks(rights, access)) return fault(state, legacyLack(rights, access));
+    } else if (rights === 0) return fault(state, FaultReason.scalableNoPermission);
+    const leaf = level === 1 || (level <= 3 && (lo & LO_PAGE_SIZE) !== 0);
+    const mask = (level << 1) | (leaf ? 1 : 0);
+    const unsupportedLeaf = leaf && level > 1 && ((masks.lo[level << 1] as number) & LO_PAGE_SIZE) !== 0;
+    if (((lo & (masks.lo[mask] as number)) | (hi & (masks.hi[mask] as number))) !== 0 || unsupportedLeaf)
+      return fault(state, isLegacy ? FaultReason.pagingReserved : FaultReason.scalablePagingReserved);
+    if (leaf && !isLegacy && lacks(rights, access)) return fault(state, scalableLack(rights, access));
+    if (state.accessedDirty !== AccessedDirtyMode.off) {
+      const wanted = leaf && writes(state, rights) ? LO_ACCESSED | LO_DIRTY : LO_ACCESSED;
+      if ((lo & wanted) !== wanted) {
+        if (state.accessedDirty === AccessedDirtyMode.fault) return fault(state, FaultReason.scalableAccessedDirty);
+        if (!setBits(memory, state, wanted)) continue;
+      }
+    }
+    if (leaf) {
+      state.status = WalkStatus.translated;
+      return WalkStatus.translated;
+    }
+    // PS in a PML4E or PML5E is reserved and was caught above.
+    state.tablePfn = (hi & HI_ADDRESS) * 0x10_0000 + (lo >>> 12);
+    state.level = level - 1;
+    return WalkStatus.walking;
   }
-  state.reads++;
-  state.entryLo = lo;
-  state.entryHi = hi;
-  const rights = state.rights & lo & LO_RIGHTS;
-  state.rights = rights;
-  const needed = state.access === WalkAccess.write ? 2 : 1;
-  if ((rights & needed) === 0)
-    return fault(state, needed === 2 ? FaultReason.writeNotAllowed : FaultReason.readNotAllowed);
-  const leaf = level === 1 || (level <= 3 && (lo & LO_PAGE_SIZE) !== 0);
-  const mask = (level << 1) | (leaf ? 1 : 0);
-  const tableMask = level << 1;
-  const unsupportedLeaf = leaf && level > 1 && ((masks.lo[tableMask] as number) & LO_PAGE_SIZE) !== 0;
-  if (((lo & (masks.lo[mask] as number)) | (hi & (masks.hi[mask] as number))) !== 0 || unsupportedLeaf)
-    return fault(state, FaultReason.pagingReserved);
-  if (leaf) {
-    state.status = WalkStatus.translated;
-    return WalkStatus.translated;
-  }
-  // PS in a PML4E or PML5E is reserved and was caught above.
-  state.tablePfn = (hi & HI_ADDRESS) * 0x10_0000 + (lo >>> 12);
-  state.level = level - 1;
-  return WalkStatus.walking;
+}
+
+/** Whether the rights do not serve the access. */
+const lacks = (rights: number, access: number): boolean =>
+  (rights & (NEEDS_ANY[access] as number)) === 0 || (~rights & (NEEDS_ALL[access] as number)) !== 0;
+
+/** 5h for a write or an atomic operation without W, else 6h. */
+const legacyLack = (rights: number, access: number): number =>
+  (access === WalkAccess.write || access === WalkAccess.atomic) && (rights & 2) === 0
+    ? FaultReason.writeNotAllowed
+    : FaultReason.readNotAllowed;
+
+/** 85h for a write or an atomic operation without W, else 86h. */
+const scalableLack = (rights: number, access: number): number =>
+  (access === WalkAccess.write || access === WalkAccess.atomic) && (rights & 2) === 0
+    ? FaultReason.scalableWriteNotAllowed
+    : FaultReason.scalableReadNotAllowed;
+
+/** Whether this walk makes a page dirty: a write, or a translation request that may write and is granted W (Rev 5.10, 4.2.3.1). */
+const writes = (state: WalkState, rights: number): boolean =>
+  state.access === WalkAccess.write ||
+  state.access === WalkAccess.atomic ||
+  (state.access === WalkAccess.anything && state.mayWrite && (rights & 2) !== 0);
+
+/** Sets A or D in the entry that was read last. @returns false if it has changed since */
+function setBits(memory: TableMemory, state: WalkState, wanted: number): boolean {
+  const seen = state.entry;
+  const updated = seen | BigInt(wanted);
+  if (memory.compareExchange(state.tablePfn, state.index, seen, updated) !== seen) return false;
+  state.entryLo |= wanted;
+  return true;
 }
 
 /** Walks to the end with nobody in between. @returns the final {@link WalkStatus} */
