@@ -25,8 +25,8 @@ export {
   SS_WRITE,
   tableIndex,
 } from './entry.ts';
-export type { FaultReasonCode } from './fault-reason.ts';
-export { FaultReason, faultReasonText, isWalkError } from './fault-reason.ts';
+export type { FaultCondition, FaultReasonCode } from './fault-reason.ts';
+export { FaultReason, faultCondition, faultReasonText, isQualifiedFault, isWalkError } from './fault-reason.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
 export { map } from './map.ts';

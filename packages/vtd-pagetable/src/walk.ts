@@ -130,7 +130,7 @@ export function walkLevel(memory: TableMemory, masks: ReservedMasks, state: Walk
   const level = state.level;
   const page = state.tablePfn - memory.basePfn;
   if (page < 0 || page >= memory.pages)
-    return fault(state, state.mode === WalkMode.legacy ? FaultReason.tableAccess : FaultReason.scalablePagingAccess);
+    return fault(state, state.mode === WalkMode.legacy ? FaultReason.tableAccess : FaultReason.secondStageAccess);
   const half = (page << 10) | (walkIndex(level, state.iovaHi, state.iovaLo) << 1);
   const halves = memory.halves;
   const above = state.rights;
@@ -151,17 +151,17 @@ export function walkLevel(memory: TableMemory, masks: ReservedMasks, state: Walk
     const isLegacy = state.mode === WalkMode.legacy;
     if (isLegacy) {
       if (lacks(rights, access)) return fault(state, legacyLack(rights, access));
-    } else if (rights === 0) return fault(state, FaultReason.scalableNoPermission);
+    } else if (rights === 0) return fault(state, FaultReason.secondStageNoPermission);
     const leaf = level === 1 || (level <= 3 && (lo & LO_PAGE_SIZE) !== 0);
     const mask = (level << 1) | (leaf ? 1 : 0);
     const unsupportedLeaf = leaf && level > 1 && ((masks.lo[level << 1] as number) & LO_PAGE_SIZE) !== 0;
     if (((lo & (masks.lo[mask] as number)) | (hi & (masks.hi[mask] as number))) !== 0 || unsupportedLeaf)
-      return fault(state, isLegacy ? FaultReason.pagingReserved : FaultReason.scalablePagingReserved);
+      return fault(state, isLegacy ? FaultReason.pagingReserved : FaultReason.secondStageReserved);
     if (leaf && !isLegacy && lacks(rights, access)) return fault(state, scalableLack(rights, access));
     if (state.accessedDirty !== AccessedDirtyMode.off) {
       const wanted = leaf && writes(state, rights) ? LO_ACCESSED | LO_DIRTY : LO_ACCESSED;
       if ((lo & wanted) !== wanted) {
-        if (state.accessedDirty === AccessedDirtyMode.fault) return fault(state, FaultReason.scalableAccessedDirty);
+        if (state.accessedDirty === AccessedDirtyMode.fault) return fault(state, FaultReason.secondStageUpdateNoSnoop);
         if (!setBits(memory, state, wanted)) continue;
       }
     }

@@ -1,61 +1,66 @@
-import { type Agent, Condition, Cost, Location, Mutex, type Task } from '@faultline/sim';
-import { type Descriptor, decodeDescriptor, encodeDescriptor } from './descriptor.ts';
+import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
+import type { TableMemory } from '@faultline/vtd-pagetable';
+import type { Descriptor, WaitDescriptor } from './descriptor.ts';
+import { type DescriptorRules, decodeDescriptor, QueueErrorInfo, type QueueErrorInfoCode } from './descriptor-encoding.ts';
+import type { EventInterrupt } from './event-interrupt.ts';
+import { type FaultRecording, FaultStatus } from './fault-recording.ts';
 
-/** Carries out what the queue holds; the remapping unit implements it. */
+/** How a message to a device ended: an invalidation request, or a page group response, which has no completion. */
+export type MessageOutcome = 'completed' | 'timed-out' | 'unexpected-completion';
+
+/** What a queue needs of the unit that it belongs to. */
 export interface InvalidationExecutor {
-  /** One descriptor other than a wait. */
+  /** One descriptor that concerns the unit's own caches. */
   execute(agent: Agent, descriptor: Descriptor): Task<void>;
+  /** A message to a device: a device-TLB invalidation, awaited, or a page group response. */
+  sendMessage(agent: Agent, descriptor: Descriptor): Task<MessageOutcome>;
   /** Everything that must be over before a wait completes: DMA that used what was invalidated. */
   drain(agent: Agent): Task<void>;
+  /** What the translation mode and the unit allow. */
+  descriptorRules(wide: boolean): DescriptorRules;
 }
 
-/** Where the driver keeps the status words of its waits: one per slot, as Linux's `desc_status`. */
-const STATUS_BASE = 0xfee0_0000_0000n;
-const STATUS_DONE = 2;
+/** Options of an {@link InvalidationQueue}. */
+export interface InvalidationQueueOptions {
+  readonly memory: TableMemory;
+  /** The unit's number, for steps. */
+  readonly location: number;
+  readonly faults: FaultRecording;
+  /** The invalidation completion event. */
+  readonly completion: EventInterrupt;
+  /** ECAP.SMTS or ADMS: descriptors may be 256 bits wide. */
+  readonly mayBeWide: boolean;
+}
+
+const ADDRESS_BITS = ~0xfffn & 0xffff_ffff_ffff_ffffn;
 
 /**
- * The invalidation queue (VT-d Rev 5.10, 6.5.2): a ring of 128-bit descriptors. {@link submit} is the driver's side (as
- * Linux's qi_submit_sync: descriptors, then a wait with status write, then poll); {@link run} is the hardware's and runs as
- * a task of its own, in order, one descriptor at a time.
+ * The invalidation queue of a unit (VT-d Rev 5.10, 6.5.2): a ring of descriptors in memory, between the driver's tail and
+ * the hardware's head. {@link run} is the hardware, a task of its own. It executes in order, and sends messages to devices
+ * (device-TLB invalidations, page group responses) in order when it comes to a wait or has nothing else to do, so that
+ * a wait completes after all before it (6.5.2.12, 7.8).
  */
 export class InvalidationQueue {
-  readonly #ring: BigUint64Array;
-  readonly #status: Int32Array;
-  readonly #entries: number;
-  readonly #location: number;
-  readonly #lock: Mutex;
+  readonly #options: InvalidationQueueOptions;
   readonly #work: Condition;
-  readonly #room: Condition;
+  #address = 0n;
+  #enabled = false;
+  /** Descriptor numbers; the registers hold byte offsets. */
   #head = 0;
   #tail = 0;
-  /** Oldest slot that its writer still needs; slots are given back in order, as Linux's `free_tail`. */
-  #free = 0;
-  /** By slot: 1 once nobody needs it, though an older one may still be needed. */
-  readonly #released: Uint8Array;
-  /** By slot: 1 if nobody waits for the descriptor, so that the hardware gives the slot back. */
-  readonly #unowned: Uint8Array;
-  /** Slots that the submitter at the front of the queue lock asks for. */
-  #wanted = 0;
-  #error = false;
+  /** A tail as it was written, if it cannot be right; found at the next fetch. */
+  #badTail: QueueErrorInfoCode | 0 = 0;
+  #errorInfo = 0;
+  #timeoutSourceId = 0;
+  #completionSourceId = 0;
+  #interruptStatus = 0;
   #executed = 0;
   #waits = 0;
+  #observers: (() => void)[] = [];
 
-  /**
-   * @param location the unit's number, for steps @param entries ring size, a power of two; Linux uses 256
-   * @throws RangeError for a size that is no power of two of at least 4
-   */
-  constructor(location: number, entries = 256) {
-    if (!Number.isInteger(Math.log2(entries)) || entries < 4)
-      throw new RangeError(`entries: ${entries} is not a power of two of at least 4`);
-    this.#entries = entries;
-    this.#location = location;
-    this.#ring = new BigUint64Array(entries * 2);
-    this.#status = new Int32Array(entries);
-    this.#released = new Uint8Array(entries);
-    this.#unowned = new Uint8Array(entries);
-    this.#lock = new Mutex('invalidation queue lock');
-    this.#work = new Condition('invalidation queue: work', () => this.#head !== this.#tail && !this.#error);
-    this.#room = new Condition('invalidation queue: room', () => this.#vacant >= this.#wanted);
+  constructor(options: InvalidationQueueOptions) {
+    this.#options = options;
+    this.#work = new Condition('invalidation queue: work', () => this.hasWork);
   }
 
   /** Descriptors executed, waits not counted. */
@@ -63,119 +68,222 @@ export class InvalidationQueue {
     return this.#executed;
   }
 
-  /** Waits completed: one per submission. */
+  /** Waits completed. */
   get waits(): number {
     return this.#waits;
   }
 
-  /** IQE: the descriptor at the head is bad and nothing is fetched. */
-  get error(): boolean {
-    return this.#error;
+  /** Whether the hardware would fetch: enabled, not empty, and neither IQE nor ITE set. */
+  get hasWork(): boolean {
+    const { faults } = this.#options;
+    return this.#enabled && (this.#head !== this.#tail || this.#badTail !== 0) && !faults.queueStopped;
   }
 
-  /** Whether everything submitted was executed. */
-  get idle(): boolean {
-    return this.#head === this.#tail;
+  /** GSTS.QIES. */
+  get enabled(): boolean {
+    return this.#enabled;
   }
 
-  /** Slots that can be written: one is left empty, since a full ring would look like an empty one. */
-  get #vacant(): number {
-    return this.#entries - 1 - ((this.#tail - this.#free + this.#entries) % this.#entries);
+  /** Whether descriptors are 256 bits wide (IQA.DW). */
+  get wide(): boolean {
+    return (this.#address & (1n << 11n)) !== 0n;
   }
 
-  /**
-   * Writes the descriptors and a wait, moves the tail, and returns once the wait's status is written.
-   * @throws RangeError for more descriptors than the ring can ever hold together with their wait
-   */
-  *submit(agent: Agent, descriptors: readonly Descriptor[]): Task<void> {
-    const count = descriptors.length + 1;
-    if (count >= this.#entries)
-      throw new RangeError(`descriptors: ${descriptors.length} and a wait do not fit a ring of ${this.#entries}`);
-    yield* this.#lock.acquire(agent);
-    this.#wanted = count;
-    while (!this.#room.ready()) yield agent.waits('room in the invalidation queue', this.#room);
-    yield agent.writes('write descriptors', Location.invalidationQueue, this.#location, Cost.invalidationSubmit);
-    const first = this.#tail;
-    for (const descriptor of descriptors) this.#append(descriptor);
-    const slot = this.#tail;
-    this.#status[slot] = 0;
-    this.#append({
-      type: 'wait',
-      statusAddress: STATUS_BASE + BigInt(slot) * 4n,
-      statusData: STATUS_DONE,
-      statusWrite: true,
-      interrupt: false,
-      fence: false,
-      pageRequestDrain: false,
-    });
-    this.#lock.release(agent);
-    this.#work.wake();
-    const done = new Condition('invalidation wait', () => this.#status[slot] === STATUS_DONE);
-    this.#waiting.set(slot, done);
-    while (!done.ready()) yield agent.waits('wait for the invalidation', done);
-    this.#waiting.delete(slot);
-    for (let i = 0; i < count; i++) this.#released[(first + i) % this.#entries] = 1;
-    this.#reclaimSlots();
+  /** Entries of the ring: 2^(QS+8), half of that for wide descriptors. */
+  get entries(): number {
+    return 2 ** (Number(this.#address & 7n) + (this.wide ? 7 : 8));
   }
 
-  #reclaimSlots(): void {
-    while (this.#released[this.#free] === 1) {
-      this.#released[this.#free] = 0;
-      this.#free = (this.#free + 1) % this.#entries;
+  /** IQH: byte offset of the descriptor that is fetched next. */
+  get head(): number {
+    return this.#head * this.#descriptorBytes;
+  }
+
+  /** IQT: byte offset of the descriptor that software writes next. */
+  get tail(): number {
+    return this.#tail * this.#descriptorBytes;
+  }
+
+  /** IQA. */
+  get address(): bigint {
+    return this.#address;
+  }
+
+  /** ICS: bit 0 is IWC. */
+  get interruptStatus(): number {
+    return this.#interruptStatus;
+  }
+
+  /** IQERCD: why the queue stopped, and the requesters of ITE and ICE. */
+  get errorRecord(): bigint {
+    return (
+      (BigInt(this.#completionSourceId) << 48n) | (BigInt(this.#timeoutSourceId) << 32n) | BigInt(this.#errorInfo)
+    );
+  }
+
+  get #descriptorBytes(): number {
+    return this.wide ? 32 : 16;
+  }
+
+  /** Calls `observer` whenever a driver that polls would see something new: a status word written, or an error. */
+  observe(observer: () => void): void {
+    this.#observers.push(observer);
+  }
+
+  /** A write to IQA. */
+  setAddress(value: bigint): void {
+    this.#address = value & (ADDRESS_BITS | (1n << 11n) | 7n);
+  }
+
+  /** A write to IQT: the hardware starts to fetch. */
+  setTail(offset: number): void {
+    const bytes = this.#descriptorBytes;
+    if (offset % bytes !== 0) this.#badTail = QueueErrorInfo.misalignedTail;
+    else if (offset >= this.entries * bytes) this.#badTail = QueueErrorInfo.invalidTail;
+    else {
+      this.#badTail = 0;
+      this.#tail = offset / bytes;
     }
-    this.#room.wake();
-  }
-
-  readonly #waiting = new Map<number, Condition>();
-
-  /** Writes a raw descriptor with no wait, as a driver with a bug may. */
-  writeRaw(lo: bigint, hi: bigint): void {
-    this.#unowned[this.#tail] = 1;
-    this.#write(lo, hi);
     this.#work.wake();
   }
 
-  #write(lo: bigint, hi: bigint): void {
-    this.#ring[this.#tail * 2] = lo;
-    this.#ring[this.#tail * 2 + 1] = hi;
-    this.#tail = (this.#tail + 1) % this.#entries;
+  /** GCMD.QIE set. The head starts at 0. */
+  enable(): void {
+    this.#enabled = true;
+    this.#work.wake();
   }
 
-  /** The hardware: fetches and executes for ever. @param onError called when a bad descriptor stops the queue (IQE) */
-  *run(agent: Agent, executor: InvalidationExecutor, onError: () => void): Task<void> {
+  /** GCMD.QIE cleared: the head is 0 again. */
+  disable(): void {
+    this.#enabled = false;
+    this.#head = 0;
+  }
+
+  /** ICS.IWC written with 1. */
+  clearInterruptStatus(): void {
+    this.#interruptStatus = 0;
+    this.#options.completion.settle();
+  }
+
+  /** FSTS was written: with IQE and ITE cleared the hardware fetches again. */
+  resume(): void {
+    this.#work.wake();
+  }
+
+  /** The hardware: fetches and executes for ever. */
+  *run(agent: Agent, executor: InvalidationExecutor): Task<void> {
     for (;;) {
       while (!this.#work.ready()) yield agent.waits('idle', this.#work);
-      yield agent.writes('fetch descriptor', Location.invalidationQueue, this.#location, Cost.free);
-      const index = this.#head;
-      const descriptor = decodeDescriptor(this.#ring[index * 2] as bigint, this.#ring[index * 2 + 1] as bigint);
-      if (descriptor === null) {
-        this.#error = true; // the head stays on the bad descriptor
-        onError();
-        continue;
-      }
-      this.#head = (index + 1) % this.#entries;
-      if (this.#unowned[index] === 1) {
-        this.#unowned[index] = 0;
-        this.#released[index] = 1;
-        this.#reclaimSlots();
-      }
-      if (descriptor.type !== 'wait') {
-        yield* executor.execute(agent, descriptor);
-        this.#executed++;
-        continue;
-      }
-      yield* executor.drain(agent);
-      yield agent.writes('write wait status', Location.invalidationQueue, this.#location, Cost.free);
-      if (!descriptor.statusWrite) continue;
-      const slot = Number((descriptor.statusAddress - STATUS_BASE) / 4n);
-      this.#status[slot] = descriptor.statusData;
-      this.#waits++;
-      this.#waiting.get(slot)?.wake();
+      yield* this.process(agent, executor);
     }
   }
 
-  #append(descriptor: Descriptor): void {
-    const [lo, hi] = encodeDescriptor(descriptor);
-    this.#write(lo, hi);
+  /** The hardware, until there is nothing left that it would fetch. */
+  *process(agent: Agent, executor: InvalidationExecutor): Task<void> {
+    const messages: Descriptor[] = [];
+    while (this.hasWork) {
+      yield agent.writes('fetch descriptor', Location.invalidationQueue, this.#options.location, Cost.free);
+      const descriptor = this.#fetch(executor);
+      if (descriptor === null) break;
+      if (descriptor.type === 'wait') yield* this.#completeWait(agent, executor, descriptor, messages);
+      else if (isMessage(descriptor)) messages.push(descriptor);
+      else {
+        yield* executor.execute(agent, descriptor);
+        this.#executed++;
+      }
+    }
+    yield* this.#sendMessages(agent, executor, messages);
   }
+
+  /** Reads the descriptor at the head; the head moves on once it is known to be valid. @returns null after an IQE */
+  #fetch(executor: InvalidationExecutor): Descriptor | null {
+    const rules = executor.descriptorRules(this.wide);
+    const broken = this.#badTail || widthError(rules, this.#options.mayBeWide);
+    if (broken) return this.#stop(broken);
+    const words = this.#read();
+    if (words === null) return this.#stop(QueueErrorInfo.fetchError);
+    const descriptor = decodeDescriptor(words, rules);
+    if (typeof descriptor === 'number') return this.#stop(descriptor);
+    this.#head = (this.#head + 1) % this.entries;
+    return descriptor;
+  }
+
+  #read(): bigint[] | null {
+    const { memory } = this.#options;
+    const count = this.wide ? 4 : 2;
+    const word = Number((this.#address & ADDRESS_BITS) >> 3n) + this.#head * count;
+    const pfn = Math.floor(word / 512);
+    if (!memory.contains(pfn)) return null;
+    // Queues are always snooped (ECAP.C), so this is the CPU's view.
+    return Array.from({ length: count }, (_, i) => memory.load(pfn, (word % 512) + i));
+  }
+
+  #stop(info: QueueErrorInfoCode): null {
+    this.#errorInfo = info;
+    this.#options.faults.setError(FaultStatus.queueError);
+    this.#notify();
+    return null;
+  }
+
+  /** Messages first, since a wait completes after all before it; a time-out aborts the wait (6.5.2.11). */
+  *#completeWait(
+    agent: Agent,
+    executor: InvalidationExecutor,
+    wait: WaitDescriptor,
+    messages: Descriptor[],
+  ): Task<void> {
+    yield* this.#sendMessages(agent, executor, messages);
+    if ((this.#options.faults.status & FaultStatus.timeout) !== 0) return;
+    yield* executor.drain(agent);
+    yield agent.writes('write wait status', Location.invalidationQueue, this.#options.location, Cost.free);
+    if (wait.statusWrite) this.#writeStatus(wait);
+    if (wait.interrupt && this.#interruptStatus === 0) {
+      this.#interruptStatus = 1;
+      this.#options.completion.raise();
+    }
+    this.#waits++;
+    this.#notify();
+  }
+
+  #writeStatus(wait: WaitDescriptor): void {
+    const { memory } = this.#options;
+    const pfn = Number(wait.statusAddress >> 12n);
+    if (!memory.contains(pfn)) return;
+    const index = Number((wait.statusAddress & 0xfffn) >> 3n);
+    const word = memory.load(pfn, index);
+    const shift = (wait.statusAddress & 4n) === 0n ? 0n : 32n;
+    const data = BigInt(wait.statusData >>> 0) << shift;
+    memory.hardwareStore(pfn, index, (word & ~(0xffff_ffffn << shift)) | data);
+  }
+
+  *#sendMessages(agent: Agent, executor: InvalidationExecutor, messages: Descriptor[]): Task<void> {
+    const { faults } = this.#options;
+    for (const message of messages.splice(0)) {
+      const outcome = yield* executor.sendMessage(agent, message);
+      this.#executed++;
+      if (outcome === 'completed') continue;
+      const sourceId = 'sourceId' in message ? message.sourceId : 0;
+      if (outcome === 'timed-out') {
+        if ((faults.status & FaultStatus.timeout) === 0) this.#timeoutSourceId = sourceId;
+        faults.setError(FaultStatus.timeout);
+      } else {
+        if ((faults.status & FaultStatus.completionError) === 0) this.#completionSourceId = sourceId;
+        faults.setError(FaultStatus.completionError);
+      }
+      this.#notify();
+    }
+  }
+
+  #notify(): void {
+    for (const observer of this.#observers) observer();
+  }
+}
+
+const isMessage = (descriptor: Descriptor): boolean =>
+  descriptor.type === 'deviceTlb' || descriptor.type === 'pasidDeviceTlb' || descriptor.type === 'pageGroupResponse';
+
+function widthError(rules: DescriptorRules, mayBeWide: boolean): QueueErrorInfoCode | 0 {
+  if (rules.mode === 2) return QueueErrorInfo.invalidTranslationMode;
+  const mustBeWide = rules.mode !== 0;
+  return (mustBeWide && !rules.wide) || (rules.wide && !mayBeWide) ? QueueErrorInfo.invalidWidth : 0;
 }

@@ -1,126 +1,145 @@
-import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
-
-/** A page request, as a device sends it and as the queue holds it (VT-d Rev 5.10, 7.4.1). */
-export interface PageRequest {
-  readonly sourceId: number;
-  /** 4K page number of the address. */
-  readonly page: number;
-  readonly read: boolean;
-  readonly write: boolean;
-  /** LPIG: the last request of its group. */
-  readonly last: boolean;
-  /** PRGI, 9 bits, chosen by the device. */
-  readonly groupIndex: number;
-}
-
-/** Page request descriptor, quadwords 0 and 1 of 4; the others are private data and zero. */
-export function encodePageRequest(request: PageRequest): readonly [bigint, bigint] {
-  return [
-    1n | (BigInt(request.sourceId) << 16n),
-    (request.read ? 1n : 0n) |
-      (request.write ? 2n : 0n) |
-      (request.last ? 4n : 0n) |
-      (BigInt(request.groupIndex) << 3n) |
-      (BigInt(request.page) << 12n),
-  ];
-}
-
-/** Inverse of {@link encodePageRequest}; null if the descriptor type is not a page request. */
-export function decodePageRequest(lo: bigint, hi: bigint): PageRequest | null {
-  if ((lo & 0xffn) !== 1n) return null;
-  return {
-    sourceId: Number((lo >> 16n) & 0xffffn),
-    page: Number(hi >> 12n),
-    read: (hi & 1n) !== 0n,
-    write: (hi & 2n) !== 0n,
-    last: (hi & 4n) !== 0n,
-    groupIndex: Number((hi >> 3n) & 0x1ffn),
-  };
-}
+import { Condition } from '@faultline/sim';
+import type { TableMemory } from '@faultline/vtd-pagetable';
+import type { EventInterrupt } from './event-interrupt.ts';
+import { encodePageRequest, isStopMarker, type PageRequest } from './page-request.ts';
 
 /** What became of a request that a device sent. */
 export type PageRequestOutcome = 'queued' | 'dropped' | 'answered-success';
 
-/** The page request queue: a ring of 32-byte descriptors between the unit (tail) and the driver (head). */
+/** Bits of PRS (VT-d Rev 5.10, 11.4.11.4). */
+export const PageRequestStatus = {
+  /** PPR: something was written to the queue. */
+  pending: 1 << 0,
+  /** PRO. */
+  overflow: 1 << 1,
+} as const;
+
+const DESCRIPTOR_BYTES = 32;
+const ADDRESS_BITS = ~0xfffn & 0xffff_ffff_ffff_ffffn;
+
+/** The hardware's side of the page request queue: a ring of 32-byte descriptors in memory (7.4.1). */
 export class PageRequestQueue {
-  readonly #ring: BigUint64Array;
-  readonly #capacity: number;
-  readonly #location: number;
+  readonly #memory: TableMemory;
+  readonly #event: EventInterrupt;
+  readonly #limit: number;
+  #address = 0n;
+  /** Descriptor numbers; the registers hold byte offsets. */
   #head = 0;
   #tail = 0;
-  #overflow = false;
+  #status = 0;
   #requests = 0;
   #overflows = 0;
-  /** Ready while the driver has something to read, an overflow included. */
+  /** The interrupt line as a driver's thread sees it: something is pending. */
   readonly pending: Condition;
 
-  /** @param entries a power of two; Linux: 2048 @param location for steps, the unit's number */
-  constructor(entries: number, location: number) {
-    if (!Number.isInteger(Math.log2(entries)) || entries < 2)
-      throw new RangeError(`entries: ${entries} is not a power of two of at least 2`);
-    this.#ring = new BigUint64Array(entries * 4);
-    this.#capacity = entries;
-    this.#location = location;
-    this.pending = new Condition('page request queue', () => this.#head !== this.#tail || this.#overflow);
+  /** @param limit a queue smaller than a page holds, for tests of overflow: the most entries of the ring that are used, one of them empty */
+  constructor(memory: TableMemory, event: EventInterrupt, limit = Number.POSITIVE_INFINITY) {
+    this.#memory = memory;
+    this.#event = event;
+    this.#limit = limit;
+    this.pending = new Condition('page request interrupt', () => this.#status !== 0);
   }
 
-  /** Requests written to the queue. */
+  /** Requests written. */
   get requests(): number {
     return this.#requests;
   }
 
-  /** Times that PRS.PRO was set. */
+  /** Times that PRO was set. */
   get overflows(): number {
     return this.#overflows;
   }
 
-  /** PRS.PRO: while set, nothing is recorded. */
-  get overflowed(): boolean {
-    return this.#overflow;
+  /** Entries of the ring: 2^(PQS+7). */
+  get entries(): number {
+    return 2 ** (Number(this.#address & 7n) + 7);
+  }
+
+  /** PQA. */
+  get address(): bigint {
+    return this.#address;
+  }
+
+  /** PQH, in bytes. */
+  get head(): number {
+    return this.#head * DESCRIPTOR_BYTES;
+  }
+
+  /** PQT, in bytes. */
+  get tail(): number {
+    return this.#tail * DESCRIPTOR_BYTES;
+  }
+
+  /** PRS. */
+  get status(): number {
+    return this.#status;
+  }
+
+  /** A write to PQA. */
+  setAddress(value: bigint): void {
+    this.#address = value & (ADDRESS_BITS | 7n);
+  }
+
+  /** A write to PQH: software has taken requests. */
+  setHead(offset: number): void {
+    this.#head = (offset >>> 5) % this.entries;
+  }
+
+  /** A write to PQT, as software does once to set the queue up. */
+  setTail(offset: number): void {
+    this.#tail = (offset >>> 5) % this.entries;
+  }
+
+  /** A write to PRS: PPR and PRO written as 1 are cleared. */
+  clearStatus(value: number): void {
+    this.#status &= ~(value & (PageRequestStatus.pending | PageRequestStatus.overflow));
+    if (this.#status === 0) this.#event.settle();
+  }
+
+  /** Whether {@link write} would have no room, or PRO keeps it from writing. */
+  get blocked(): boolean {
+    return (this.#status & PageRequestStatus.overflow) !== 0 || this.#full;
+  }
+
+  get #full(): boolean {
+    const { entries } = this;
+    const used = (this.#tail - this.#head + entries) % entries;
+    return used >= Math.min(entries, this.#limit) - 1;
   }
 
   /**
-   * Hardware side, in one step that the caller announced. When the queue overflowed or is full a request without LPIG is dropped and one
-   * with LPIG is answered success by the unit, so that the device asks again (Rev 5.10, table 31).
+   * A request arrives that the tables allow. With no room PRO is set and nothing is recorded until software clears it; a last
+   * request is then answered success by the unit itself, so that the device tries again, and others are dropped (table 31). A stop
+   * marker is dropped in silence (ECAP.SMS).
    */
   write(request: PageRequest): PageRequestOutcome {
-    if (!this.#overflow && ((this.#tail + 1) & (this.#capacity - 1)) === this.#head) {
-      this.#overflow = true;
-      this.#overflows++;
-    }
-    if (this.#overflow) {
+    if (this.blocked) {
+      if ((this.#status & PageRequestStatus.overflow) === 0) {
+        this.#overflows++;
+        this.#setStatus(PageRequestStatus.overflow);
+      }
       this.pending.wake();
-      return request.last ? 'answered-success' : 'dropped';
+      return request.last && !isStopMarker(request) ? 'answered-success' : 'dropped';
     }
-    const [lo, hi] = encodePageRequest(request);
-    this.#ring[this.#tail * 4] = lo;
-    this.#ring[this.#tail * 4 + 1] = hi;
-    this.#tail = (this.#tail + 1) & (this.#capacity - 1);
+    const word = Number((this.#address & ADDRESS_BITS) >> 3n) + this.#tail * 4;
+    const pfn = Math.floor(word / 512);
+    if (this.#memory.contains(pfn)) {
+      const [lo, hi] = encodePageRequest(request);
+      this.#memory.hardwareStore(pfn, word % 512, lo);
+      this.#memory.hardwareStore(pfn, (word % 512) + 1, hi);
+      this.#memory.hardwareStore(pfn, (word % 512) + 2, 0n);
+      this.#memory.hardwareStore(pfn, (word % 512) + 3, 0n);
+    }
+    this.#tail = (this.#tail + 1) % this.entries;
     this.#requests++;
+    this.#setStatus(PageRequestStatus.pending);
     this.pending.wake();
     return 'queued';
   }
 
-  /**
-   * Driver side: waits for work, takes head .. tail as read once, and moves the head. After it has taken everything and PRO
-   * is set, `overflowed` tells that partial groups must be thrown away before {@link clearOverflow}.
-   */
-  *take(agent: Agent): Task<{ readonly requests: readonly PageRequest[]; readonly overflowed: boolean }> {
-    while (!this.pending.ready()) yield agent.waits('page request interrupt', this.pending);
-    yield agent.writes('read page requests', Location.pageRequestQueue, this.#location, Cost.entryRead);
-    const requests: PageRequest[] = [];
-    while (this.#head !== this.#tail) {
-      const request = decodePageRequest(this.#ring[this.#head * 4] as bigint, this.#ring[this.#head * 4 + 1] as bigint);
-      if (request) requests.push(request);
-      this.#head = (this.#head + 1) & (this.#capacity - 1);
-    }
-    return { requests, overflowed: this.#overflow };
-  }
-
-  /** Driver side: clears PRO; legal only with an empty queue, on a fresh read. @returns false if something came in between */
-  clearOverflow(): boolean {
-    if (this.#head !== this.#tail) return false;
-    this.#overflow = false;
-    return true;
+  #setStatus(status: number): void {
+    const isQuiet = this.#status === 0;
+    this.#status |= status;
+    if (isQuiet) this.#event.raise();
   }
 }

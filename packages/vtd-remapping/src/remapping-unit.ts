@@ -2,344 +2,270 @@ import {
   ContextCache,
   Iotlb,
   type IotlbOptions,
+  NO_PASID,
   PagingStructureCache,
   type PagingStructureCacheGeometry,
+  PasidCache,
 } from '@faultline/iotlb';
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import {
-  DEFAULT_ENTRY_CAPABILITIES,
-  type EntryCapabilities,
-  FaultReason,
-  type ReservedMasks,
-  readContext,
-  readRoot,
-  reservedMasks,
-  type TableMemory,
-  TranslationType,
-  WalkAccess,
-  WalkState,
-  WalkStatus,
-  walkLevel,
-  walkReadLabel,
-} from '@faultline/vtd-pagetable';
-import { type Descriptor, Granularity, ResponseCode } from './descriptor.ts';
+import { Agent, Cost, Location, runToEnd, type Task } from '@faultline/sim';
+import { type ReservedMasks, reservedMasks, type StructureCapabilities, type TableMemory } from '@faultline/vtd-pagetable';
+import type { AtsEndpoint } from './ats-endpoint.ts';
+import { structureCapabilities, type UnitCapabilities, unitCapabilities } from './capability.ts';
+import type { Descriptor } from './descriptor.ts';
+import type { DescriptorRules } from './descriptor-encoding.ts';
+import { EventInterrupt, type InterruptSink } from './event-interrupt.ts';
 import { FaultRecording } from './fault-recording.ts';
 import { InFlightDma } from './in-flight-dma.ts';
-import { type InvalidationExecutor, InvalidationQueue } from './invalidation-queue.ts';
-import { type PageRequest, PageRequestQueue } from './page-request-queue.ts';
-
-/** What the unit needs from an endpoint behind it that has a device TLB or sends page requests. */
-export interface AtsEndpoint {
-  /** Drops device-TLB entries and waits for translated DMA that used them. */
-  invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<void>;
-  /** Delivers a page group response. */
-  pageGroupResponse(groupIndex: number, responseCode: number): void;
-}
+import { executeInvalidation, invalidateAll, sendToDevice } from './invalidation.ts';
+import { type InvalidationExecutor, InvalidationQueue, type MessageOutcome } from './invalidation-queue.ts';
+import type { PageRequest } from './page-request.ts';
+import { PageRequestQueue } from './page-request-queue.ts';
+import { receivePageRequest } from './page-request-receiver.ts';
+import { invalidateContextsByRegister, invalidateIotlbByRegister } from './register-invalidation.ts';
+import { RegisterFile, type RegisterTarget } from './registers.ts';
+import type { CachedScalableContext, RequesterContext, RequesterTables } from './requester-lookup.ts';
+import { type TranslationCompletion, translateDma, translateForDevice } from './translation.ts';
+import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
+import { type DmaRequest, type TranslationRequest, Walker } from './walker.ts';
 
 /** Options of a {@link RemappingUnit}. */
 export interface RemappingUnitOptions {
+  /** Memory that holds tables and queues. */
   readonly memory: TableMemory;
   /** Number of this unit, the location of its steps; default 0. */
   readonly id?: number;
-  readonly capabilities?: EntryCapabilities;
-  /** Levels that CAP.SAGAW allows; default 4 only. */
-  readonly levels?: readonly number[];
+  /** What differs from `DEFAULT_CAPABILITIES`; walks snoop as the memory is coherent or not. */
+  readonly capabilities?: Partial<UnitCapabilities>;
   readonly iotlb?: IotlbOptions;
   /** Sizes of the paging-structure caches. */
   readonly pagingCache?: PagingStructureCacheGeometry;
-  /** Entries of the page request queue; default 2048, as Linux sets it up. */
-  readonly pageRequestEntries?: number;
-  /** CAP.NFR + 1; default 8. */
-  readonly faultRegisters?: number;
+  /** Most entries of the page request queue that are used, for tests of overflow; default all. */
+  readonly pageRequestLimit?: number;
+  /** Receives the unit's message-signaled interrupts. */
+  readonly onInterrupt?: InterruptSink;
 }
 
 /** {@link RemappingUnit.translate}: not answered by the IOTLB; go on with `translateMiss`. */
 export const MISS = -1;
 
+/** By access (read, write, atomic): the rights that a cached translation must have. */
+const NEEDED = [1, 2, 3] as const;
+
 /**
- * One DMA remapping hardware unit in legacy mode. A DMA calls {@link translate}, a plain function that allocates nothing on
- * an IOTLB hit; a miss goes on as the task {@link translateMiss}: context cache, paging-structure caches, walk.
+ * One DMA remapping hardware unit. Software drives it by {@link registers} and by what it puts into memory. A DMA calls {@link translate}, a
+ * plain function that allocates nothing on an IOTLB hit; a miss goes on as the task {@link translateMiss}: context and PASID cache,
+ * paging-structure caches, walk. {@link run} is the hardware behind the invalidation queue.
  */
-export class RemappingUnit implements InvalidationExecutor {
+export class RemappingUnit implements InvalidationExecutor, RegisterTarget, RequesterTables {
   readonly id: number;
   readonly memory: TableMemory;
-  readonly capabilities: EntryCapabilities;
+  readonly capabilities: UnitCapabilities;
+  readonly structures: StructureCapabilities;
   readonly masks: ReservedMasks;
   readonly iotlb: Iotlb;
   readonly pagingCache: PagingStructureCache;
-  readonly contextCache = new ContextCache();
+  /** Legacy mode's. */
+  readonly contextCache = new ContextCache<RequesterContext>();
+  /** Scalable mode's. */
+  readonly scalableContextCache = new ContextCache<CachedScalableContext>({ mode: 'scalable' });
+  readonly pasidCache = new PasidCache<RequesterContext>();
+  readonly faultEvent: EventInterrupt;
+  readonly completionEvent: EventInterrupt;
+  readonly pageRequestEvent: EventInterrupt;
   readonly faults: FaultRecording;
   readonly invalidationQueue: InvalidationQueue;
   readonly pageRequestQueue: PageRequestQueue;
+  readonly registers: RegisterFile;
   readonly inFlight: InFlightDma;
-  /** CAP.MAMV: largest address mask of a page-selective invalidation. */
-  readonly maximumAddressMask = 18;
-  /** Root table of legacy mode, one page. */
-  readonly rootPfn: number;
-  /** Memory reads by walks, context look-ups included. */
+  /** Endpoints by requester id. */
+  readonly endpoints = new Map<number, AtsEndpoint>();
+  /** Memory reads by walks, structures included. */
   walkReads = 0;
-  /** Invalidation descriptors executed: context cache, IOTLB and device TLB. */
+  /** Invalidation descriptors executed: everything but waits and page group responses. */
   invalidations = 0;
   /** Hits in the paging-structure caches. */
   pagingCacheHits = 0;
-  readonly #levels: ReadonlySet<number>;
-  readonly #endpoints = new Map<number, AtsEndpoint>();
-  readonly #spareWalkers: WalkState[] = [];
   /** Grows with every executed invalidation: a walk that began before one must not fill a cache after it. */
-  #epoch = 0;
+  epoch = 0;
+  /** Whether an IOTLB invalidation since the last wait asked for draining. */
+  drainOwed = false;
+  #rootPfn = 0;
+  #mode: TranslationModeCode = TranslationMode.legacy;
+  #enabled = false;
+  readonly #spareWalkers: Walker[] = [];
 
-  /** @throws RangeError if there is no table page for the root table */
+  /** @throws RangeError naming the capability that does not fit */
   constructor(options: RemappingUnitOptions) {
-    this.id = options.id ?? 0;
-    this.memory = options.memory;
-    this.capabilities = options.capabilities ?? DEFAULT_ENTRY_CAPABILITIES;
-    this.masks = reservedMasks(this.capabilities);
+    const { memory, id = 0, onInterrupt = () => undefined } = options;
+    this.id = id;
+    this.memory = memory;
+    this.capabilities = unitCapabilities({
+      coherent: memory.coherent,
+      pageWalkCoherent: memory.coherent,
+      ...options.capabilities,
+    });
+    if (this.capabilities.coherent !== memory.coherent)
+      throw new RangeError(`coherent: ${this.capabilities.coherent} does not go with a memory that is not so`);
+    this.structures = structureCapabilities(this.capabilities);
+    this.masks = reservedMasks(this.structures);
     this.iotlb = new Iotlb(options.iotlb);
     this.pagingCache = new PagingStructureCache(options.pagingCache);
-    this.faults = new FaultRecording(options.faultRegisters);
-    this.invalidationQueue = new InvalidationQueue(this.id);
-    this.pageRequestQueue = new PageRequestQueue(options.pageRequestEntries ?? 2048, this.id);
-    this.inFlight = new InFlightDma(`DRHD ${this.id}`);
-    this.#levels = new Set(options.levels ?? [4]);
-    this.rootPfn = this.memory.allocate();
-    if (this.rootPfn < 0) throw new RangeError('memory: no table page for the root table');
+    this.faultEvent = new EventInterrupt(onInterrupt);
+    this.completionEvent = new EventInterrupt(onInterrupt);
+    this.pageRequestEvent = new EventInterrupt(onInterrupt);
+    this.faults = new FaultRecording(this.capabilities.faultRegisters, this.faultEvent);
+    this.invalidationQueue = new InvalidationQueue({
+      memory,
+      location: id,
+      faults: this.faults,
+      completion: this.completionEvent,
+      mayBeWide: this.capabilities.scalableMode || this.capabilities.abortDmaMode,
+    });
+    this.pageRequestQueue = new PageRequestQueue(memory, this.pageRequestEvent, options.pageRequestLimit);
+    this.inFlight = new InFlightDma(`DRHD ${id}`);
+    this.registers = new RegisterFile(this);
+  }
+
+  /** Frame of the root table, as RTADDR was latched by SRTP. */
+  get rootPfn(): number {
+    return this.#rootPfn;
+  }
+
+  /** TTM, as latched. */
+  get mode(): TranslationModeCode {
+    return this.#mode;
+  }
+
+  /** GSTS.TES: whether DMA is remapped. */
+  get enabled(): boolean {
+    return this.#enabled;
   }
 
   /** Makes an endpoint known by its requester id, so that invalidations and responses reach it. */
   connect(sourceId: number, endpoint: AtsEndpoint): void {
-    this.#endpoints.set(sourceId, endpoint);
+    this.endpoints.set(sourceId, endpoint);
   }
 
-  /** Forgets an endpoint. */
+  /** Forgets an endpoint: device-TLB invalidations to it time out from here on. */
   disconnect(sourceId: number): void {
-    this.#endpoints.delete(sourceId);
+    this.endpoints.delete(sourceId);
   }
 
   /**
-   * The hit path. @param access 0 read, 1 write @returns the 4K frame number, or {@link MISS}: not cached, or cached without the
-   * right (hardware then walks again; the walk decides)
+   * The hit path. @param access 0 read, 1 write, 2 atomic @returns the 4K frame number, or {@link MISS}: not cached, or cached without
+   * the right (hardware then walks again; the walk decides). While translation is off, the address itself
    */
-  translate(sourceId: number, iovaHi: number, iovaLo: number, access: number): number {
+  translate(sourceId: number, iovaHi: number, iovaLo: number, access: number, pasid: number = NO_PASID): number {
+    if (!this.#enabled) return (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
     const iotlb = this.iotlb;
-    const slot = iotlb.lookup(sourceId, iovaHi, iovaLo);
+    const slot = iotlb.lookup(sourceId, iovaHi, iovaLo, pasid);
     if (slot < 0) return MISS;
-    const needed = access === WalkAccess.write ? 2 : 1;
-    if ((iotlb.rightsAt(slot) & needed) === 0) return MISS;
+    const needed = NEEDED[access];
+    if (needed === undefined || (iotlb.rightsAt(slot) & needed) !== needed) return MISS;
     return iotlb.pfnAt(slot, iovaHi, iovaLo);
   }
 
-  /**
-   * The miss path, of an untranslated request (a fault is recorded) or of a translation request (it is not).
-   * @returns the frame number, or minus a fault reason
-   */
-  *translateMiss(
-    agent: Agent,
-    request: {
-      readonly sourceId: number;
-      readonly iovaHi: number;
-      readonly iovaLo: number;
-      readonly access: number;
-      readonly translationRequest: boolean;
-    },
-  ): Task<number> {
-    const state = this.#spareWalkers.pop() ?? new WalkState();
-    try {
-      for (;;) {
-        const result = yield* this.#attempt(agent, request, state);
-        if (result === RESTART) continue;
-        if (result < 0 && !request.translationRequest) this.#recordFault(request, -result);
-        return result;
-      }
-    } finally {
-      this.#spareWalkers.push(state);
-    }
+  /** The miss path of an untranslated request; a fault is recorded. @returns the frame number, or minus a fault reason */
+  translateMiss(agent: Agent, request: DmaRequest): Task<number> {
+    return translateDma(agent, this, request);
   }
 
-  *#attempt(
-    agent: Agent,
-    request: { sourceId: number; iovaHi: number; iovaLo: number; access: number; translationRequest: boolean },
-    state: WalkState,
-  ): Task<number> {
-    const { sourceId, iovaHi, iovaLo, access } = request;
-    const epoch = this.#epoch;
-    const slot = yield* this.#context(agent, sourceId);
-    if (slot < 0) return slot;
-    const context = this.contextCache.valueAt(slot);
-    const domainId = this.contextCache.didAt(slot);
-    if (request.translationRequest && context.translationType !== TranslationType.deviceTlb)
-      return -FaultReason.translationTypeBlocked;
-    if (context.translationType === TranslationType.passThrough) return framePassThrough(iovaHi, iovaLo);
-    const levels = context.addressWidth + 2;
-    if (iovaHi >>> (9 * levels - 20) !== 0) return -FaultReason.addressBeyondWidth;
-
-    yield agent.reads('look up paging-structure caches', Location.translationCache, this.id, Cost.cacheLookup);
-    if (epoch !== this.#epoch) return RESTART;
-    const cached = this.pagingCache.lookup(domainId, iovaHi, iovaLo);
-    if (cached >= 0) {
-      this.pagingCacheHits++;
-      const rights = this.pagingCache.rightsAt(cached);
-      state.begin(
-        this.pagingCache.tablePfnAt(cached),
-        this.pagingCache.levelAt(cached),
-        iovaHi,
-        iovaLo,
-        access,
-        rights,
-      );
-    } else state.begin(context.tablePfn, levels, iovaHi, iovaLo, access);
-
-    let status: number = WalkStatus.walking;
-    while (status === WalkStatus.walking) {
-      const location = this.memory.location(state.tablePfn, state.index);
-      const step = agent.reads(walkReadLabel(state.level), Location.entry, location, Cost.walkRead);
-      // What was read goes into the paging-structure caches at once.
-      yield agent.alsoWrites(step, Location.translationCache, this.id);
-      status = walkLevel(this.memory, this.masks, state);
-      this.walkReads++;
-      if (epoch !== this.#epoch) return RESTART;
-      if (status === WalkStatus.walking)
-        this.pagingCache.fill(domainId, iovaHi, iovaLo, state.level as 1 | 2 | 3 | 4, state.tablePfn, state.rights);
-    }
-    if (status === WalkStatus.faulted) return -state.faultReason;
-    yield agent.writes('fill IOTLB', Location.translationCache, this.id, Cost.free);
-    if (epoch !== this.#epoch) return RESTART;
-    const level = state.level as 1 | 2 | 3;
-    this.iotlb.fill(sourceId, domainId, iovaHi, iovaLo, level, state.entryLo, state.entryHi, state.rights);
-    return state.framePfn;
-  }
-
-  /** Context cache, else root and context entry from memory. @returns a context-cache slot, or minus a fault reason */
-  *#context(agent: Agent, sourceId: number): Task<number> {
-    const cached = this.contextCache.lookup(sourceId);
-    if (cached >= 0) return cached;
-    for (;;) {
-      const epoch = this.#epoch;
-      const bus = sourceId >> 8;
-      yield agent.reads('read root entry', Location.entry, this.memory.location(this.rootPfn, bus * 2), Cost.walkRead);
-      const root = readRoot(this.memory, this.rootPfn, bus);
-      this.walkReads++;
-      if (root.reason !== 0) return -root.reason;
-      const devfn = sourceId & 0xff;
-      const location = this.memory.location(root.pfn, devfn * 2);
-      const step = agent.reads('read context entry', Location.entry, location, Cost.walkRead);
-      yield agent.alsoWrites(step, Location.translationCache, this.id);
-      const found = readContext(this.memory, root.pfn, devfn, this.#levels);
-      this.walkReads++;
-      if (!found.ok) return -found.reason;
-      if (epoch !== this.#epoch) continue;
-      const { context } = found;
-      return this.contextCache.fill(sourceId, context.domainId, {
-        tablePfn: context.tablePfn,
-        addressWidth: context.addressWidth,
-        translationType: context.translationType,
-        faultDisable: context.faultProcessingDisabled,
-      });
-    }
-  }
-
-  #recordFault(request: { sourceId: number; iovaHi: number; iovaLo: number; access: number }, reason: number): void {
-    if (this.#faultProcessingDisabled(request.sourceId, reason)) return;
-    this.faults.record({
-      sourceId: request.sourceId,
-      page: pageOf(request.iovaHi, request.iovaLo),
-      reason,
-      write: request.access === WalkAccess.write,
-    });
-  }
-
-  /**
-   * FPD of the context entry. It also holds for an entry that is not present or invalid, and so is not cached: that
-   * one was read in this same step.
-   */
-  #faultProcessingDisabled(sourceId: number, reason: number): boolean {
-    if (reason === FaultReason.contextNotPresent || reason === FaultReason.contextInvalid) {
-      const { pfn } = readRoot(this.memory, this.rootPfn, sourceId >> 8);
-      return pfn >= 0 && (this.memory.load(pfn, (sourceId & 0xff) * 2) & 2n) !== 0n;
-    }
-    const slot = this.contextCache.lookup(sourceId);
-    return slot >= 0 && this.contextCache.valueAt(slot).faultDisable;
+  /** An ATS translation request; served from the IOTLB if that has what is asked for. */
+  translationRequest(agent: Agent, request: TranslationRequest): Task<TranslationCompletion> {
+    return translateForDevice(agent, this, request);
   }
 
   /**
    * Hardware side of a page request: queue it, after the implicit invalidation of its page that makes the later retry walk
-   * (Rev 5.10, 6.5.3.1). A request that finds no room is dropped or answered by the unit itself.
+   * (Rev 5.10, 6.5.3.1). What the tables do not allow is answered Invalid Request; what finds no room is dropped or answered success.
    */
-  *pageRequest(agent: Agent, request: PageRequest): Task<void> {
-    const step = agent.writes('send page request', Location.pageRequestQueue, this.id, Cost.pageRequest);
-    yield agent.alsoWrites(step, Location.translationCache, this.id);
-    const outcome = this.pageRequestQueue.write(request);
-    if (outcome === 'answered-success') {
-      this.#endpoints.get(request.sourceId)?.pageGroupResponse(request.groupIndex, ResponseCode.success);
-      return;
-    }
-    if (outcome === 'dropped') return;
-    const slot = this.contextCache.lookup(request.sourceId);
-    if (slot >= 0) this.#invalidateIotlbPages(this.contextCache.didAt(slot), request.page, 0, false);
+  pageRequest(agent: Agent, request: PageRequest): Task<void> {
+    return receivePageRequest(agent, this, request);
   }
 
-  /** Executes one descriptor of the invalidation queue. */
-  *execute(agent: Agent, descriptor: Descriptor): Task<void> {
-    if (descriptor.type !== 'pageGroupResponse' && descriptor.type !== 'wait') this.invalidations++;
-    switch (descriptor.type) {
-      case 'iotlb':
-        yield agent.writes('invalidate IOTLB', Location.translationCache, this.id, Cost.invalidationExecute);
-        this.#invalidateIotlb(descriptor);
-        return;
-      case 'contextCache':
-        yield agent.writes('invalidate context cache', Location.translationCache, this.id, Cost.invalidationExecute);
-        this.#epoch++;
-        if (descriptor.granularity === Granularity.global) this.contextCache.invalidateGlobal();
-        else if (descriptor.granularity === Granularity.domain) this.contextCache.invalidateDomain(descriptor.domainId);
-        else this.contextCache.invalidateDevice(descriptor.domainId, descriptor.sourceId, descriptor.functionMask);
-        return;
-      case 'deviceTlb': {
-        const endpoint = this.#endpoints.get(descriptor.sourceId);
-        if (endpoint) yield* endpoint.invalidateDeviceTlb(agent, descriptor.page, descriptor.sizeLog2);
-        return;
-      }
-      case 'pageGroupResponse': {
-        yield agent.writes('page group response', Location.device, descriptor.sourceId, Cost.pageResponse);
-        this.#endpoints.get(descriptor.sourceId)?.pageGroupResponse(descriptor.groupIndex, descriptor.responseCode);
-        return;
-      }
-      case 'wait':
-        return;
-    }
+  /** One untranslated DMA with nobody in between, hit or miss. @returns the frame number, or minus a fault reason */
+  dma(request: DmaRequest): number {
+    const { sourceId, iovaHi, iovaLo, access, pasid = NO_PASID } = request;
+    const frame = this.translate(sourceId, iovaHi, iovaLo, access, pasid);
+    return frame === MISS ? runToEnd(this.translateMiss(PLAIN_DEVICE, request)) : frame;
+  }
+
+  /** The hardware behind the invalidation queue, for ever: spawn it as a daemon. */
+  run(agent: Agent): Task<void> {
+    return this.invalidationQueue.run(agent, this);
+  }
+
+  /** Executes what is in the invalidation queue with nobody in between. */
+  processQueue(): void {
+    runToEnd(this.invalidationQueue.process(PLAIN_HARDWARE, this));
+  }
+
+  /** {@inheritDoc InvalidationExecutor.execute} */
+  execute(agent: Agent, descriptor: Descriptor): Task<void> {
+    return executeInvalidation(agent, this, descriptor);
+  }
+
+  /** {@inheritDoc InvalidationExecutor.sendMessage} */
+  sendMessage(agent: Agent, descriptor: Descriptor): Task<MessageOutcome> {
+    return sendToDevice(agent, this, descriptor);
   }
 
   /** Waits for untranslated DMA that may have used what was invalidated (DR, DW; hardware of major version 2 always drains). */
   *drain(agent: Agent): Task<void> {
+    const isOwed = this.capabilities.majorVersion >= 2 || this.drainOwed;
+    this.drainOwed = false;
+    if (!isOwed) return;
     yield agent.writes('begin drain', Location.translationCache, this.id, Cost.free);
     yield* this.inFlight.drain(agent);
   }
 
-  #invalidateIotlb(descriptor: Extract<Descriptor, { type: 'iotlb' }>): void {
-    const { granularity, domainId } = descriptor;
-    if (granularity === Granularity.selective) {
-      this.#invalidateIotlbPages(domainId, descriptor.page, descriptor.addressMask, descriptor.leafOnly);
-      return;
-    }
-    this.#epoch++;
-    if (granularity === Granularity.global) {
-      this.iotlb.invalidateGlobal();
-      this.pagingCache.invalidateGlobal();
-    } else {
-      this.iotlb.invalidateDomain(domainId);
-      this.pagingCache.invalidateDomain(domainId);
-    }
+  /** {@inheritDoc InvalidationExecutor.descriptorRules} */
+  descriptorRules(wide: boolean): DescriptorRules {
+    const { pageSelective, maximumAddressMask, deviceTlb, pageRequests, pageRequestDrain } = this.capabilities;
+    return { wide, mode: this.#mode, pageSelective, maximumAddressMask, deviceTlb, pageRequests, pageRequestDrain };
   }
 
-  #invalidateIotlbPages(domainId: number, page: number, addressMask: number, leafOnly: boolean): void {
-    this.#epoch++;
-    const hi = Math.floor(page / 2 ** 20);
-    const lo = (page << 12) | 0;
-    this.iotlb.invalidatePages(domainId, hi, lo, addressMask);
-    this.pagingCache.invalidatePages(domainId, hi, lo, addressMask, leafOnly ? 1 : 0);
+  /** {@inheritDoc RegisterTarget.setRootTable} */
+  setRootTable(address: bigint): void {
+    this.#rootPfn = Number(address >> 12n);
+    this.#mode = Number((address >> 10n) & 3n) as TranslationModeCode;
+    if (this.capabilities.enhancedSetRootTable) invalidateAll(this);
+  }
+
+  /** {@inheritDoc RegisterTarget.setTranslation} */
+  setTranslation(enabled: boolean): void {
+    this.#enabled = enabled;
+    if (enabled) return;
+    this.faults.restart();
+    if (this.capabilities.scalableMode) invalidateAll(this);
+  }
+
+  /** {@inheritDoc RegisterTarget.invalidateContexts} */
+  invalidateContexts(command: bigint): number {
+    return invalidateContextsByRegister(this, command);
+  }
+
+  /** {@inheritDoc RegisterTarget.invalidateIotlb} */
+  invalidateIotlb(command: bigint, address: bigint): number {
+    return invalidateIotlbByRegister(this, command, address);
+  }
+
+  /** {@inheritDoc RequesterTables.countRead} */
+  countRead(): void {
+    this.walkReads++;
+  }
+
+  /** A walker for one request; give it back with {@link releaseWalker}. */
+  acquireWalker(): Walker {
+    return this.#spareWalkers.pop() ?? new Walker();
+  }
+
+  /** Takes a walker back. */
+  releaseWalker(walker: Walker): void {
+    walker.context = null;
+    this.#spareWalkers.push(walker);
   }
 }
 
-/** An invalidation came in between: walk again. No fault reason has this value. */
-const RESTART = -0x10000;
-
-const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
-const framePassThrough = (iovaHi: number, iovaLo: number): number => pageOf(iovaHi, iovaLo);
+const PLAIN_DEVICE = new Agent('device');
+const PLAIN_HARDWARE = new Agent('invalidation queue');

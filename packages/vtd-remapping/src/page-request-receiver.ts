@@ -1,0 +1,27 @@
+import { NO_PASID } from '@faultline/iotlb';
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { ResponseCode } from './descriptor.ts';
+import { invalidateForPageRequest } from './invalidation.ts';
+import { isStopMarker, type PageRequest } from './page-request.ts';
+import type { RemappingUnit } from './remapping-unit.ts';
+import { lookupRequester } from './requester-lookup.ts';
+import { recordFault } from './translation.ts';
+
+/**
+ * Takes a page request from a device, in the order of VT-d Rev 5.10, 7.4.1: the structures (a fault is recorded, and the last
+ * request of a group answered Invalid Request), PRO, queue full, implicit invalidation, write, tail.
+ */
+export function* receivePageRequest(agent: Agent, unit: RemappingUnit, request: PageRequest): Task<void> {
+  const { sourceId, page, pasid = NO_PASID, groupIndex } = request;
+  const found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
+  const step = agent.writes('send page request', Location.pageRequestQueue, unit.id, Cost.pageRequest);
+  yield agent.alsoWrites(step, Location.translationCache, unit.id);
+  const respond = (code: number): void => unit.endpoints.get(sourceId)?.pageGroupResponse(groupIndex, code);
+  if ('reason' in found) {
+    recordFault(unit, { sourceId, page, reason: found.reason, write: false, pageRequest: true }, pasid, found.faultDisable);
+    if (request.last && !isStopMarker(request)) respond(ResponseCode.invalid);
+    return;
+  }
+  if (!unit.pageRequestQueue.blocked) invalidateForPageRequest(unit, found.domainId, page);
+  if (unit.pageRequestQueue.write(request) === 'answered-success') respond(ResponseCode.success);
+}

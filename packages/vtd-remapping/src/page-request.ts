@@ -1,0 +1,57 @@
+/** A page request, as a device sends it and as the queue holds it (VT-d Rev 5.10, 7.4.1.1). */
+export interface PageRequest {
+  readonly sourceId: number;
+  /** 4K page number of the address. */
+  readonly page: number;
+  readonly read: boolean;
+  readonly write: boolean;
+  /** LPIG: the last request of its group. With neither read nor write and a PASID: a stop marker. */
+  readonly last: boolean;
+  /** PRGI, 9 bits, chosen by the device. */
+  readonly groupIndex: number;
+  /** PASID, 20 bits; absent for a request without one. */
+  readonly pasid?: number;
+  /** PMR: by a request of supervisor privilege; default false. */
+  readonly privileged?: boolean;
+  /** EXR: execute access is asked for; default false. */
+  readonly execute?: boolean;
+}
+
+const bit = (value: boolean | undefined, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
+
+/** Quadwords 0 and 1 of a page request descriptor; 2 and 3 are zero. */
+export function encodePageRequest(request: PageRequest): readonly [bigint, bigint] {
+  return [
+    1n |
+      bit(request.pasid !== undefined, 8) |
+      (BigInt(request.sourceId) << 16n) |
+      (BigInt(request.pasid ?? 0) << 32n) |
+      bit(request.execute, 52) |
+      bit(request.privileged, 53),
+    bit(request.read, 0) |
+      bit(request.write, 1) |
+      bit(request.last, 2) |
+      (BigInt(request.groupIndex) << 3n) |
+      (BigInt(request.page) << 12n),
+  ];
+}
+
+/** Inverse of {@link encodePageRequest}; null if the descriptor type is not a page request. */
+export function decodePageRequest(lo: bigint, hi: bigint): PageRequest | null {
+  if ((lo & 0xffn) !== 1n) return null;
+  const flag = (word: bigint, position: bigint): boolean => ((word >> position) & 1n) === 1n;
+  return {
+    sourceId: Number((lo >> 16n) & 0xffffn),
+    page: Number(hi >> 12n),
+    read: flag(hi, 0n),
+    write: flag(hi, 1n),
+    last: flag(hi, 2n),
+    groupIndex: Number((hi >> 3n) & 0x1ffn),
+    ...(flag(lo, 8n) ? { pasid: Number((lo >> 32n) & 0xf_ffffn) } : {}),
+    ...(flag(lo, 53n) ? { privileged: true } : {}),
+    ...(flag(lo, 52n) ? { execute: true } : {}),
+  };
+}
+
+/** Whether a request is a stop marker: no more requests of its PASID follow. It has no answer (PCIe 10.4.1.2.1). */
+export const isStopMarker = (request: PageRequest): boolean => request.last && !request.read && !request.write;

@@ -1,0 +1,42 @@
+/** Offsets of a remapping unit's registers, in bytes (VT-d Rev 5.10, 11.4); names as there without `_REG`. */
+export const Register = {
+  VER: 0x00,
+  CAP: 0x08,
+  ECAP: 0x10,
+  GCMD: 0x18,
+  GSTS: 0x1c,
+  RTADDR: 0x20,
+  CCMD: 0x28,
+  FSTS: 0x34,
+  FECTL: 0x38,
+  FEDATA: 0x3c,
+  FEADDR: 0x40,
+  FEUADDR: 0x44,
+  PMEN: 0x64,
+  IQH: 0x80,
+  IQT: 0x88,
+  IQA: 0x90,
+  ICS: 0x9c,
+  IECTL: 0xa0,
+  IEDATA: 0xa4,
+  IEADDR: 0xa8,
+  IEUADDR: 0xac,
+  IQERCD: 0xb0,
+  IRTA: 0xb8,
+  PQH: 0xc0,
+  PQT: 0xc8,
+  PQA: 0xd0,
+  PRS: 0xdc,
+  PECTL: 0xe0,
+  PEDATA: 0xe4,
+  PEADDR: 0xe8,
+  PEUADDR: 0xec,
+} as const;
+
+/** Bits of GCMD and GSTS (11.4.4). */
+export const GlobalCommand = {
+  translationEnable: 0x8000_0000 | 0,
+  setRootTable: 0x4000_0000,
+  writeBufferFlush: 0x0800_0000,
+  queuedInvalidationEnable: 0x0400_0000,
+} as const;

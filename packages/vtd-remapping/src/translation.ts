@@ -1,0 +1,313 @@
+import { NO_PASID } from '@faultline/iotlb';
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import {
+  AccessedDirtyMode,
+  FaultReason,
+  isQualifiedFault,
+  levelFrames,
+  WalkAccess,
+  WalkMode,
+  WalkStatus,
+  walkLevel,
+  walkReadLabel,
+} from '@faultline/vtd-pagetable';
+import { CompletionStatus, type CompletionStatusCode, translationCompletion } from './fault-completion.ts';
+import { AddressType, type FaultRecord } from './fault-recording.ts';
+import type { RemappingUnit } from './remapping-unit.ts';
+import { lookupRequester, type RequesterContext, TranslationKind } from './requester-lookup.ts';
+import { TranslationMode } from './translation-mode.ts';
+import type { DmaRequest, TranslationRequest, Walker } from './walker.ts';
+
+/** Completion of an ATS translation request. */
+export interface TranslationCompletion {
+  readonly status: CompletionStatusCode;
+  /** Frame of the 4K page asked for; -1 without any right. */
+  readonly frame: number;
+  /** Size of the translation: 1 = 4K, 2 = 2M, 3 = 1G. */
+  readonly level: 1 | 2 | 3;
+  /** R in bit 0, W in bit 1; 0: a recoverable fault. */
+  readonly rights: number;
+  /** The leaf, as two halves. */
+  readonly leafLo: number;
+  readonly leafHi: number;
+  /** Why there is no right, or no success; 0 otherwise. */
+  readonly reason: number;
+}
+
+/** An invalidation came in between: begin again. No fault reason has this value. */
+const RESTART = 0x10000;
+/** In the upper half of a cached leaf: the entry stands for a fault, whose reason is the lower half (CAP.CM). */
+const NEGATIVE = -1;
+/** Page numbers of the interrupt address range FEEx_xxxxh, without their lower 8 bits. */
+const INTERRUPT_RANGE = 0xfee;
+const IO_RIGHTS = 3;
+
+const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+const isInterruptRange = (page: number): boolean => Math.floor(page / 0x100) === INTERRUPT_RANGE;
+
+/** The miss path of an untranslated request. @returns the frame number, or minus a fault reason */
+export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaRequest): Task<number> {
+  const { sourceId, iovaHi, iovaLo, access, pasid = NO_PASID } = request;
+  const page = pageOf(iovaHi, iovaLo);
+  if (pasid === NO_PASID && isInterruptRange(page)) return interruptRequest(unit, request, page);
+  const walker = unit.acquireWalker();
+  try {
+    walker.mayWrite = true;
+    const needed = access === WalkAccess.zeroLengthRead && !unit.capabilities.zeroLengthRead ? WalkAccess.read : access;
+    for (;;) {
+      const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access: needed });
+      if (reason === RESTART) continue;
+      if (reason === 0) return frameOf(walker, iovaHi, iovaLo);
+      const write = access === WalkAccess.write;
+      recordFault(unit, { sourceId, page, reason, write }, pasid, walker.faultDisable);
+      return -reason;
+    }
+  } finally {
+    unit.releaseWalker(walker);
+  }
+}
+
+/**
+ * A request without PASID to FEEx_xxxxh is no DMA: a write is an interrupt, a zero-length read completes, anything else is
+ * blocked (VT-d Rev 5.10, 3.15).
+ */
+function interruptRequest(unit: RemappingUnit, request: DmaRequest, page: number): number {
+  if (request.access === WalkAccess.write || request.access === WalkAccess.zeroLengthRead) return page;
+  const reason = interruptReason(unit);
+  recordFault(unit, { sourceId: request.sourceId, page, reason, write: false }, NO_PASID, false);
+  return -reason;
+}
+
+const interruptReason = (unit: RemappingUnit): number =>
+  unit.mode === TranslationMode.legacy ? FaultReason.interruptOutput : FaultReason.scalableInterruptOutput;
+
+/** An ATS translation request (4.2.3): what there is, cached or walked, or how it is refused (table 30). */
+export function* translateForDevice(
+  agent: Agent,
+  unit: RemappingUnit,
+  request: TranslationRequest,
+): Task<TranslationCompletion> {
+  const { sourceId, iovaHi, iovaLo, pasid = NO_PASID } = request;
+  const noWrite = request.noWrite && unit.capabilities.noWriteFlag;
+  if (!unit.enabled || !unit.capabilities.deviceTlb) return refused(CompletionStatus.unsupportedRequest, 0);
+  const page = pageOf(iovaHi, iovaLo);
+  if (pasid === NO_PASID && isInterruptRange(page)) return interruptCompletion(page, noWrite);
+  const cached = fromIotlb(unit, request, pasid, noWrite);
+  if (cached !== null) return cached;
+  const walker = unit.acquireWalker();
+  try {
+    walker.mayWrite = !noWrite;
+    for (;;) {
+      const access = WalkAccess.anything;
+      const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access });
+      if (reason === RESTART) continue;
+      if (reason === 0) return completionOf(walker, noWrite, iovaHi, iovaLo);
+      const status = translationCompletion(reason);
+      if (status !== CompletionStatus.success)
+        recordFault(
+          unit,
+          { sourceId, page, reason, write: false, addressType: AddressType.translationRequest },
+          pasid,
+          walker.faultDisable,
+        );
+      return refused(status, reason);
+    }
+  } finally {
+    unit.releaseWalker(walker);
+  }
+}
+
+const refused = (status: CompletionStatusCode, reason: number): TranslationCompletion => ({
+  status,
+  frame: -1,
+  level: 1,
+  rights: 0,
+  leafLo: 0,
+  leafHi: 0,
+  reason,
+});
+
+/** Special conditions S.1 and S.2 of table 30: a device may ask for a translation of its own interrupt messages. */
+const interruptCompletion = (page: number, noWrite: boolean): TranslationCompletion => ({
+  ...refused(CompletionStatus.success, 0),
+  ...(noWrite ? {} : { frame: page, rights: 2, leafLo: (page << 12) | 2 }),
+});
+
+/** A cached translation serves if it has all that may be asked for: both rights, or R for a device that will not write. */
+function fromIotlb(
+  unit: RemappingUnit,
+  request: TranslationRequest,
+  pasid: number,
+  noWrite: boolean,
+): TranslationCompletion | null {
+  const { iotlb } = unit;
+  const { iovaHi, iovaLo } = request;
+  const slot = iotlb.lookup(request.sourceId, iovaHi, iovaLo, pasid);
+  if (slot < 0) return null;
+  const wanted = noWrite ? 1 : IO_RIGHTS;
+  if ((iotlb.rightsAt(slot) & wanted) !== wanted) return null;
+  return {
+    status: CompletionStatus.success,
+    frame: iotlb.pfnAt(slot, iovaHi, iovaLo),
+    level: iotlb.levelAt(slot),
+    rights: wanted,
+    leafLo: iotlb.leafLoAt(slot),
+    leafHi: iotlb.leafHiAt(slot),
+    reason: 0,
+  };
+}
+
+function completionOf(walker: Walker, noWrite: boolean, iovaHi: number, iovaLo: number): TranslationCompletion {
+  const isPassThrough = walker.context?.kind === TranslationKind.passThrough;
+  return {
+    status: CompletionStatus.success,
+    frame: frameOf(walker, iovaHi, iovaLo),
+    level: isPassThrough ? 1 : (walker.level as 1 | 2 | 3),
+    rights: noWrite ? walker.rights & 1 : walker.rights,
+    leafLo: isPassThrough ? (iovaLo & ~0xfff) | IO_RIGHTS : walker.entryLo,
+    leafHi: isPassThrough ? iovaHi : walker.entryHi,
+    reason: 0,
+  };
+}
+
+const frameOf = (walker: Walker, iovaHi: number, iovaLo: number): number =>
+  walker.context?.kind === TranslationKind.passThrough ? pageOf(iovaHi, iovaLo) : walker.framePfn;
+
+/** One request on its way through the structures and tables. */
+interface WalkRequest {
+  readonly sourceId: number;
+  readonly iovaHi: number;
+  readonly iovaLo: number;
+  readonly pasid: number;
+  readonly access: number;
+}
+
+/** One attempt: structures, caches, walk, fill. @returns 0 (the walker holds the leaf), a fault reason, or RESTART */
+function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: WalkRequest): Task<number> {
+  const { sourceId, iovaHi, iovaLo, pasid, access } = request;
+  const epoch = unit.epoch;
+  const kind = access === WalkAccess.anything ? 'translation request' : 'untranslated';
+  const found = yield* lookupRequester(agent, unit, sourceId, pasid, kind);
+  walker.faultDisable = found.faultDisable;
+  if ('reason' in found) return found.reason;
+  walker.context = found;
+  if (found.kind === TranslationKind.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
+  const beyond = widthFault(unit, found, iovaHi, iovaLo);
+  if (beyond !== 0) return beyond;
+
+  yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
+  if (epoch !== unit.epoch) return RESTART;
+  const negative = cachedFault(unit, request);
+  if (negative !== 0) return negative;
+  beginWalk(unit, walker, found, request);
+  let status: number = WalkStatus.walking;
+  while (status === WalkStatus.walking) {
+    const location = unit.memory.location(walker.tablePfn, walker.index);
+    const label = walkReadLabel(walker.level);
+    // Setting A or D is part of the same atomic action; what was read goes into the paging-structure caches at once.
+    const step =
+      walker.accessedDirty === AccessedDirtyMode.update
+        ? agent.writes(label, Location.entry, location, Cost.walkRead)
+        : agent.reads(label, Location.entry, location, Cost.walkRead);
+    yield agent.alsoWrites(step, Location.translationCache, unit.id);
+    status = walkLevel(unit.memory, unit.masks, walker);
+    unit.walkReads++;
+    if (epoch !== unit.epoch) return RESTART;
+    if (status === WalkStatus.walking)
+      unit.pagingCache.fill(
+        found.domainId,
+        iovaHi,
+        iovaLo,
+        walker.level as 1 | 2 | 3 | 4,
+        walker.tablePfn,
+        walker.rights,
+      );
+  }
+  const overlaps = status === WalkStatus.translated && leafOverlapsInterrupts(walker);
+  const reason =
+    status === WalkStatus.faulted ? walker.faultReason : overlaps ? interruptOutput(unit, walker, access) : 0;
+  if (reason !== 0 && !unit.capabilities.cachingMode) return reason;
+  yield agent.writes('fill IOTLB', Location.translationCache, unit.id, Cost.free);
+  if (epoch !== unit.epoch) return RESTART;
+  if (reason !== 0) cacheFault(unit, request, found, reason);
+  else if (!overlaps) cacheLeaf(unit, walker, request, found);
+  return reason;
+}
+
+/** Pass-through translates every host address to itself, with both rights (3.9). */
+function passThrough(unit: RemappingUnit, walker: Walker, iovaHi: number, iovaLo: number): number {
+  walker.rights = IO_RIGHTS;
+  if (pageOf(iovaHi, iovaLo) < 2 ** (unit.capabilities.hostAddressWidth - 12)) return 0;
+  return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.hostAddressBeyondWidth;
+}
+
+/** The input address is limited by MGAW and by the table's own width (LGN.1.1, SGN.5). */
+function widthFault(unit: RemappingUnit, context: RequesterContext, iovaHi: number, iovaLo: number): number {
+  const bits = Math.min(9 * context.levels + 12, unit.capabilities.guestAddressWidth);
+  if (pageOf(iovaHi, iovaLo) < 2 ** (bits - 12)) return 0;
+  return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.inputBeyondWidth;
+}
+
+function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): void {
+  const { iovaHi, iovaLo, access } = request;
+  walker.mode = unit.mode === TranslationMode.legacy ? WalkMode.legacy : WalkMode.scalable;
+  walker.accessedDirty = context.accessedDirty;
+  const { pagingCache } = unit;
+  const cached = pagingCache.lookup(context.domainId, iovaHi, iovaLo);
+  if (cached < 0) {
+    walker.begin(context.tablePfn, context.levels, iovaHi, iovaLo, access);
+    return;
+  }
+  unit.pagingCacheHits++;
+  const rights = pagingCache.rightsAt(cached);
+  walker.begin(pagingCache.tablePfnAt(cached), pagingCache.levelAt(cached), iovaHi, iovaLo, access, rights);
+}
+
+/** Whether any page of the leaf is in the interrupt address range. */
+function leafOverlapsInterrupts(walker: Walker): boolean {
+  const frames = levelFrames(walker.level);
+  const first = walker.framePfn - (walker.framePfn % frames);
+  return first < (INTERRUPT_RANGE + 1) * 0x100 && first + frames > INTERRUPT_RANGE * 0x100;
+}
+
+/** Of an untranslated request the page counts, of a translation request the whole leaf (LGN.4, SGN.8). */
+const interruptOutput = (unit: RemappingUnit, walker: Walker, access: number): number =>
+  access === WalkAccess.anything || isInterruptRange(walker.framePfn) ? interruptReason(unit) : 0;
+
+/** With SSADE a clean leaf is cached without W, so that the first write walks again and sets D (6.2.4). */
+function cacheLeaf(unit: RemappingUnit, walker: Walker, request: WalkRequest, context: RequesterContext): void {
+  const { sourceId, iovaHi, iovaLo, pasid } = request;
+  const isClean = walker.accessedDirty === AccessedDirtyMode.update && (walker.entryLo & 0x200) === 0;
+  const rights = isClean ? walker.rights & ~2 : walker.rights;
+  unit.iotlb.fill(
+    sourceId,
+    context.domainId,
+    iovaHi,
+    iovaLo,
+    walker.level as 1 | 2 | 3,
+    walker.entryLo,
+    walker.entryHi,
+    rights,
+    pasid,
+    context.pasid,
+  );
+}
+
+/** CAP.CM: a fault of the walk is cached, as a 4K entry without rights; only an invalidation makes hardware look again (6.1). */
+function cacheFault(unit: RemappingUnit, request: WalkRequest, context: RequesterContext, reason: number): void {
+  const { sourceId, iovaHi, iovaLo, pasid } = request;
+  unit.iotlb.fill(sourceId, context.domainId, iovaHi, iovaLo, 1, reason, NEGATIVE, 0, pasid, context.pasid);
+}
+
+/** @returns the reason of a cached fault, or 0 */
+function cachedFault(unit: RemappingUnit, request: WalkRequest): number {
+  if (!unit.capabilities.cachingMode) return 0;
+  const slot = unit.iotlb.peek(request.sourceId, request.iovaHi, request.iovaLo, request.pasid);
+  return slot >= 0 && unit.iotlb.leafHiAt(slot) === NEGATIVE ? unit.iotlb.leafLoAt(slot) : 0;
+}
+
+/** Records a fault, unless an FPD bit suppresses it and its kind is one that FPD concerns. */
+export function recordFault(unit: RemappingUnit, record: FaultRecord, pasid: number, faultDisable: boolean): void {
+  if (faultDisable && isQualifiedFault(record.reason)) return;
+  unit.faults.record(pasid === NO_PASID ? record : { ...record, pasid });
+}
