@@ -1,3 +1,7 @@
+import { pagingEntryLayout } from './format/paging-entry-layout.ts';
+
+export { entryName } from './format/paging-entry-layout.ts';
+
 /**
  * Second-stage paging entries, VT-d Rev 5.10 section 9.8 (SS-PML5E .. SS-PTE). Entries are handled as two signed 32-bit
  * halves where speed counts, and as one bigint where a whole entry is loaded, stored or swapped.
@@ -25,11 +29,8 @@ export const SS_ADDRESS_MASK = 0x000f_ffff_ffff_f000n;
 export const LO_RIGHTS = 0x3;
 /** Low half: PS. */
 export const LO_PAGE_SIZE = 0x80;
-const LO_SNOOP = 0x800;
 /** High half: address bits 51:32. */
 export const HI_ADDRESS = 0x000f_ffff;
-/** High half: bit 62, reserved unless transient mappings (older revisions) or I/O permission bits are enabled. */
-const HI_BIT_62 = 0x4000_0000;
 
 /** What decides which bits are reserved. */
 export interface EntryCapabilities {
@@ -42,19 +43,23 @@ export interface EntryCapabilities {
   /** ECAP.SC: bit 11 of a leaf is SNP, otherwise reserved. */
   readonly snoopControl: boolean;
   /**
-   * Bit 62 of a leaf is TM and therefore allowed: Rev 3.x units with a device TLB, and QEMU. Rev 5.10 has it reserved
-   * as long as second-stage I/O permission bits are off.
+   * The architecture's revision. In Rev 3.x, which QEMU follows, bit 62 of a leaf is TM (transient mapping) on a unit with device TLBs,
+   * and bit 2 is X (execute). In Rev 5.10 bit 2 is ignored, and bit 62 is reserved as long as second-stage I/O permission bits
+   * (RTADDR.SSIRWE) are off; this model does not have them on.
    */
-  readonly transientMapping: boolean;
+  readonly specRevision: '3.x' | '5.10';
+  /** ECAP.DT: the unit serves device TLBs (ATS). */
+  readonly deviceTlb: boolean;
 }
 
-/** A current unit: 46-bit host addresses, 2M and 1G leaves, no snoop control, Rev 5.10. */
+/** A current unit: 46-bit host addresses, 2M and 1G leaves, no snoop control, device TLBs, Rev 5.10. */
 export const DEFAULT_ENTRY_CAPABILITIES: EntryCapabilities = {
   hostAddressWidth: 46,
   page2M: true,
   page1G: true,
   snoopControl: false,
-  transientMapping: false,
+  specRevision: '5.10',
+  deviceTlb: true,
 };
 
 /**
@@ -66,23 +71,23 @@ export interface ReservedMasks {
   readonly hi: Int32Array;
 }
 
-/** Builds the reserved-bit masks of Rev 5.10 tables 43-47 for a unit. @throws RangeError for an impossible host address width */
+/**
+ * Builds the reserved-bit masks of a unit from the layouts of its entries (Rev 5.10, tables 41-47). Levels 4 and 5 have no leaves; their
+ * second mask equals the first.
+ * @throws RangeError for an impossible host address width
+ */
 export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
   const haw = capabilities.hostAddressWidth;
   if (!Number.isInteger(haw) || haw < 32 || haw > 52)
     throw new RangeError(`hostAddressWidth: ${haw} is not an integer in 32..52`);
   const lo = new Int32Array(12);
   const hi = new Int32Array(12);
-  const aboveHaw = HI_ADDRESS & ~(2 ** (haw - 32) - 1);
-  for (let level = 1; level <= 5; level++) {
-    const largeLeaf = (level === 2 && capabilities.page2M) || (level === 3 && capabilities.page1G);
-    // Tables: bit 11 reserved, PS reserved where no leaf of that size exists (a set PS never selects the leaf kind there).
-    lo[level * 2] = LO_SNOOP | (level > 1 && !largeLeaf ? LO_PAGE_SIZE : 0);
-    hi[level * 2] = aboveHaw | HI_BIT_62;
-    const offset = level === 1 ? 0 : level === 2 ? 0x001f_f000 : 0x3fff_f000;
-    lo[level * 2 + 1] = offset | (capabilities.snoopControl ? 0 : LO_SNOOP);
-    hi[level * 2 + 1] = aboveHaw | (capabilities.transientMapping ? 0 : HI_BIT_62);
-  }
+  for (const level of [1, 2, 3, 4, 5] as const)
+    for (const leaf of [false, true]) {
+      const [mask = 0n] = pagingEntryLayout(level, leaf, capabilities).reserved;
+      lo[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask));
+      hi[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask >> 32n));
+    }
   return { lo, hi };
 }
 
@@ -124,8 +129,3 @@ export const isLeaf = (entry: bigint, level: number): boolean =>
 
 /** Attributes that a leaf hands to the leaves it is cut into: everything but address, R, W, PS. */
 export const leafAttributes = (entry: bigint): bigint => entry & ~(SS_ADDRESS_MASK | SS_READ | SS_WRITE | SS_PAGE_SIZE);
-
-const ENTRY_NAMES = ['', 'SS-PTE', 'SS-PDE', 'SS-PDPTE', 'SS-PML4E', 'SS-PML5E'] as const;
-
-/** The specification's name for an entry of a table at this level. */
-export const entryName = (level: number): string => ENTRY_NAMES[level] ?? `level-${level} entry`;

@@ -1,3 +1,14 @@
+export type { ContextEntry, ContextLookup } from './context-entry.ts';
+export {
+  clearContext,
+  contextReason,
+  contextReserved,
+  decodeContext,
+  encodeContext,
+  readContext,
+  TranslationType,
+  writeContext,
+} from './context-entry.ts';
 export type { CutResult } from './cut.ts';
 export { cut } from './cut.ts';
 export type { EntryCapabilities, ReservedMasks, Rights, TableLevel } from './entry.ts';
@@ -27,23 +38,56 @@ export {
 } from './entry.ts';
 export type { FaultCondition, FaultReasonCode } from './fault-reason.ts';
 export { FaultReason, faultCondition, faultReasonText, isQualifiedFault, isWalkError } from './fault-reason.ts';
+export { isFaultProcessingDisabled } from './format/shared-field.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
 export { map } from './map.ts';
 export type { MistakenWord, NaiveUnmapReport, PhysicalWords } from './naive-unmap.ts';
 export { naiveUnmap } from './naive-unmap.ts';
 export { PageTableError } from './page-table-error.ts';
-export type { ContextEntry, ContextLookup } from './root-context.ts';
+export type { PasidDirectoryEntry } from './pasid-directory-entry.ts';
 export {
-  clearContext,
-  decodeContext,
-  encodeContext,
-  readContext,
+  decodePasidDirectoryEntry,
+  encodePasidDirectoryEntry,
+  pasidDirectoryReason,
+  pasidDirectoryReserved,
+} from './pasid-directory-entry.ts';
+export type { PasidEntry } from './pasid-entry.ts';
+export {
+  decodePasidEntry,
+  encodePasidEntry,
+  invalidPasidField,
+  PasidTranslationType,
+  pasidEntryReason,
+  pasidEntryReserved,
+} from './pasid-entry.ts';
+export { clearPasidEntry, clearPasidPresent, writePasidEntry } from './pasid-table.ts';
+export type { RootEntry, ScalableRootEntry } from './root-entry.ts';
+export {
+  decodeRoot,
+  decodeScalableRoot,
+  encodeRoot,
+  encodeScalableRoot,
   readRoot,
-  TranslationType,
-  writeContext,
-} from './root-context.ts';
+  rootReason,
+  rootReserved,
+  scalableRootReason,
+  scalableRootReserved,
+} from './root-entry.ts';
+export type { ScalableContextEntry } from './scalable-context-entry.ts';
+export {
+  clearScalableContext,
+  contradictsTranslatedPasid,
+  decodeScalableContext,
+  encodeScalableContext,
+  pasidLimit,
+  scalableContextReason,
+  scalableContextReserved,
+  writeScalableContext,
+} from './scalable-context-entry.ts';
 export { SecondStageTable } from './second-stage-table.ts';
+export type { StructureCapabilities } from './structure-capabilities.ts';
+export { DEFAULT_STRUCTURE_CAPABILITIES } from './structure-capabilities.ts';
 export type { TableMemoryOptions } from './table-memory.ts';
 export { TableMemory } from './table-memory.ts';
 export type { TableReserveOptions } from './table-reserve.ts';

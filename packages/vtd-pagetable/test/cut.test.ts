@@ -29,7 +29,14 @@ function newTable(setup: Setup = {}): SecondStageTable {
   const { memoryPages = 64, reservePages = 4, allocationMayFail = false } = setup;
   const table = new SecondStageTable({
     memory: new TableMemory({ pages: memoryPages }),
-    capabilities: { hostAddressWidth: 46, page2M: true, page1G: true, snoopControl: true, transientMapping: false },
+    capabilities: {
+      hostAddressWidth: 46,
+      page2M: true,
+      page1G: true,
+      snoopControl: true,
+      specRevision: '5.10',
+      deviceTlb: true,
+    },
     reservePages,
     allocationMayFail,
   });

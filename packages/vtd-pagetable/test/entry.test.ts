@@ -95,7 +95,8 @@ const units: fc.Arbitrary<EntryCapabilities> = fc.record({
   page2M: fc.boolean(),
   page1G: fc.boolean(),
   snoopControl: fc.boolean(),
-  transientMapping: fc.boolean(),
+  specRevision: fc.constantFrom('3.x', '5.10'),
+  deviceTlb: fc.boolean(),
 });
 
 /** Walks to an entry at `level` whose upper levels are plain tables, and gives the reason of the fault, or 0. */

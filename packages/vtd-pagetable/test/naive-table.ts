@@ -144,7 +144,7 @@ export function slotOf(table: SecondStageTable, page: number): { pfn: number; in
 /** Reserved bits by the text of Rev 5.10, 3.7 and tables 43-47; bit numbers. */
 export function isReserved(bit: number, level: number, leaf: boolean, unit: EntryCapabilities): boolean {
   if (bit >= unit.hostAddressWidth && bit <= 51) return true;
-  if (bit === 62) return !(leaf && unit.transientMapping);
+  if (bit === 62) return !(leaf && unit.specRevision === '3.x' && unit.deviceTlb);
   if (bit === 11) return !(leaf && unit.snoopControl);
   if (bit === 7) return level >= 4 || (level === 3 && !unit.page1G) || (level === 2 && !unit.page2M);
   if (leaf && level === 2) return bit >= 12 && bit <= 20;

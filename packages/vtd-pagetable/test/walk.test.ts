@@ -26,7 +26,8 @@ const units: fc.Arbitrary<EntryCapabilities> = fc.record({
   page2M: fc.boolean(),
   page1G: fc.boolean(),
   snoopControl: fc.boolean(),
-  transientMapping: fc.boolean(),
+  specRevision: fc.constantFrom('3.x', '5.10'),
+  deviceTlb: fc.boolean(),
 });
 const rights = fc.constantFrom(0n, 1n, 2n, 3n, 3n, 3n, 3n, 3n);
 const pointer = fc.integer({ min: 0, max: PAGES }).map((page) => BigInt(BASE + page) << 12n);

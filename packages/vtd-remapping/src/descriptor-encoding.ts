@@ -90,10 +90,7 @@ export function encodeDescriptor(descriptor: Descriptor): readonly [lo: bigint, 
     case 'deviceTlb':
       return [type | put(descriptor.sourceId, 32), encodeSized(descriptor.page, descriptor.sizeLog2, 0)];
     case 'interruptEntryCache':
-      return [
-        type | bit(descriptor.indexSelective, 4) | put(descriptor.indexMask, 27) | put(descriptor.index, 32),
-        0n,
-      ];
+      return [type | bit(descriptor.indexSelective, 4) | put(descriptor.indexMask, 27) | put(descriptor.index, 32), 0n];
     case 'wait':
       return [
         type |
@@ -249,7 +246,13 @@ function decodePasidFields(type: number, lo: bigint, hi: bigint): Descriptor | Q
         pasid,
       };
     case DescriptorType.pasidDeviceTlb:
-      return { type: 'pasidDeviceTlb', sourceId: field(lo, 31, 16), pasid, global: flag(hi, 0), ...decodeSized(hi, 11) };
+      return {
+        type: 'pasidDeviceTlb',
+        sourceId: field(lo, 31, 16),
+        pasid,
+        global: flag(hi, 0),
+        ...decodeSized(hi, 11),
+      };
     default:
       return {
         type: 'pageGroupResponse',

@@ -37,8 +37,7 @@ export const FaultStatus = {
   timeout: 1 << 6,
 } as const;
 
-const WRITE_CLEARS =
-  FaultStatus.overflow | FaultStatus.queueError | FaultStatus.completionError | FaultStatus.timeout;
+const WRITE_CLEARS = FaultStatus.overflow | FaultStatus.queueError | FaultStatus.completionError | FaultStatus.timeout;
 const F = 1n << 63n;
 
 /** The 128-bit register of a record: low and high quadword (11.4.7.6). */

@@ -1,7 +1,12 @@
 import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
 import type { TableMemory } from '@faultline/vtd-pagetable';
 import type { Descriptor, WaitDescriptor } from './descriptor.ts';
-import { type DescriptorRules, decodeDescriptor, QueueErrorInfo, type QueueErrorInfoCode } from './descriptor-encoding.ts';
+import {
+  type DescriptorRules,
+  decodeDescriptor,
+  QueueErrorInfo,
+  type QueueErrorInfoCode,
+} from './descriptor-encoding.ts';
 import type { EventInterrupt } from './event-interrupt.ts';
 import { type FaultRecording, FaultStatus } from './fault-recording.ts';
 
@@ -116,9 +121,7 @@ export class InvalidationQueue {
 
   /** IQERCD: why the queue stopped, and the requesters of ITE and ICE. */
   get errorRecord(): bigint {
-    return (
-      (BigInt(this.#completionSourceId) << 48n) | (BigInt(this.#timeoutSourceId) << 32n) | BigInt(this.#errorInfo)
-    );
+    return (BigInt(this.#completionSourceId) << 48n) | (BigInt(this.#timeoutSourceId) << 32n) | BigInt(this.#errorInfo);
   }
 
   get #descriptorBytes(): number {

@@ -6,7 +6,11 @@ import type { RemappingUnit } from './remapping-unit.ts';
 /** Executes one descriptor that concerns the unit's own caches (VT-d Rev 5.10, 6.5.2). */
 export function* executeInvalidation(agent: Agent, unit: RemappingUnit, descriptor: Descriptor): Task<void> {
   if (descriptor.type === 'wait') return;
-  if (descriptor.type === 'deviceTlb' || descriptor.type === 'pasidDeviceTlb' || descriptor.type === 'pageGroupResponse') {
+  if (
+    descriptor.type === 'deviceTlb' ||
+    descriptor.type === 'pasidDeviceTlb' ||
+    descriptor.type === 'pageGroupResponse'
+  ) {
     yield* sendToDevice(agent, unit, descriptor);
     return;
   }
@@ -51,7 +55,7 @@ const LABELS = {
 } as const;
 
 const pageHi = (page: number): number => Math.floor(page / 0x10_0000) | 0;
-const pageLo = (page: number): number => (page % 0x10_0000 << 12) | 0;
+const pageLo = (page: number): number => ((page % 0x10_0000) << 12) | 0;
 
 /** IOTLB and paging-structure caches by an IOTLB descriptor (6.5.2.3, table 23). */
 export function invalidateIotlb(unit: RemappingUnit, descriptor: IotlbDescriptor): void {
@@ -96,8 +100,7 @@ export function* sendToDevice(agent: Agent, unit: RemappingUnit, descriptor: Des
       unit.invalidations++;
       const endpoint = unit.endpoints.get(descriptor.sourceId);
       if (endpoint === undefined) return 'timed-out';
-      const scope =
-        descriptor.type === 'deviceTlb' ? {} : { pasid: descriptor.pasid, global: descriptor.global };
+      const scope = descriptor.type === 'deviceTlb' ? {} : { pasid: descriptor.pasid, global: descriptor.global };
       return yield* endpoint.invalidateDeviceTlb(agent, descriptor.page, descriptor.sizeLog2, scope);
     }
     case 'pageGroupResponse':

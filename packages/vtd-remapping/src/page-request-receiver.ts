@@ -18,7 +18,12 @@ export function* receivePageRequest(agent: Agent, unit: RemappingUnit, request: 
   yield agent.alsoWrites(step, Location.translationCache, unit.id);
   const respond = (code: number): void => unit.endpoints.get(sourceId)?.pageGroupResponse(groupIndex, code);
   if ('reason' in found) {
-    recordFault(unit, { sourceId, page, reason: found.reason, write: false, pageRequest: true }, pasid, found.faultDisable);
+    recordFault(
+      unit,
+      { sourceId, page, reason: found.reason, write: false, pageRequest: true },
+      pasid,
+      found.faultDisable,
+    );
     if (request.last && !isStopMarker(request)) respond(ResponseCode.invalid);
     return;
   }

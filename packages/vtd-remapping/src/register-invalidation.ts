@@ -1,4 +1,4 @@
-import { type GranularityCode, Granularity } from './descriptor.ts';
+import { Granularity, type GranularityCode } from './descriptor.ts';
 import { invalidateIotlb } from './invalidation.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 import { TranslationMode } from './translation-mode.ts';

@@ -8,7 +8,12 @@ import {
   PasidCache,
 } from '@faultline/iotlb';
 import { Agent, Cost, Location, runToEnd, type Task } from '@faultline/sim';
-import { type ReservedMasks, reservedMasks, type StructureCapabilities, type TableMemory } from '@faultline/vtd-pagetable';
+import {
+  type ReservedMasks,
+  reservedMasks,
+  type StructureCapabilities,
+  type TableMemory,
+} from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
 import { structureCapabilities, type UnitCapabilities, unitCapabilities } from './capability.ts';
 import type { Descriptor } from './descriptor.ts';

@@ -3,33 +3,35 @@ import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import {
   AccessedDirtyMode,
   type AccessedDirtyModeCode,
-  contextReserved,
+  type ContextEntry,
+  contextReason,
   decodeContext,
-  decodePasidDirectory,
+  decodePasidDirectoryEntry,
   decodePasidEntry,
-  decodeRoot,
   decodeScalableContext,
   FaultReason,
-  pasidDirectoryReserved,
-  pasidEntryReserved,
-  rootReserved,
+  isFaultProcessingDisabled,
+  type PasidDirectoryEntry,
+  type PasidEntry,
+  PasidTranslationType,
+  pasidDirectoryReason,
+  pasidEntryReason,
+  pasidLimit,
+  rootReason,
+  type ScalableContextEntry,
   type StructureCapabilities,
-  scalableContextReserved,
-  scalableRootReserved,
+  scalableContextReason,
+  scalableRootReason,
   type TableMemory,
   TranslationType,
 } from '@faultline/vtd-pagetable';
 import type { UnitCapabilities } from './capability.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
 
-/** How a requester's DMA is translated: PGTT of a PASID entry, or what TT of a legacy context entry amounts to. */
-export const TranslationKind = { secondStage: 2, passThrough: 4 } as const;
-/** 2 second stage, 4 pass-through, as PGTT numbers them. */
-export type TranslationKindCode = (typeof TranslationKind)[keyof typeof TranslationKind];
-
 /** What the tables say of a requester, with its PASID in scalable mode: all that a translation needs. */
 export interface RequesterContext {
-  readonly kind: TranslationKindCode;
+  /** Every host address is its own translation; otherwise the second stage translates. */
+  readonly passThrough: boolean;
   /** Frame of the second-stage table's root. */
   readonly tablePfn: number;
   /** Levels of that table. */
@@ -86,10 +88,7 @@ export interface RequesterTables {
 }
 
 const fault = (reason: number, faultDisable = false): LookupFault => ({ reason, faultDisable });
-const anyBit = (words: readonly bigint[]): boolean => words.some((word) => word !== 0n);
 const frameOf = (word: bigint): number => Number((word >> 12n) & 0xff_ffff_ffffn);
-/** FPD is evaluated also where P is clear (9.3 to 9.6). */
-const faultDisabled = (word: bigint): boolean => (word & 2n) !== 0n;
 
 /**
  * Finds out how a requester is translated: context cache and PASID cache, else root, context, PASID-directory and PASID-table
@@ -158,36 +157,21 @@ function* readLegacyContext(
     const bus = sourceId >> 8;
     if (!memory.contains(unit.rootPfn)) return fault(FaultReason.rootAccess);
     const root = yield* readWords(agent, unit, 'read root entry', unit.rootPfn, bus * 2, 2, false);
-    const rootEntry = decodeRoot(root);
-    if (rootEntry === null) return fault(FaultReason.rootNotPresent);
-    if (anyBit(rootReserved(root, structures))) return fault(FaultReason.rootReserved);
-    if (!memory.contains(rootEntry.contextPfn)) return fault(FaultReason.contextAccess);
-    const words = yield* readWords(
-      agent,
-      unit,
-      'read context entry',
-      rootEntry.contextPfn,
-      (sourceId & 0xff) * 2,
-      2,
-      true,
-    );
-    const [lo = 0n, hi = 0n] = words;
-    const faultDisable = faultDisabled(lo);
-    const entry = decodeContext(lo, hi);
-    if (entry === null) return fault(FaultReason.contextNotPresent, faultDisable);
-    if (anyBit(contextReserved(words, structures))) return fault(FaultReason.contextReserved, faultDisable);
-    const isPassThrough = entry.translationType === TranslationType.passThrough;
-    const isUsable =
-      hasLevels(unit, entry.addressWidth) &&
-      (isPassThrough
-        ? unit.capabilities.passThrough
-        : entry.translationType !== 3 &&
-          (entry.translationType === 0 || unit.capabilities.deviceTlb) &&
-          memory.contains(entry.tablePfn));
-    if (!isUsable) return fault(FaultReason.contextInvalid, faultDisable);
+    const rootFault = rootReason(root, structures);
+    if (rootFault !== 0) return fault(rootFault);
+    const contextPfn = frameOf(root[0] as bigint);
+    if (!memory.contains(contextPfn)) return fault(FaultReason.contextAccess);
+    const index = (sourceId & 0xff) * 2;
+    const words = yield* readWords(agent, unit, 'read context entry', contextPfn, index, 2, true);
+    const faultDisable = isFaultProcessingDisabled(words);
+    const reason = contextReason(words, structures);
+    if (reason !== 0) return fault(reason, faultDisable);
+    const entry = decodeContext(words[0] as bigint, words[1] as bigint) as ContextEntry;
+    const passThrough = entry.translationType === TranslationType.passThrough;
+    if (!passThrough && !memory.contains(entry.tablePfn)) return fault(FaultReason.contextInvalid, faultDisable);
     if (epoch !== unit.epoch) continue;
     const context: RequesterContext = {
-      kind: isPassThrough ? TranslationKind.passThrough : TranslationKind.secondStage,
+      passThrough,
       tablePfn: entry.tablePfn,
       levels: entry.addressWidth + 2,
       domainId: entry.domainId,
@@ -200,9 +184,6 @@ function* readLegacyContext(
     return context;
   }
 }
-
-const hasLevels = (unit: RequesterTables, addressWidth: number): boolean =>
-  (unit.capabilities.levels as readonly number[]).includes(addressWidth + 2);
 
 /** The scalable-mode context entry of a function: its root entry has a half for functions 0 to 127 and one for the others. */
 function* scalableContext(
@@ -217,25 +198,21 @@ function* scalableContext(
     const epoch = unit.epoch;
     if (!memory.contains(unit.rootPfn)) return fault(FaultReason.scalableRootAccess);
     const root = yield* readWords(agent, unit, 'read root entry', unit.rootPfn, (sourceId >> 8) * 2, 2, false);
-    const upper = (sourceId & 0x80) !== 0;
-    const half = root[upper ? 1 : 0] as bigint;
-    if ((half & 1n) === 0n) return fault(FaultReason.scalableRootNotPresent);
-    if (anyBit(scalableRootReserved(root, structures))) return fault(FaultReason.scalableRootReserved);
-    const contextPfn = frameOf(half);
+    const half = (sourceId & 0x80) === 0 ? 0 : 1;
+    const rootFault = scalableRootReason(root, half, structures);
+    if (rootFault !== 0) return fault(rootFault);
+    const contextPfn = frameOf(root[half] as bigint);
     if (!memory.contains(contextPfn)) return fault(FaultReason.scalableContextAccess);
     const index = (sourceId & 0x7f) * 4;
     const words = yield* readWords(agent, unit, 'read context entry', contextPfn, index, 4, true);
-    const faultDisable = faultDisabled(words[0] as bigint);
-    const entry = decodeScalableContext(words);
-    if (entry === null) return fault(FaultReason.scalableContextNotPresent, faultDisable);
-    if (anyBit(scalableContextReserved(words, structures))) return fault(FaultReason.scalableContextReserved, faultDisable);
-    const pasids = 2 ** (entry.pasidDirectorySize + 7) * 64;
-    if ((entry.pageRequestEnable && !entry.deviceTlbEnable) || entry.ridPasid >= pasids)
-      return fault(FaultReason.scalableContextInvalid, faultDisable);
+    const faultDisable = isFaultProcessingDisabled(words);
+    const reason = scalableContextReason(words, structures);
+    if (reason !== 0) return fault(reason, faultDisable);
     if (epoch !== unit.epoch) continue;
+    const entry = decodeScalableContext(words) as Required<ScalableContextEntry>;
     const context: CachedScalableContext = {
       directoryPfn: entry.pasidDirectoryPfn,
-      pasids,
+      pasids: pasidLimit(entry.pasidDirectorySize),
       deviceTlb: entry.deviceTlbEnable,
       pasidEnable: entry.pasidEnable,
       pageRequestEnable: entry.pageRequestEnable,
@@ -280,35 +257,30 @@ function* pasidContext(
   const directoryPfn = context.directoryPfn + (slot >> 9);
   if (!memory.contains(directoryPfn)) return fault(FaultReason.pasidDirectoryAccess);
   const directory = yield* readWords(agent, unit, 'read PASID-directory entry', directoryPfn, slot & 511, 1, false);
-  const directoryDisable = context.faultDisable || faultDisabled(directory[0] as bigint);
-  const table = decodePasidDirectory(directory);
-  if (table === null) return fault(FaultReason.pasidDirectoryNotPresent, directoryDisable);
-  if (anyBit(pasidDirectoryReserved(directory, structures)))
-    return fault(FaultReason.pasidDirectoryReserved, directoryDisable);
-  if (!memory.contains(table.tablePfn)) return fault(FaultReason.pasidEntryAccess);
-  const words = yield* readWords(agent, unit, 'read PASID-table entry', table.tablePfn, (pasid & 63) * 8, 8, true);
-  const faultDisable = directoryDisable || faultDisabled(words[0] as bigint);
-  const entry = decodePasidEntry(words);
-  if (entry === null) return fault(FaultReason.pasidEntryNotPresent, faultDisable);
-  if (anyBit(pasidEntryReserved(words, structures))) return fault(FaultReason.pasidEntryReserved, faultDisable);
-  const isPassThrough = entry.translationType === TranslationKind.passThrough && unit.capabilities.passThrough;
-  const isSecondStage = entry.translationType === TranslationKind.secondStage && hasLevels(unit, entry.addressWidth);
-  if (!isPassThrough && !isSecondStage) return fault(FaultReason.pasidEntryInvalid, faultDisable);
-  if (isSecondStage && !memory.contains(entry.secondStagePfn)) return fault(FaultReason.secondStagePointer, faultDisable);
+  const directoryDisable = context.faultDisable || isFaultProcessingDisabled(directory);
+  const directoryFault = pasidDirectoryReason(directory, structures);
+  if (directoryFault !== 0) return fault(directoryFault, directoryDisable);
+  const { pasidTablePfn } = decodePasidDirectoryEntry(directory) as PasidDirectoryEntry;
+  if (!memory.contains(pasidTablePfn)) return fault(FaultReason.pasidEntryAccess);
+  const words = yield* readWords(agent, unit, 'read PASID-table entry', pasidTablePfn, (pasid & 63) * 8, 8, true);
+  const faultDisable = directoryDisable || isFaultProcessingDisabled(words);
+  const reason = pasidEntryReason(words, structures);
+  if (reason !== 0) return fault(reason, faultDisable);
+  const entry = decodePasidEntry(words) as Required<PasidEntry>;
+  const passThrough = entry.translationType === PasidTranslationType.passThrough;
+  if (!passThrough && !memory.contains(entry.secondStagePfn))
+    return fault(FaultReason.secondStagePointer, faultDisable);
   if (epoch !== unit.epoch) return null;
   const snoops = unit.capabilities.pageWalkCoherent && entry.pageWalkSnoop;
+  const update = snoops ? AccessedDirtyMode.update : AccessedDirtyMode.fault;
   const found: RequesterContext = {
-    kind: isPassThrough ? TranslationKind.passThrough : TranslationKind.secondStage,
+    passThrough,
     tablePfn: entry.secondStagePfn,
     levels: entry.addressWidth + 2,
     domainId: entry.domainId,
     pasid,
     deviceTlb: context.deviceTlb,
-    accessedDirty: !entry.secondStageAccessedDirty
-      ? AccessedDirtyMode.off
-      : snoops
-        ? AccessedDirtyMode.update
-        : AccessedDirtyMode.fault,
+    accessedDirty: entry.secondStageAccessedDirty ? update : AccessedDirtyMode.off,
     faultDisable,
   };
   unit.pasidCache.fill(sourceId, pasid, entry.domainId, found);

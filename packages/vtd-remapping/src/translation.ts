@@ -14,7 +14,7 @@ import {
 import { CompletionStatus, type CompletionStatusCode, translationCompletion } from './fault-completion.ts';
 import { AddressType, type FaultRecord } from './fault-recording.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
-import { lookupRequester, type RequesterContext, TranslationKind } from './requester-lookup.ts';
+import { lookupRequester, type RequesterContext } from './requester-lookup.ts';
 import { TranslationMode } from './translation-mode.ts';
 import type { DmaRequest, TranslationRequest, Walker } from './walker.ts';
 
@@ -41,6 +41,14 @@ const NEGATIVE = -1;
 /** Page numbers of the interrupt address range FEEx_xxxxh, without their lower 8 bits. */
 const INTERRUPT_RANGE = 0xfee;
 const IO_RIGHTS = 3;
+/** Errors of the tables at an address, whatever is asked of it. */
+const ERRORS: ReadonlySet<number> = new Set([
+  FaultReason.pagingReserved,
+  FaultReason.tableAccess,
+  FaultReason.secondStageAccess,
+  FaultReason.secondStageNoPermission,
+  FaultReason.secondStageReserved,
+]);
 
 const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
 const isInterruptRange = (page: number): boolean => Math.floor(page / 0x100) === INTERRUPT_RANGE;
@@ -158,7 +166,7 @@ function fromIotlb(
 }
 
 function completionOf(walker: Walker, noWrite: boolean, iovaHi: number, iovaLo: number): TranslationCompletion {
-  const isPassThrough = walker.context?.kind === TranslationKind.passThrough;
+  const isPassThrough = walker.context?.passThrough === true;
   return {
     status: CompletionStatus.success,
     frame: frameOf(walker, iovaHi, iovaLo),
@@ -171,7 +179,7 @@ function completionOf(walker: Walker, noWrite: boolean, iovaHi: number, iovaLo: 
 }
 
 const frameOf = (walker: Walker, iovaHi: number, iovaLo: number): number =>
-  walker.context?.kind === TranslationKind.passThrough ? pageOf(iovaHi, iovaLo) : walker.framePfn;
+  walker.context?.passThrough ? pageOf(iovaHi, iovaLo) : walker.framePfn;
 
 /** One request on its way through the structures and tables. */
 interface WalkRequest {
@@ -191,7 +199,7 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   walker.faultDisable = found.faultDisable;
   if ('reason' in found) return found.reason;
   walker.context = found;
-  if (found.kind === TranslationKind.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
+  if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
 
@@ -229,8 +237,8 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   if (reason !== 0 && !unit.capabilities.cachingMode) return reason;
   yield agent.writes('fill IOTLB', Location.translationCache, unit.id, Cost.free);
   if (epoch !== unit.epoch) return RESTART;
-  if (reason !== 0) cacheFault(unit, request, found, reason);
-  else if (!overlaps) cacheLeaf(unit, walker, request, found);
+  if (reason === 0 && !overlaps) cacheLeaf(unit, walker, request, found);
+  else if (ERRORS.has(reason) || walker.rights === 0) cacheFault(unit, request, found, reason);
   return reason;
 }
 
@@ -303,7 +311,11 @@ function cacheFault(unit: RemappingUnit, request: WalkRequest, context: Requeste
 function cachedFault(unit: RemappingUnit, request: WalkRequest): number {
   if (!unit.capabilities.cachingMode) return 0;
   const slot = unit.iotlb.peek(request.sourceId, request.iovaHi, request.iovaLo, request.pasid);
-  return slot >= 0 && unit.iotlb.leafHiAt(slot) === NEGATIVE ? unit.iotlb.leafLoAt(slot) : 0;
+  if (slot < 0 || unit.iotlb.leafHiAt(slot) !== NEGATIVE) return 0;
+  const reason = unit.iotlb.leafLoAt(slot);
+  if (reason !== FaultReason.writeNotAllowed && reason !== FaultReason.readNotAllowed) return reason;
+  // Legacy mode has no reason of its own for a page that is not present: it goes by what is asked for now.
+  return request.access === WalkAccess.write ? FaultReason.writeNotAllowed : FaultReason.readNotAllowed;
 }
 
 /** Records a fault, unless an FPD bit suppresses it and its kind is one that FPD concerns. */

@@ -1,7 +1,6 @@
 import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
   type CutResult,
-  clearContext,
   cut,
   entryFrame,
   InvalidationGather,
@@ -11,23 +10,24 @@ import {
   type NaiveUnmapReport,
   naiveUnmap,
   type PhysicalWords,
-  readRoot,
   SecondStageTable,
   type SecondStageTableOptions,
-  TranslationType,
   tableIndex,
   type UnmapRequest,
   unmap,
-  writeContext,
 } from '@faultline/vtd-pagetable';
+import type { AtsEndpoint } from './ats-endpoint.ts';
 import { type Descriptor, Granularity } from './descriptor.ts';
-import type { AtsEndpoint, RemappingUnit } from './remapping-unit.ts';
+import type { RemappingUnit } from './remapping-unit.ts';
+import type { VtdDriver } from './vtd-driver.ts';
 
 /** Options of a {@link VtdDomain}. */
 export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory' | 'capabilities'> {
-  readonly unit: RemappingUnit;
+  readonly driver: VtdDriver;
   /** DID, 16 bits, the tag of everything the unit caches for this domain. */
   readonly domainId: number;
+  /** SSADE for whoever is attached: hardware sets A and D. Default false; needs scalable mode and ECAP.SSADS. */
+  readonly accessedDirty?: boolean;
   /** Host memory by words, for {@link VtdDomain.unmapWithoutSplit}. */
   readonly physical?: PhysicalWords;
   /** Called with unlinked table pages right before they are freed, for checks of I5. */
@@ -45,63 +45,60 @@ interface Attachment {
  * it owes. Page numbers are IOVA >> 12.
  */
 export class VtdDomain {
-  readonly unit: RemappingUnit;
+  readonly driver: VtdDriver;
   readonly domainId: number;
   readonly table: SecondStageTable;
+  readonly #accessedDirty: boolean;
   readonly #physical: PhysicalWords | null;
   readonly #onFreeTables: (tables: readonly number[]) => void;
   readonly #attachments: Attachment[] = [];
 
+  /** @throws RangeError for A and D on a unit or in a mode that has none */
   constructor(options: VtdDomainOptions) {
-    const { unit, domainId, physical, onFreeTables, ...table } = options;
-    this.unit = unit;
+    const { driver, domainId, accessedDirty = false, physical, onFreeTables, ...table } = options;
+    this.driver = driver;
     this.domainId = domainId;
+    this.#accessedDirty = accessedDirty;
+    if (accessedDirty && (driver.mode === 'legacy' || !this.unit.capabilities.accessedDirty))
+      throw new RangeError('accessedDirty: needs scalable mode and A and D bits in the second stage (ECAP.SSADS)');
     this.#physical = physical ?? null;
     this.#onFreeTables = onFreeTables ?? (() => undefined);
-    this.table = new SecondStageTable({ ...table, memory: unit.memory, capabilities: unit.capabilities });
+    this.table = new SecondStageTable({ ...table, memory: this.unit.memory, capabilities: this.unit.structures });
   }
 
-  /** Points a function's context entry here. A function with a device TLB gets TT=01 and its translation requests served. */
+  /** The unit that walks the table. */
+  get unit(): RemappingUnit {
+    return this.driver.unit;
+  }
+
+  /** Points a function's structures here. A function with a device TLB gets its translation and page requests served. */
   attach(sourceId: number, endpoint: AtsEndpoint | null): void {
-    const ok = writeContext(this.unit.memory, this.unit.rootPfn, sourceId, {
-      faultProcessingDisabled: false,
-      translationType: endpoint ? TranslationType.deviceTlb : TranslationType.untranslatedOnly,
-      tablePfn: this.table.rootPfn,
-      addressWidth: this.table.levels - 2,
-      domainId: this.domainId,
-    });
-    assert(ok, 'no table page for the context table');
-    if (endpoint) this.unit.connect(sourceId, endpoint);
+    const { rootPfn: tablePfn, levels } = this.table;
+    const { domainId } = this;
+    this.driver.attach(sourceId, { domainId, tablePfn, levels, endpoint, accessedDirty: this.#accessedDirty });
     this.#attachments.push({ sourceId, deviceTlb: endpoint !== null });
   }
 
-  /** Clears the context entry, then context cache (device-selective), IOTLB (domain) and device TLB (all). */
+  /** Takes a function off; see `VtdDriver.detach`. */
   *detach(agent: Agent, sourceId: number): Task<void> {
     const index = this.#attachments.findIndex((attachment) => attachment.sourceId === sourceId);
     assert(index >= 0, `device 0x${sourceId.toString(16)} is not attached`);
-    const { memory, rootPfn } = this.unit;
-    const context = readRoot(memory, rootPfn, sourceId >> 8).pfn;
-    const location = memory.location(context, (sourceId & 0xff) * 2);
-    yield agent.writes('clear context entry', Location.entry, location, Cost.entryWrite);
-    const [attachment] = this.#attachments.splice(index, 1);
-    clearContext(memory, rootPfn, sourceId);
-    const descriptors: Descriptor[] = [
-      { type: 'contextCache', granularity: Granularity.selective, domainId: this.domainId, sourceId, functionMask: 0 },
-      this.#iotlb(Granularity.domain, 0, 0, false),
-    ];
-    if (attachment?.deviceTlb) descriptors.push(wholeDeviceTlb(sourceId));
-    yield* this.unit.invalidationQueue.submit(agent, descriptors);
-    this.unit.disconnect(sourceId);
+    this.#attachments.splice(index, 1);
+    yield* this.driver.detach(agent, sourceId);
   }
 
-  /** Maps with the largest leaves that fit; see `map` of vtd-pagetable. @returns 4K pages mapped */
+  /**
+   * Maps with the largest leaves that fit; see `map` of vtd-pagetable. With CAP.CM what was mapped is flushed, since hardware may
+   * have cached that it was not there. @returns 4K pages mapped
+   */
   *map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number> {
     const gather = new InvalidationGather();
     const rights = request.write ? 3 : 1;
     try {
+      if (this.unit.capabilities.cachingMode) gather.add(request.page, request.pages);
       return yield* map(agent, this.table, { ...request, rights }, gather);
     } finally {
-      // Only a replaced vacant table owes anything: not present to present needs no invalidation at CM=0 (6.5.3.5).
+      // At CM=0 only a replaced vacant table owes anything: not present to present needs no invalidation (6.5.3.5).
       if (!gather.empty) yield* this.flush(agent, gather);
     }
   }
@@ -141,14 +138,15 @@ export class VtdDomain {
     if (gather.empty) return;
     const sizeLog2 = coverLog2(gather.firstPage, gather.lastPage);
     const page = Math.floor(gather.firstPage / 2 ** sizeLog2) * 2 ** sizeLog2;
+    const { pageSelective, maximumAddressMask } = this.unit.capabilities;
     const descriptors: Descriptor[] = [
-      sizeLog2 <= this.unit.maximumAddressMask
+      pageSelective && sizeLog2 <= maximumAddressMask
         ? this.#iotlb(Granularity.selective, page, sizeLog2, gather.leafOnly)
         : this.#iotlb(Granularity.domain, 0, 0, false),
     ];
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
-    yield* this.unit.invalidationQueue.submit(agent, descriptors);
+    yield* this.driver.invalidations.submit(agent, descriptors);
     if (gather.freedTables.length === 0) return;
     yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
     this.#onFreeTables(gather.freedTables);
@@ -191,6 +189,3 @@ export function coverLog2(firstPage: number, lastPage: number): number {
   while (Math.floor(firstPage / 2 ** log2) !== Math.floor(lastPage / 2 ** log2)) log2++;
   return log2;
 }
-
-/** A device-TLB invalidation of the whole 64-bit address space: all size bits set. */
-const wholeDeviceTlb = (sourceId: number): Descriptor => ({ type: 'deviceTlb', sourceId, page: 0, sizeLog2: 51 });

@@ -20,7 +20,8 @@ const CAPABILITIES: EntryCapabilities = {
   page2M: true,
   page1G: true,
   snoopControl: true,
-  transientMapping: true,
+  specRevision: '3.x',
+  deviceTlb: true,
 };
 const TABLE_PAGES = 1 << 14;
 

@@ -1,0 +1,224 @@
+import { hex } from '@faultline/address';
+import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
+import {
+  clearContext,
+  clearPasidEntry,
+  clearPasidPresent,
+  clearScalableContext,
+  PasidTranslationType,
+  type TableMemory,
+  TranslationType,
+  writeContext,
+  writePasidEntry,
+  writeScalableContext,
+} from '@faultline/vtd-pagetable';
+import type { AtsEndpoint } from './ats-endpoint.ts';
+import { type Descriptor, Granularity, PasidCacheGranularity, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
+import { PageRequestPort } from './page-request-port.ts';
+import { QueuedInvalidation } from './queued-invalidation.ts';
+import { GlobalCommand, Register } from './register-offset.ts';
+import type { RemappingUnit } from './remapping-unit.ts';
+
+/** Options of a {@link VtdDriver}. */
+export interface VtdDriverOptions {
+  readonly unit: RemappingUnit;
+  /** Default: scalable if the unit has it. */
+  readonly mode?: 'legacy' | 'scalable';
+  /** Entries of the invalidation queue; default 256. */
+  readonly queueEntries?: number;
+  /** Entries of the page request queue, 128 to 16384; default 2048. */
+  readonly pageRequestEntries?: number;
+}
+
+/** What a function is attached to. */
+export interface AttachTarget {
+  readonly domainId: number;
+  /** Root of the second-stage table. */
+  readonly tablePfn: number;
+  readonly levels: number;
+  /** The function, if it has a device TLB: its translation requests and page requests are served. */
+  readonly endpoint: AtsEndpoint | null;
+  /** SSADE: hardware sets A and D. Default false. */
+  readonly accessedDirty?: boolean;
+}
+
+interface Attachment {
+  readonly domainId: number;
+  readonly endpoint: AtsEndpoint | null;
+  /** Scalable mode: the function's PASID directory. */
+  readonly directoryPfn: number;
+}
+
+/** PASID that stands for requests without one, as Linux chooses it. */
+const RID_PASID = 0;
+
+/**
+ * The driver of one unit, as Linux's intel_iommu sets it up: root table, invalidation queue, page request queue, then SRTP, QIE and TE;
+ * and what attaches a function to a domain. Everything goes through registers and memory.
+ */
+export class VtdDriver {
+  readonly unit: RemappingUnit;
+  readonly memory: TableMemory;
+  readonly mode: 'legacy' | 'scalable';
+  /** Frame of the root table. */
+  readonly rootPfn: number;
+  readonly invalidations: QueuedInvalidation;
+  /** Null in legacy mode, and if the unit has no page requests. */
+  readonly pageRequests: PageRequestPort | null;
+  readonly #attachments = new Map<number, Attachment>();
+
+  /** @throws RangeError if there are no pages for tables and queues, or the unit has no scalable mode */
+  constructor(options: VtdDriverOptions) {
+    const { unit } = options;
+    const { registers, memory, capabilities } = unit;
+    this.unit = unit;
+    this.memory = memory;
+    this.mode = options.mode ?? (capabilities.scalableMode ? 'scalable' : 'legacy');
+    if (this.mode === 'scalable' && !capabilities.scalableMode)
+      throw new RangeError('mode: the unit has no scalable mode (ECAP.SMTS)');
+    this.rootPfn = memory.allocate();
+    if (this.rootPfn < 0) throw new RangeError('memory: no page for the root table');
+    memory.flush(this.rootPfn, 0, 512);
+    const common = { memory, registers, location: unit.id };
+    this.invalidations = new QueuedInvalidation({
+      ...common,
+      wide: this.mode === 'scalable',
+      observe: (observer) => unit.invalidationQueue.observe(observer),
+      ...(options.queueEntries === undefined ? {} : { entries: options.queueEntries }),
+    });
+    const hasPageRequests = this.mode === 'scalable' && capabilities.pageRequests;
+    this.pageRequests = hasPageRequests
+      ? new PageRequestPort({
+          ...common,
+          queue: unit.pageRequestQueue,
+          invalidations: this.invalidations,
+          ...(options.pageRequestEntries === undefined ? {} : { entries: options.pageRequestEntries }),
+        })
+      : null;
+    const mode = this.mode === 'scalable' ? 1n << 10n : 0n;
+    registers.write64(Register.RTADDR, (BigInt(this.rootPfn) << 12n) | mode);
+    registers.write32(Register.GCMD, GlobalCommand.setRootTable);
+    registers.write32(Register.GCMD, GlobalCommand.queuedInvalidationEnable);
+    const enable = GlobalCommand.queuedInvalidationEnable | GlobalCommand.translationEnable;
+    registers.write32(Register.GCMD, enable);
+    const status = registers.read32(Register.GSTS) | 0;
+    assert((status & enable) === enable, () => `the unit is not enabled: GSTS ${hex(status >>> 0)}`);
+  }
+
+  /** Whether a function is attached. */
+  isAttached(sourceId: number): boolean {
+    return this.#attachments.has(sourceId);
+  }
+
+  /** Points a function's structures to a table. @throws RangeError if it is attached already, or a page for a structure is missing */
+  attach(sourceId: number, target: AttachTarget): void {
+    if (this.#attachments.has(sourceId))
+      throw new RangeError(`sourceId: device ${hex(sourceId)} is attached already; detach it first`);
+    const { endpoint, domainId } = target;
+    const directoryPfn = this.mode === 'scalable' ? this.#attachScalable(sourceId, target) : -1;
+    if (this.mode === 'legacy') this.#attachLegacy(sourceId, target);
+    if (endpoint) this.unit.connect(sourceId, endpoint);
+    this.#attachments.set(sourceId, { domainId, endpoint, directoryPfn });
+  }
+
+  #attachLegacy(sourceId: number, target: AttachTarget): void {
+    const written = writeContext(this.memory, this.rootPfn, sourceId, {
+      faultProcessingDisabled: false,
+      translationType: target.endpoint ? TranslationType.deviceTlb : TranslationType.untranslatedOnly,
+      tablePfn: target.tablePfn,
+      addressWidth: target.levels - 2,
+      domainId: target.domainId,
+    });
+    if (!written) throw new RangeError('memory: no page for the context table');
+  }
+
+  /** A PASID directory of one page with the entry of RID_PASID, then the context entry. @returns the directory's frame */
+  #attachScalable(sourceId: number, target: AttachTarget): number {
+    const { memory } = this;
+    const { capabilities } = this.unit;
+    const directoryPfn = memory.allocate();
+    if (directoryPfn < 0) throw new RangeError('memory: no page for the PASID directory');
+    memory.flush(directoryPfn, 0, 512);
+    const written =
+      writePasidEntry(memory, directoryPfn, RID_PASID, {
+        faultProcessingDisabled: false,
+        addressWidth: target.levels - 2,
+        translationType: PasidTranslationType.secondStage,
+        secondStageAccessedDirty: target.accessedDirty ?? false,
+        secondStagePfn: target.tablePfn,
+        domainId: target.domainId,
+        pageWalkSnoop: capabilities.pageWalkCoherent,
+        pageSnoop: false,
+      }) &&
+      writeScalableContext(memory, this.rootPfn, sourceId, {
+        faultProcessingDisabled: false,
+        deviceTlbEnable: target.endpoint !== null,
+        pasidEnable: false,
+        pageRequestEnable: target.endpoint !== null && capabilities.pageRequests,
+        pasidDirectorySize: 2, // 512 entries: the page
+        pasidDirectoryPfn: directoryPfn,
+        ridPasid: RID_PASID,
+        ridPrivilege: false,
+      });
+    if (!written) throw new RangeError('memory: no page for a PASID or context table');
+    return directoryPfn;
+  }
+
+  /**
+   * Clears a function's structures, then their caches, the domain's IOTLB entries and the device TLB (Rev 5.10, table 28), and forgets
+   * the endpoint. Page groups that it still waits for are the caller's to answer first.
+   */
+  *detach(agent: Agent, sourceId: number): Task<void> {
+    const attachment = this.#attachments.get(sourceId);
+    assert(attachment !== undefined, () => `device ${hex(sourceId)} is not attached`);
+    this.#attachments.delete(sourceId);
+    const { domainId, endpoint, directoryPfn } = attachment;
+    const isScalable = this.mode === 'scalable';
+    yield agent.writes('clear context entry', Location.entry, this.#contextLocation(sourceId), Cost.entryWrite);
+    if (isScalable) {
+      clearPasidPresent(this.memory, directoryPfn, RID_PASID);
+      clearScalableContext(this.memory, this.rootPfn, sourceId);
+    } else clearContext(this.memory, this.rootPfn, sourceId);
+    yield* this.invalidations.submit(agent, [
+      { type: 'contextCache', granularity: Granularity.selective, domainId, sourceId, functionMask: 0 },
+      ...(isScalable ? [pasidCacheOf(domainId)] : []),
+      iotlbOf(domainId),
+      ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
+    ]);
+    if (endpoint) this.unit.disconnect(sourceId);
+    if (isScalable) this.#freeDirectory(directoryPfn);
+  }
+
+  #freeDirectory(directoryPfn: number): void {
+    clearPasidEntry(this.memory, directoryPfn, RID_PASID);
+    this.memory.free(Number((this.memory.load(directoryPfn, 0) >> 12n) & 0xff_ffff_ffffn));
+    this.memory.free(directoryPfn);
+  }
+
+  /** Location of the first word of a function's context entry, for steps. */
+  #contextLocation(sourceId: number): number {
+    const isScalable = this.mode === 'scalable';
+    const half = isScalable && (sourceId & 0x80) !== 0 ? 1 : 0;
+    const root = this.memory.load(this.rootPfn, (sourceId >> 8) * 2 + half);
+    const contextPfn = Number((root >> 12n) & 0xff_ffff_ffffn);
+    return this.memory.location(contextPfn, isScalable ? (sourceId & 0x7f) * 4 : (sourceId & 0xff) * 2);
+  }
+}
+
+const pasidCacheOf = (domainId: number): Descriptor => ({
+  type: 'pasidCache',
+  granularity: PasidCacheGranularity.domain,
+  domainId,
+  pasid: 0,
+});
+
+const iotlbOf = (domainId: number): Descriptor => ({
+  type: 'iotlb',
+  granularity: Granularity.domain,
+  domainId,
+  page: 0,
+  addressMask: 0,
+  leafOnly: false,
+  drainReads: true,
+  drainWrites: true,
+});
