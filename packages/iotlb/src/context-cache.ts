@@ -78,7 +78,7 @@ export class ContextCache<V = ContextCacheValue> {
   /** The slot of a source-id, or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number): number {
     this.#lookups++;
-    const slot = this.#store.find(0, 0, sourceId);
+    const slot = this.#store.find(0, 0, sourceId, 0);
     if (slot < 0) return -1;
     this.#hits++;
     this.#store.touch(slot);
@@ -88,9 +88,9 @@ export class ContextCache<V = ContextCacheValue> {
   /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
   fill(sourceId: number, did: number, value: V): number {
     if (this.#store.slots === 0) return -1;
-    let slot = this.#store.find(0, 0, sourceId);
+    let slot = this.#store.find(0, 0, sourceId, 0);
     if (slot >= 0) this.#store.touch(slot);
-    else slot = this.#store.insert(0, 0, sourceId);
+    else slot = this.#store.insert(0, 0, sourceId, 0);
     this.#did[slot] = did;
     this.#values[slot] = value;
     return slot;

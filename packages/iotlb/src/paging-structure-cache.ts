@@ -144,7 +144,7 @@ export class PagingStructureCache {
     this.#lookups++;
     for (let index = 0; index < 4; index++) {
       const store = this.#stores[index] as SetAssociative;
-      const local = store.find(did, iovaHi, iovaLo);
+      const local = store.find(did, iovaHi, iovaLo, 0);
       if (local < 0) continue;
       store.touch(local);
       (this.#hits[index + 1] as number)++;
@@ -178,11 +178,11 @@ export class PagingStructureCache {
     const store = this.#stores[level - 1] as SetAssociative;
     if (store.slots === 0 || rights === 0) return -1;
     this.#fills++;
-    let local = store.find(did, iovaHi, iovaLo);
+    let local = store.find(did, iovaHi, iovaLo, 0);
     if (local >= 0) store.touch(local);
     else {
       const evictions = store.evictions;
-      local = store.insert(did, iovaHi, iovaLo);
+      local = store.insert(did, iovaHi, iovaLo, 0);
       this.#evictions += store.evictions - evictions;
     }
     const slot = local + (this.#bases[level - 1] as number);

@@ -61,7 +61,7 @@ export class PasidCache<V> {
   /** The slot of (source-id, PASID), or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number, pasid: number): number {
     this.#lookups++;
-    const slot = this.#store.find(sourceId, 0, keyOf(sourceId, pasid));
+    const slot = this.#store.find(sourceId, 0, keyOf(sourceId, pasid), 0);
     if (slot < 0) return -1;
     this.#hits++;
     this.#store.touch(slot);
@@ -77,9 +77,9 @@ export class PasidCache<V> {
     checkPasid(pasid);
     if (this.#store.slots === 0) return -1;
     const key = keyOf(sourceId, pasid);
-    let slot = this.#store.find(sourceId, 0, key);
+    let slot = this.#store.find(sourceId, 0, key, 0);
     if (slot >= 0) this.#store.touch(slot);
-    else slot = this.#store.insert(sourceId, 0, key);
+    else slot = this.#store.insert(sourceId, 0, key, 0);
     this.#did[slot] = did;
     this.#values[slot] = value;
     return slot;

@@ -65,7 +65,7 @@ export class SetAssociative {
   readonly #maskHi: number;
   readonly #maskLo: number;
   readonly #setMask: number;
-  readonly #bucketMask: number;
+  readonly #hashShift: number;
   readonly #bucketHead: Int32Array;
   #count = 0;
   #evictions = 0;
@@ -80,10 +80,10 @@ export class SetAssociative {
     this.#setMask = array.sets - 1;
     this.#maskHi = shift >= 32 ? -1 << (shift - 32) : -1;
     this.#maskLo = shift >= 32 ? 0 : -1 << shift;
-    let buckets = 2;
-    while (buckets < 2 * this.slots) buckets *= 2;
-    this.#bucketMask = buckets - 1;
-    this.#bucketHead = new Int32Array(buckets).fill(NONE);
+    let bucketBits = 1;
+    while (2 ** bucketBits < 2 * this.slots) bucketBits++;
+    this.#hashShift = 32 - bucketBits;
+    this.#bucketHead = new Int32Array(2 ** bucketBits).fill(NONE);
   }
 
   /**
@@ -111,8 +111,8 @@ export class SetAssociative {
     return this.#evictions;
   }
 
-  /** The slot that holds (tag, address, second tag), or -1. Changes nothing. */
-  find(tag: number, hi: number, lo: number, second = 0): number {
+  /** The slot that holds (tag, address, second tag), or -1. Changes nothing. Caches with one tag give 0 as the second. */
+  find(tag: number, hi: number, lo: number, second: number): number {
     if (this.#count === 0) return -1;
     // Words by literal numbers, see at their names: bundlers make variables of a module's constants, and this is hot.
     const words = this.#words;
@@ -154,7 +154,7 @@ export class SetAssociative {
   }
 
   /** Puts (tag, address, second tag), which must not be present, into a slot of its set. Needs ways above 0. */
-  insert(tag: number, hi: number, lo: number, second = 0): number {
+  insert(tag: number, hi: number, lo: number, second: number): number {
     assert(this.slots > 0, 'a cache without ways has no slot to fill');
     const words = this.#words;
     const keyHi = hi & this.#maskHi;
@@ -246,9 +246,8 @@ export class SetAssociative {
     return ((hi << 1) << (31 - this.shift)) | (lo >>> this.shift);
   }
 
-  /** Neighbouring pages fall into neighbouring buckets; the upper bits are folded in by a multiplicative hash. */
-  #bucket(hi: number, lo: number): number {
-    const page = this.#pageNumber(hi, lo);
-    return (page ^ (Math.imul(page ^ hi, 0x9e3779b1) >>> 15)) & this.#bucketMask;
+  /** Chain of a page: the upper bits of a multiplicative hash. Low bits that are zero for large pages do no harm there. */
+  #bucket(keyHi: number, keyLo: number): number {
+    return Math.imul(Math.imul(keyHi, 0x85ebca6b) ^ keyLo, 0x9e3779b1) >>> this.#hashShift;
   }
 }

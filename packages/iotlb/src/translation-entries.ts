@@ -44,7 +44,6 @@ const DID = 6;
 const PASID_TAG = 7;
 
 const OFFSET_MASK = { 1: 0xfff, 2: 0x1f_ffff, 3: 0x3fff_ffff } as const;
-const PFN_HI_MASK = 0xfffff;
 const SNP = 1 << 11;
 const SECOND_STAGE_DIRTY = 1 << 9;
 const FIRST_STAGE_DIRTY = 1 << 6;
