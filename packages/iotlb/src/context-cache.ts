@@ -58,7 +58,7 @@ export class ContextCache<V = ContextCacheValue> {
 
   /** @throws RangeError for sets that are no power of two. */
   constructor(options: ContextCacheOptions = {}) {
-    this.#store = new SetAssociative('context cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
+    this.#store = SetAssociative.alone('context cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
     this.#legacy = (options.mode ?? 'legacy') === 'legacy';
     this.#finest = options.finestInvalidation ?? 'device';
     this.#did = new Int32Array(this.#store.slots);
@@ -78,7 +78,7 @@ export class ContextCache<V = ContextCacheValue> {
   /** The slot of a source-id, or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number): number {
     this.#lookups++;
-    const slot = this.#store.find(0, 0, sourceId);
+    const slot = this.#store.find(0, 0, sourceId, 0);
     if (slot < 0) return -1;
     this.#hits++;
     this.#store.touch(slot);
@@ -88,9 +88,9 @@ export class ContextCache<V = ContextCacheValue> {
   /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
   fill(sourceId: number, did: number, value: V): number {
     if (this.#store.slots === 0) return -1;
-    let slot = this.#store.find(0, 0, sourceId);
+    let slot = this.#store.find(0, 0, sourceId, 0);
     if (slot >= 0) this.#store.touch(slot);
-    else slot = this.#store.insert(0, 0, sourceId);
+    else slot = this.#store.insert(0, 0, sourceId, 0);
     this.#did[slot] = did;
     this.#values[slot] = value;
     return slot;
@@ -124,8 +124,7 @@ export class ContextCache<V = ContextCacheValue> {
     if (this.#finest !== 'device') return this.invalidateDomain(did);
     const compared = 0xffff & ~FUNCTION_MASK_BITS[functionMask];
     return this.#invalidateWhere(
-      (slot) =>
-        ((this.#store.addressLo[slot]! ^ sourceId) & compared) === 0 && (!this.#legacy || this.#did[slot]! === did),
+      (slot) => ((this.#store.loAt(slot) ^ sourceId) & compared) === 0 && (!this.#legacy || this.#did[slot]! === did),
     );
   }
 
@@ -133,8 +132,8 @@ export class ContextCache<V = ContextCacheValue> {
   *entries(): IterableIterator<ContextCacheEntry<V>> {
     for (let slot = 0; slot < this.#store.slots; slot++) {
       const value = this.#values[slot];
-      if (this.#store.tags[slot]! < 0 || value === undefined) continue;
-      yield { slot, sourceId: this.#store.addressLo[slot]!, did: this.didAt(slot), value };
+      if (value === undefined) continue;
+      yield { slot, sourceId: this.#store.loAt(slot), did: this.didAt(slot), value };
     }
   }
 

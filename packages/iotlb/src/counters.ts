@@ -9,6 +9,7 @@ export const Counter = {
   invalidations: 6,
   dropped: 7,
   resets: 8,
+  lost: 9,
 } as const;
 
 const SIZE = Object.keys(Counter).length;
@@ -66,11 +67,16 @@ export class IotlbCounters {
   get resets(): number {
     return this.#values[Counter.resets]!;
   }
+  /** Entries that went with no invalidation and for no other entry (`mayLoseEntries`, `lose`). */
+  get lost(): number {
+    return this.#values[Counter.lost]!;
+  }
 
   /** A plain copy for reports. */
   snapshot(): Readonly<Record<keyof typeof Counter | 'hits' | 'misses', number>> {
-    const { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets } = this;
-    return { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets };
+    const { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets, lost } =
+      this;
+    return { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets, lost };
   }
 }
 

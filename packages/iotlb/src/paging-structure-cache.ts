@@ -1,8 +1,9 @@
 import { addressOf, checkAddressMask, rangeShiftOf } from './invalidation-range.ts';
+import type { SharedGeometry } from './iotlb-options.ts';
 import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
 
-/** Sets and ways of the cache for each kind of non-leaf entry. */
-export interface PagingStructureCacheGeometry {
+/** Sets and ways of the cache for each kind of non-leaf entry; kinds do not share entries. */
+export interface PagingStructureCacheGeometryByLevel {
   /** SS-PDE entries: span 2M, give an SS-PT. */
   readonly pde: SetAssociativeGeometry;
   /** SS-PDPTE entries: span 1G, give an SS-PD. */
@@ -13,16 +14,33 @@ export interface PagingStructureCacheGeometry {
   readonly pml5e: SetAssociativeGeometry;
 }
 
+/** An array for each kind, or one for all. */
+export type PagingStructureCacheGeometry = PagingStructureCacheGeometryByLevel | SharedGeometry;
+
+/** Options of a {@link PagingStructureCache} beside its geometry. */
+export interface PagingStructureCacheOptions {
+  /**
+   * The finest granularity that this hardware carries out; a finer request is done at this one, which the
+   * specification allows (VT-d Rev 5.10, 6.5.2.3). A page-selective request with hint 1 still keeps everything. Default
+   * `page`: exactly what is asked.
+   */
+  readonly finestInvalidation?: 'page' | 'domain' | 'global';
+}
+
 /**
  * 64 PDE entries, the lower of the two capacities (64, 128) that "Fast & Safe IO Memory Protection" (SOSP 2024) assumes
  * for the cache whose entries span 2M. Sizes of the upper levels and all associativities are an assumption.
  */
-export const DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY: PagingStructureCacheGeometry = {
+export const DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY: PagingStructureCacheGeometryByLevel = {
   pde: { sets: 16, ways: 4 },
   pdpe: { sets: 4, ways: 4 },
   pml4e: { sets: 1, ways: 4 },
   pml5e: { sets: 1, ways: 2 },
 };
+
+/** log2 of the bytes that an entry spans, and its name, by level of the table that it points to, minus 1 (Table 19). */
+const SPAN_SHIFTS = [21, 30, 39, 48] as const;
+const STORE_NAMES = ['PDE', 'PDPE', 'PML4E', 'PML5E'] as const;
 
 /** Level of the table that a cached entry points to: 1 = SS-PT (a PDE), 2 = SS-PD, 3 = SS-PDPT, 4 = SS-PML4. */
 export type TableLevel = 1 | 2 | 3 | 4;
@@ -62,7 +80,9 @@ export class PagingStructureCache {
   readonly #stores: readonly SetAssociative[];
   readonly #bases: readonly number[];
   readonly #tablePfn: Float64Array;
-  readonly #rights: Int32Array;
+  readonly #rights: Uint8Array;
+  readonly #level: Uint8Array;
+  readonly #finest: 'page' | 'domain' | 'global';
   readonly #hits = [0, 0, 0, 0, 0];
   #lookups = 0;
   #fills = 0;
@@ -71,22 +91,33 @@ export class PagingStructureCache {
   #dropped = 0;
 
   /** @throws RangeError for sets that are no power of two. */
-  constructor(geometry: PagingStructureCacheGeometry = DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY) {
-    this.#stores = [
-      new SetAssociative('PDE cache', geometry.pde, 21),
-      new SetAssociative('PDPE cache', geometry.pdpe, 30),
-      new SetAssociative('PML4E cache', geometry.pml4e, 39),
-      new SetAssociative('PML5E cache', geometry.pml5e, 48),
-    ];
+  constructor(
+    geometry: PagingStructureCacheGeometry = DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY,
+    options: PagingStructureCacheOptions = {},
+  ) {
+    this.#finest = options.finestInvalidation ?? 'page';
     const bases: number[] = [];
     let slots = 0;
-    for (const store of this.#stores) {
-      bases.push(slots);
-      slots += store.slots;
+    if ('shared' in geometry) {
+      this.#stores = SetAssociative.sharing('paging-structure cache', geometry.shared, SPAN_SHIFTS);
+      for (const store of this.#stores) {
+        bases.push(0);
+        slots = store.slots;
+      }
+    } else {
+      const { pde, pdpe, pml4e, pml5e } = geometry;
+      this.#stores = [pde, pdpe, pml4e, pml5e].map((shape, index) =>
+        SetAssociative.alone(`${STORE_NAMES[index]} cache`, shape, SPAN_SHIFTS[index] as number),
+      );
+      for (const store of this.#stores) {
+        bases.push(slots);
+        slots += store.slots;
+      }
     }
     this.#bases = bases;
     this.#tablePfn = new Float64Array(slots);
-    this.#rights = new Int32Array(slots);
+    this.#rights = new Uint8Array(slots);
+    this.#level = new Uint8Array(slots);
   }
 
   /** A copy of the counts. */
@@ -113,7 +144,7 @@ export class PagingStructureCache {
     this.#lookups++;
     for (let index = 0; index < 4; index++) {
       const store = this.#stores[index] as SetAssociative;
-      const local = store.find(did, iovaHi, iovaLo);
+      const local = store.find(did, iovaHi, iovaLo, 0);
       if (local < 0) continue;
       store.touch(local);
       (this.#hits[index + 1] as number)++;
@@ -124,9 +155,7 @@ export class PagingStructureCache {
 
   /** Level of the table that the entry points to: where the walk goes on. */
   levelAt(slot: number): TableLevel {
-    let index = 3;
-    while (index > 0 && slot < (this.#bases[index] as number)) index--;
-    return (index + 1) as TableLevel;
+    return this.#level[slot]! as TableLevel;
   }
 
   /** Frame of the table that the entry points to. */
@@ -140,23 +169,26 @@ export class PagingStructureCache {
   }
 
   /**
-   * Caches a non-leaf entry met on a fault-free walk, or replaces the one of the same tag.
+   * Caches a non-leaf entry met on a fault-free walk, or replaces the one of the same tag. One that grants nothing is not
+   * cached (6.2.5.1).
    * @param level of the table that it points to @param rights AND down to and including it
-   * @returns the slot, or -1 if the geometry has none for this level
+   * @returns the slot, or -1 if it is not cached: no rights, or no slots for this level
    */
   fill(did: number, iovaHi: number, iovaLo: number, level: TableLevel, tablePfn: number, rights: number): number {
     const store = this.#stores[level - 1] as SetAssociative;
-    if (store.slots === 0) return -1;
+    if (store.slots === 0 || rights === 0) return -1;
     this.#fills++;
-    let local = store.find(did, iovaHi, iovaLo);
+    let local = store.find(did, iovaHi, iovaLo, 0);
     if (local >= 0) store.touch(local);
     else {
-      if (store.tags[store.victim(iovaHi, iovaLo)]! >= 0) this.#evictions++;
-      local = store.insert(did, iovaHi, iovaLo);
+      const evictions = store.evictions;
+      local = store.insert(did, iovaHi, iovaLo, 0);
+      this.#evictions += store.evictions - evictions;
     }
     const slot = local + (this.#bases[level - 1] as number);
     this.#tablePfn[slot] = tablePfn;
     this.#rights[slot] = rights;
+    this.#level[slot] = level;
     return slot;
   }
 
@@ -167,11 +199,12 @@ export class PagingStructureCache {
    */
   invalidatePages(did: number, iovaHi: number, iovaLo: number, addressMask: number, invalidationHint: 0 | 1): number {
     checkAddressMask(addressMask);
+    if (invalidationHint === 0 && this.#finest !== 'page') return this.invalidateDomain(did);
     let dropped = 0;
     if (invalidationHint === 0) {
       for (const store of this.#stores) {
         store.forEachOverlapping(iovaHi, iovaLo, rangeShiftOf(addressMask), (local) => {
-          if (store.tags[local]! !== did) return;
+          if (store.tagAt(local) !== did) return;
           store.drop(local);
           dropped++;
         });
@@ -182,6 +215,7 @@ export class PagingStructureCache {
 
   /** Domain-selective. @returns entries dropped */
   invalidateDomain(did: number): number {
+    if (this.#finest === 'global') return this.invalidateGlobal();
     return this.#invalidateWhere((tag) => tag === did);
   }
 
@@ -194,13 +228,12 @@ export class PagingStructureCache {
   *entries(): IterableIterator<PagingStructureEntry> {
     for (const [index, store] of this.#stores.entries()) {
       for (let local = 0; local < store.slots; local++) {
-        const did = store.tags[local]!;
-        if (did < 0) continue;
+        if (!store.occupies(local)) continue;
         const slot = local + (this.#bases[index] as number);
         yield {
           slot,
-          did,
-          iova: addressOf(store.addressHi[local]!, store.addressLo[local]!),
+          did: store.tagAt(local),
+          iova: addressOf(store.hiAt(local), store.loAt(local)),
           level: (index + 1) as TableLevel,
           tablePfn: this.tablePfnAt(slot),
           rights: this.rightsAt(slot),
@@ -213,7 +246,7 @@ export class PagingStructureCache {
     let dropped = 0;
     for (const store of this.#stores) {
       store.forEach((local) => {
-        if (!matches(store.tags[local]!)) return;
+        if (!matches(store.tagAt(local))) return;
         store.drop(local);
         dropped++;
       });

@@ -42,7 +42,7 @@ export class PasidCache<V> {
 
   /** @throws RangeError for sets that are no power of two. */
   constructor(options: PasidCacheOptions = {}) {
-    this.#store = new SetAssociative('PASID cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
+    this.#store = SetAssociative.alone('PASID cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
     this.#finest = options.finestInvalidation ?? 'pasid';
     this.#did = new Int32Array(this.#store.slots);
     this.#values = new Array<V | undefined>(this.#store.slots).fill(undefined);
@@ -61,7 +61,7 @@ export class PasidCache<V> {
   /** The slot of (source-id, PASID), or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number, pasid: number): number {
     this.#lookups++;
-    const slot = this.#store.find(sourceId, 0, keyOf(sourceId, pasid));
+    const slot = this.#store.find(sourceId, 0, keyOf(sourceId, pasid), 0);
     if (slot < 0) return -1;
     this.#hits++;
     this.#store.touch(slot);
@@ -77,9 +77,9 @@ export class PasidCache<V> {
     checkPasid(pasid);
     if (this.#store.slots === 0) return -1;
     const key = keyOf(sourceId, pasid);
-    let slot = this.#store.find(sourceId, 0, key);
+    let slot = this.#store.find(sourceId, 0, key, 0);
     if (slot >= 0) this.#store.touch(slot);
-    else slot = this.#store.insert(sourceId, 0, key);
+    else slot = this.#store.insert(sourceId, 0, key, 0);
     this.#did[slot] = did;
     this.#values[slot] = value;
     return slot;
@@ -125,14 +125,13 @@ export class PasidCache<V> {
   *entries(): IterableIterator<PasidCacheEntry<V>> {
     for (let slot = 0; slot < this.#store.slots; slot++) {
       const value = this.#values[slot];
-      const sourceId = this.#store.tags[slot]!;
-      if (sourceId < 0 || value === undefined) continue;
-      yield { slot, sourceId, pasid: this.#pasidAt(slot), did: this.didAt(slot), value };
+      if (value === undefined) continue;
+      yield { slot, sourceId: this.#store.tagAt(slot), pasid: this.#pasidAt(slot), did: this.didAt(slot), value };
     }
   }
 
   #pasidAt(slot: number): number {
-    return keyOf(this.#store.tags[slot]!, this.#store.addressLo[slot]!);
+    return keyOf(this.#store.tagAt(slot), this.#store.loAt(slot));
   }
 
   #invalidateWhere(matches: (slot: number) => boolean): number {

@@ -1,4 +1,5 @@
 import { assert } from '@faultline/sim';
+import { type Replacement, type ReplacementPolicy, replacementOf } from './replacement.ts';
 
 /** Shape of a set-associative array. `sets` is a power of two; 1 set makes it fully associative. */
 export interface SetAssociativeGeometry {
@@ -6,159 +7,181 @@ export interface SetAssociativeGeometry {
   readonly sets: number;
   /** Entries in each set. 0 means that nothing of this kind is ever cached. */
   readonly ways: number;
+  /** Which entry of a full set makes room. Default `lru`. */
+  readonly replacement?: ReplacementPolicy;
 }
 
 const NONE = -1;
 const MAX_SLOTS = 1 << 24;
 
-/**
- * Tag store of one cache: which slot holds (tag, address at this granularity), and which slot of a set goes next.
- * Payload lives with the owner, indexed by slot.
- *
- * A look-up does not scan the ways: slots hang in hash chains keyed by the page number alone, so that look-up by
- * (tag, page) and invalidation of a page whatever the tag both cost one short chain, also with 1 set of 1024 ways.
- * Replacement is exact LRU in each set, by a linked list; a dropped slot goes to the old end and is reused first.
- */
-export class SetAssociative {
-  /** Number of slots: sets x ways. */
-  readonly slots: number;
-  /** log2 of the bytes that one entry covers, 12..48. */
-  readonly shift: number;
-  /** The owner's 16-bit (or wider, non-negative) tag by slot; -1 if the slot is empty. */
-  readonly tags: Int32Array;
-  /** Upper half of the address by slot, low bits cleared to the granularity. */
-  readonly addressHi: Int32Array;
-  /** Lower half of the address by slot, low bits cleared to the granularity. */
-  readonly addressLo: Int32Array;
-  readonly #maskHi: number;
-  readonly #maskLo: number;
-  readonly #setMask: number;
-  readonly #ways: number;
-  readonly #bucketMask: number;
-  readonly #bucketHead: Int32Array;
-  readonly #chainNext: Int32Array;
-  /** Per set: most and least recently used slot; per slot: neighbours towards older and newer. */
-  readonly #newest: Int32Array;
-  readonly #oldest: Int32Array;
-  readonly #older: Int32Array;
-  readonly #newer: Int32Array;
-  #count = 0;
+// Words of one slot, together in one array so that a look-up stays in one line of the machine's own cache.
+const SLOT_SHIFT = 3;
+const TAG = 0;
+const SECOND = 1;
+const HI = 2;
+const LO = 3;
+/** Next slot of the same hash chain. */
+const NEXT = 4;
+/** Index of the store whose entry it is, or NONE if the slot is empty. */
+const OWNER = 5;
 
-  /** @throws RangeError if sets is not a power of two, ways is negative, or there are more than 2^24 slots. */
-  constructor(name: string, geometry: SetAssociativeGeometry, shift: number) {
+/** The slots that one or more stores put their entries into. */
+class SlotArray {
+  readonly sets: number;
+  readonly slots: number;
+  readonly words: Int32Array;
+  readonly replacement: Replacement;
+  readonly stores: SetAssociative[] = [];
+
+  constructor(name: string, geometry: SetAssociativeGeometry) {
     const { sets, ways } = geometry;
     if (!Number.isInteger(sets) || sets < 1 || (sets & (sets - 1)) !== 0)
       throw new RangeError(`${name}: sets must be a power of two, got ${sets}`);
     if (!Number.isInteger(ways) || ways < 0) throw new RangeError(`${name}: ways must be 0 or more, got ${ways}`);
     if (sets * ways > MAX_SLOTS) throw new RangeError(`${name}: ${sets} x ${ways} entries is above ${MAX_SLOTS}`);
-    this.shift = shift;
+    this.sets = sets;
     this.slots = sets * ways;
-    this.#ways = ways;
-    this.#setMask = sets - 1;
+    this.words = new Int32Array(this.slots << SLOT_SHIFT).fill(NONE);
+    this.replacement = replacementOf(geometry.replacement ?? 'lru', name, sets, ways);
+  }
+}
+
+/**
+ * Tag store for entries of one size: which slot holds (tag, address at this granularity), and which slot of a set goes
+ * next. Payload lives with the owner, indexed by slot. Stores of several sizes may put their entries into one array.
+ *
+ * A look-up does not scan the ways: slots hang in hash chains keyed by the page number alone, so that look-up by
+ * (tag, page) and invalidation of a page whatever the tag both cost one short chain, also with 1 set of 1024 ways.
+ */
+export class SetAssociative {
+  /** Number of slots of the array: sets x ways. */
+  readonly slots: number;
+  /** log2 of the bytes that one entry covers, 0..48. */
+  readonly shift: number;
+  readonly #array: SlotArray;
+  readonly #index: number;
+  readonly #words: Int32Array;
+  readonly #replacement: Replacement;
+  readonly #maskHi: number;
+  readonly #maskLo: number;
+  readonly #setMask: number;
+  readonly #hashShift: number;
+  readonly #bucketHead: Int32Array;
+  #count = 0;
+  #evictions = 0;
+
+  private constructor(array: SlotArray, shift: number) {
+    this.#array = array;
+    this.#index = array.stores.push(this) - 1;
+    this.#words = array.words;
+    this.#replacement = array.replacement;
+    this.shift = shift;
+    this.slots = array.slots;
+    this.#setMask = array.sets - 1;
     this.#maskHi = shift >= 32 ? -1 << (shift - 32) : -1;
     this.#maskLo = shift >= 32 ? 0 : -1 << shift;
-    let buckets = 2;
-    while (buckets < 2 * this.slots) buckets *= 2;
-    this.#bucketMask = buckets - 1;
-    this.tags = new Int32Array(this.slots).fill(NONE);
-    this.addressHi = new Int32Array(this.slots);
-    this.addressLo = new Int32Array(this.slots);
-    this.#bucketHead = new Int32Array(buckets).fill(NONE);
-    this.#chainNext = new Int32Array(this.slots).fill(NONE);
-    this.#newest = new Int32Array(sets).fill(NONE);
-    this.#oldest = new Int32Array(sets).fill(NONE);
-    this.#older = new Int32Array(this.slots).fill(NONE);
-    this.#newer = new Int32Array(this.slots).fill(NONE);
-    for (let slot = 0; slot < this.slots; slot++) this.#linkNewest(slot, (slot / ways) | 0);
+    let bucketBits = 1;
+    while (2 ** bucketBits < 2 * this.slots) bucketBits++;
+    this.#hashShift = 32 - bucketBits;
+    this.#bucketHead = new Int32Array(2 ** bucketBits).fill(NONE);
   }
 
-  /** Entries held now. */
+  /**
+   * A store with an array of its own.
+   * @throws RangeError if sets is not a power of two, ways is negative, there are more than 2^24 slots, or the ways do
+   * not suit the replacement.
+   */
+  static alone(name: string, geometry: SetAssociativeGeometry, shift: number): SetAssociative {
+    return new SetAssociative(new SlotArray(name, geometry), shift);
+  }
+
+  /** Stores of several sizes, which compete for one array. @throws RangeError as {@link alone} does */
+  static sharing(name: string, geometry: SetAssociativeGeometry, shifts: readonly number[]): SetAssociative[] {
+    const array = new SlotArray(name, geometry);
+    return shifts.map((shift) => new SetAssociative(array, shift));
+  }
+
+  /** Entries held now by this store. */
   get count(): number {
     return this.#count;
   }
 
-  /** The slot that holds (tag, address), or -1. Changes nothing. */
-  find(tag: number, hi: number, lo: number): number {
-    if (this.#count === 0) return NONE;
-    const keyHi = hi & this.#maskHi;
-    const keyLo = lo & this.#maskLo;
-    let slot = this.#bucketHead[this.#bucket(keyHi, keyLo)]!;
-    while (slot !== NONE) {
-      if (this.addressLo[slot]! === keyLo && this.addressHi[slot]! === keyHi && this.tags[slot]! === tag) return slot;
-      slot = this.#chainNext[slot]!;
-    }
-    return NONE;
+  /** Entries, of whatever store of the array, that made room for an entry of this one. */
+  get evictions(): number {
+    return this.#evictions;
   }
 
-  /**
-   * Like {@link find}, for owners with a second tag that they keep themselves, by slot from `first` on.
-   * @param second what the owner's array must say for the slot
-   */
-  findTagged(tag: number, hi: number, lo: number, second: number, seconds: Int32Array, first: number): number {
-    if (this.#count === 0) return NONE;
+  /** The slot that holds (tag, address, second tag), or -1. Changes nothing. Caches with one tag give 0 as the second. */
+  find(tag: number, hi: number, lo: number, second: number): number {
+    if (this.#count === 0) return -1;
+    // Words by literal numbers, see at their names: bundlers make variables of a module's constants, and this is hot.
+    const words = this.#words;
     const keyHi = hi & this.#maskHi;
     const keyLo = lo & this.#maskLo;
     let slot = this.#bucketHead[this.#bucket(keyHi, keyLo)]!;
-    while (slot !== NONE) {
-      if (
-        this.addressLo[slot]! === keyLo &&
-        this.addressHi[slot]! === keyHi &&
-        this.tags[slot]! === tag &&
-        seconds[slot + first]! === second
-      )
+    while (slot >= 0) {
+      const at = slot << 3;
+      if (words[at + 3]! === keyLo && words[at]! === tag && words[at + 2]! === keyHi && words[at + 1]! === second)
         return slot;
-      slot = this.#chainNext[slot]!;
+      slot = words[at + 4]!;
     }
-    return NONE;
+    return -1;
   }
 
-  /** Makes the slot the most recently used of its set. */
+  /** The owner's non-negative tag of an occupied slot. */
+  tagAt(slot: number): number {
+    return this.#words[(slot << SLOT_SHIFT) + TAG]!;
+  }
+
+  /** The owner's second tag of an occupied slot. */
+  secondAt(slot: number): number {
+    return this.#words[(slot << SLOT_SHIFT) + SECOND]!;
+  }
+
+  /** Upper half of the address, low bits cleared to the granularity. */
+  hiAt(slot: number): number {
+    return this.#words[(slot << SLOT_SHIFT) + HI]!;
+  }
+
+  /** Lower half of the address, low bits cleared to the granularity. */
+  loAt(slot: number): number {
+    return this.#words[(slot << SLOT_SHIFT) + LO]!;
+  }
+
+  /** Tells the replacement that the slot was used. */
   touch(slot: number): void {
-    const newer = this.#newer[slot]!;
-    if (newer === NONE) return;
-    const set = (slot / this.#ways) | 0;
-    this.#unlink(slot, set);
-    this.#linkNewest(slot, set);
+    this.#replacement.touch(slot);
   }
 
-  /** The slot that {@link insert} would use for a new address: empty, or about to be evicted. Needs ways above 0. */
-  victim(hi: number, lo: number): number {
-    assert(this.#ways > 0, 'a cache without ways has no victim');
-    return this.#oldest[this.#set(hi & this.#maskHi, lo & this.#maskLo)]!;
-  }
-
-  /** Puts (tag, address), which must not be present, into its set's victim slot as most recently used. */
-  insert(tag: number, hi: number, lo: number): number {
-    const slot = this.victim(hi, lo);
-    if (this.tags[slot]! !== NONE) this.drop(slot);
+  /** Puts (tag, address, second tag), which must not be present, into a slot of its set. Needs ways above 0. */
+  insert(tag: number, hi: number, lo: number, second: number): number {
+    assert(this.slots > 0, 'a cache without ways has no slot to fill');
+    const words = this.#words;
     const keyHi = hi & this.#maskHi;
     const keyLo = lo & this.#maskLo;
+    const slot = this.#replacement.take(this.#pageNumber(keyHi, keyLo) & this.#setMask);
+    const at = slot << SLOT_SHIFT;
+    const previous = words[at + OWNER]!;
+    if (previous !== NONE) {
+      (this.#array.stores[previous] as SetAssociative).#unchain(slot);
+      this.#evictions++;
+    }
     const bucket = this.#bucket(keyHi, keyLo);
-    this.tags[slot] = tag;
-    this.addressHi[slot] = keyHi;
-    this.addressLo[slot] = keyLo;
-    this.#chainNext[slot] = this.#bucketHead[bucket]!;
+    words[at + TAG] = tag;
+    words[at + SECOND] = second;
+    words[at + HI] = keyHi;
+    words[at + LO] = keyLo;
+    words[at + NEXT] = this.#bucketHead[bucket]!;
+    words[at + OWNER] = this.#index;
     this.#bucketHead[bucket] = slot;
     this.#count++;
-    this.touch(slot);
     return slot;
   }
 
-  /** Empties an occupied slot. */
+  /** Empties a slot that this store occupies. */
   drop(slot: number): void {
-    const bucket = this.#bucket(this.addressHi[slot]!, this.addressLo[slot]!);
-    const next = this.#chainNext[slot]!;
-    let at = this.#bucketHead[bucket]!;
-    if (at === slot) this.#bucketHead[bucket] = next;
-    else {
-      while (this.#chainNext[at]! !== slot) at = this.#chainNext[at]!;
-      this.#chainNext[at] = next;
-    }
-    this.tags[slot] = NONE;
-    this.#count--;
-    const set = (slot / this.#ways) | 0;
-    this.#unlink(slot, set);
-    this.#linkOldest(slot, set);
+    this.#unchain(slot);
+    this.#replacement.release(slot);
   }
 
   /**
@@ -176,16 +199,19 @@ export class SetAssociative {
     const shift = Math.max(rangeShift, this.shift);
     const maskHi = shift >= 64 ? 0 : shift >= 32 ? -1 << (shift - 32) : -1;
     const maskLo = shift >= 32 ? 0 : -1 << shift;
-    for (let slot = 0; slot < this.slots; slot++) {
-      if (this.tags[slot]! === NONE) continue;
-      if (((this.addressHi[slot]! ^ hi) & maskHi) === 0 && ((this.addressLo[slot]! ^ lo) & maskLo) === 0) visit(slot);
-    }
+    this.forEach((slot) => {
+      if (((this.hiAt(slot) ^ hi) & maskHi) === 0 && ((this.loAt(slot) ^ lo) & maskLo) === 0) visit(slot);
+    });
   }
 
-  /** Calls `visit` with every occupied slot, in slot order. `visit` may drop it. */
+  /** Calls `visit` with every slot that this store occupies, in slot order. `visit` may drop it. */
   forEach(visit: (slot: number) => void): void {
-    if (this.#count === 0) return;
-    for (let slot = 0; slot < this.slots; slot++) if (this.tags[slot]! !== NONE) visit(slot);
+    for (let slot = 0; slot < this.slots && this.#count > 0; slot++) if (this.occupies(slot)) visit(slot);
+  }
+
+  /** Whether the slot holds an entry of this store. */
+  occupies(slot: number): boolean {
+    return this.#words[(slot << SLOT_SHIFT) + OWNER]! === this.#index;
   }
 
   #visitPage(hi: number, lo: number, visit: (slot: number) => void): void {
@@ -193,51 +219,35 @@ export class SetAssociative {
     const keyLo = lo & this.#maskLo;
     let slot = this.#bucketHead[this.#bucket(keyHi, keyLo)]!;
     while (slot !== NONE) {
-      const next = this.#chainNext[slot]!;
-      if (this.addressLo[slot]! === keyLo && this.addressHi[slot]! === keyHi) visit(slot);
+      const next = this.#words[(slot << SLOT_SHIFT) + NEXT]!;
+      if (this.loAt(slot) === keyLo && this.hiAt(slot) === keyHi) visit(slot);
       slot = next;
     }
   }
 
+  #unchain(slot: number): void {
+    const words = this.#words;
+    const bucket = this.#bucket(this.hiAt(slot), this.loAt(slot));
+    const next = words[(slot << SLOT_SHIFT) + NEXT]!;
+    let at = this.#bucketHead[bucket]!;
+    if (at === slot) this.#bucketHead[bucket] = next;
+    else {
+      while (words[(at << SLOT_SHIFT) + NEXT]! !== slot) at = words[(at << SLOT_SHIFT) + NEXT]!;
+      words[(at << SLOT_SHIFT) + NEXT] = next;
+    }
+    words[(slot << SLOT_SHIFT) + OWNER] = NONE;
+    this.#count--;
+  }
+
   /** Page number, modulo 2^32: bits shift+31..shift of the address. */
   #pageNumber(hi: number, lo: number): number {
-    return this.shift >= 32 ? hi >>> (this.shift - 32) : (hi << (32 - this.shift)) | (lo >>> this.shift);
+    if (this.shift >= 32) return hi >>> (this.shift - 32);
+    // Two steps, since a shift by 32 is a shift by 0 in JavaScript.
+    return ((hi << 1) << (31 - this.shift)) | (lo >>> this.shift);
   }
 
-  #set(hi: number, lo: number): number {
-    return this.#pageNumber(hi, lo) & this.#setMask;
-  }
-
-  /** Neighbouring pages fall into neighbouring buckets; the upper bits are folded in by a multiplicative hash. */
-  #bucket(hi: number, lo: number): number {
-    const page = this.#pageNumber(hi, lo);
-    return (page ^ (Math.imul(page ^ hi, 0x9e3779b1) >>> 15)) & this.#bucketMask;
-  }
-
-  #unlink(slot: number, set: number): void {
-    const older = this.#older[slot]!;
-    const newer = this.#newer[slot]!;
-    if (newer === NONE) this.#newest[set] = older;
-    else this.#older[newer] = older;
-    if (older === NONE) this.#oldest[set] = newer;
-    else this.#newer[older] = newer;
-  }
-
-  #linkNewest(slot: number, set: number): void {
-    const head = this.#newest[set]!;
-    this.#older[slot] = head;
-    this.#newer[slot] = NONE;
-    this.#newest[set] = slot;
-    if (head === NONE) this.#oldest[set] = slot;
-    else this.#newer[head] = slot;
-  }
-
-  #linkOldest(slot: number, set: number): void {
-    const tail = this.#oldest[set]!;
-    this.#newer[slot] = tail;
-    this.#older[slot] = NONE;
-    this.#oldest[set] = slot;
-    if (tail === NONE) this.#newest[set] = slot;
-    else this.#older[tail] = slot;
+  /** Chain of a page: the upper bits of a multiplicative hash. Low bits that are zero for large pages do no harm there. */
+  #bucket(keyHi: number, keyLo: number): number {
+    return Math.imul(Math.imul(keyHi, 0x85ebca6b) ^ keyLo, 0x9e3779b1) >>> this.#hashShift;
   }
 }

@@ -303,7 +303,7 @@ describe('entries and tags', () => {
     cache.invalidateGlobal();
     expect(cache.counters.snapshot()).toEqual({
       ...{ lookups: 1, hits: 0, misses: 1, hits4K: 0, hits2M: 0, hits1G: 0 },
-      ...{ fills: 0, evictions: 0, invalidations: 1, dropped: 0, resets: 0 },
+      ...{ fills: 0, evictions: 0, invalidations: 1, dropped: 0, resets: 0, lost: 0 },
     });
   });
 });
