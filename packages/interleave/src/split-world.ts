@@ -1,9 +1,9 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
 import { Ioas, IopfQueue, type TakeAway } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
-import { Agent, RandomStream, runToEnd, type Task } from '@faultline/sim';
+import { Agent, assert, RandomStream, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
-import { PageRequestPort, RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
 
 /** One small configuration of a protocol that takes a page away while a device uses its leaf. */
@@ -52,6 +52,9 @@ export class SplitWorld implements ExploredSystem {
   readonly #mm: AddressSpace;
   readonly #tables: TableMemory;
   readonly #unit: RemappingUnit;
+  readonly #driver: VtdDriver;
+  /** Pages of the root table and the queues. */
+  readonly #unitPages: number;
   readonly #domain: VtdDomain;
   readonly #endpoint: Endpoint;
   readonly #ioas: Ioas;
@@ -74,15 +77,17 @@ export class SplitWorld implements ExploredSystem {
     this.#mm = this.#host.createAddressSpace('mm');
     this.#mm.mmap({ startPage: USER_PAGE, pages, backing: configuration.leaf });
     runToEnd(this.#mm.populate(setup, USER_PAGE, pages));
-    this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 24 });
+    this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 32 });
     this.#unit = new RemappingUnit({
       memory: this.#tables,
       iotlb: { geometry: SMALL_CACHE },
       pagingCache: SMALL_STRUCTURE_CACHE,
-      pageRequestEntries: 4,
+      pageRequestLimit: 4,
     });
+    this.#driver = new VtdDriver({ unit: this.#unit, pageRequestEntries: 128 });
+    this.#unitPages = this.#tables.used;
     this.#domain = new VtdDomain({
-      unit: this.#unit,
+      driver: this.#driver,
       domainId: 1,
       physical: this.#guestMemory(),
       allocationMayFail: configuration.allocationMayFail,
@@ -93,11 +98,10 @@ export class SplitWorld implements ExploredSystem {
     this.#areasHash = this.#ioas.areas.hash();
     this.#endpoint = this.#connectDevice();
     if (configuration.warm) runToEnd(this.#dma(setup));
-    const onError = () => this.#fail('IQE', 'bad descriptor');
     this.tasks = [
       { agent: DEVICE, task: this.#dma(DEVICE) },
       { agent: HOST, task: this.#mm.pageOut(HOST, USER_PAGE + VICTIM) },
-      { agent: QUEUE, task: this.#unit.invalidationQueue.run(QUEUE, this.#unit, onError), daemon: true },
+      { agent: QUEUE, task: this.#unit.run(QUEUE), daemon: true },
       ...(configuration.device === 'ATS and PRI' ? this.#faultPath() : []),
     ];
   }
@@ -124,8 +128,8 @@ export class SplitWorld implements ExploredSystem {
     const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
     if (this.#written && content.tagLo !== 1) return { invariant: 'I2', message: 'what the device wrote is lost' };
     if (this.#unit.inFlight.count !== 0) return { invariant: 'I12', message: 'a DMA is still in flight' };
-    // Root and context table of the unit, the tables in use, the reserve: nothing else is allocated.
-    const expected = 2 + table.tablePages + table.reserve.held;
+    // The unit's, context table, PASID directory and table of the device, the tables in use, the reserve: nothing else.
+    const expected = this.#unitPages + 3 + table.tablePages + table.reserve.held;
     if (this.#tables.used !== expected)
       return { invariant: 'I12', message: `${this.#tables.used} table pages in use, ${expected} accounted for` };
     return null;
@@ -179,8 +183,10 @@ export class SplitWorld implements ExploredSystem {
 
   /** Page requests to the stage-2 fault handler, as two daemons. */
   #faultPath(): ExploredTask[] {
+    const { pageRequests } = this.#driver;
+    assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     const iopf = new IopfQueue({
-      source: new PageRequestPort(this.#unit),
+      source: pageRequests,
       hwptOf: () => this.#ioas.hwpt ?? undefined,
     });
     return [

@@ -1,7 +1,7 @@
 import { HostMemory, type HostMemoryOptions } from '@faultline/host-mm';
 import { Agent, Cost, type CostProfile, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain, type VtdDomainOptions } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, type VtdDomainOptions, VtdDriver } from '@faultline/vtd-remapping';
 import { type HwptObserver, type HwptPaging, Ioas, TAKE_AWAY, type TakeAway } from '../src/index.ts';
 
 /** 10 ns for whatever costs something, so that tasks interleave. */
@@ -45,10 +45,10 @@ export class HostSetup {
     this.mm.mmap({ startPage: USER, pages, backing });
     this.tables = new TableMemory({ pages: options.tablePages ?? 64 });
     this.unit = new RemappingUnit({ memory: this.tables });
-    this.domain = new VtdDomain({ unit: this.unit, domainId: 1, physical: this.host.memory, ...options.domain });
+    const driver = new VtdDriver({ unit: this.unit, pageRequestEntries: 128 });
+    this.domain = new VtdDomain({ driver, domainId: 1, physical: this.host.memory, ...options.domain });
     const hardware = new Agent('hardware');
-    const queue = this.unit.invalidationQueue.run(hardware, this.unit, () => undefined);
-    this.time.spawn(hardware, queue, { daemon: true });
+    this.time.spawn(hardware, this.unit.run(hardware), { daemon: true });
     if (options.populate ?? true) this.run((agent) => this.mm.populate(agent, USER, pages));
     this.ioas = new Ioas({ mm: this.mm, takeAway });
   }

@@ -1,7 +1,7 @@
 import { HostMemory } from '@faultline/host-mm';
 import { Agent, runToEnd } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { expect, it } from 'vitest';
 import { Ioas, TAKE_AWAY } from '../src/index.ts';
 
@@ -12,7 +12,7 @@ it('the example of the README holds', () => {
   runToEnd(mm.populate(agent, 0x40000, 512)); // the first half
   const ioas = new Ioas({ mm, takeAway: TAKE_AWAY.cut });
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
-  const domain = new VtdDomain({ unit, domainId: 1 });
+  const domain = new VtdDomain({ driver: new VtdDriver({ unit }), domainId: 1 });
   const hwpt = runToEnd(ioas.addDomain(agent, domain));
   const flags = { writeable: true, unpinned: true };
   runToEnd(ioas.map(agent, { iova: 0n, userVa: 0x4000_0000n, length: 0x40_0000n, ...flags }));

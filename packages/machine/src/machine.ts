@@ -3,6 +3,7 @@ import { HostMemory } from '@faultline/host-mm';
 import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import {
   Agent,
+  assert,
   Cost,
   type EventSink,
   NULL_SINK,
@@ -13,7 +14,7 @@ import {
 } from '@faultline/sim';
 import { GuestLayout } from '@faultline/vm-guest';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { PageRequestPort, RemappingUnit } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDriver } from '@faultline/vtd-remapping';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
 import { InvariantLedger } from './invariants.ts';
 import type { Scenario } from './scenario.ts';
@@ -42,6 +43,8 @@ export interface MachineProgress {
 /** Host frames begin at 1 GiB; below lie the page-table pages, from 16 MiB. */
 const FIRST_HOST_PFN = 0x4_0000;
 const TABLE_BASE_PFN = 0x1000;
+/** The smallest page request queue: PQS = 0. */
+const LEAST_PAGE_REQUEST_ENTRIES = 128;
 const TABLE_PAGES = FIRST_HOST_PFN - TABLE_BASE_PFN;
 /** Frame numbers and swap slots are below 2^31. */
 const MOST_BYTES = 4n << 40n;
@@ -67,6 +70,7 @@ export class Machine {
   readonly #host: HostMemory;
   readonly #tables: TableMemory;
   readonly #unit: RemappingUnit;
+  readonly #driver: VtdDriver;
   readonly #ledger: InvariantLedger;
   readonly #iopf: IopfQueue;
   readonly #vm: VirtualMachine;
@@ -98,13 +102,16 @@ export class Machine {
     this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: TABLE_PAGES });
     const { iotlb: geometry, pageRequestEntries } = scenario.iommu;
     const iotlb = geometry ? { geometry } : {};
-    this.#unit = new RemappingUnit({ memory: this.#tables, iotlb, pageRequestEntries });
+    // PQS counts pages of 128 requests; less is a limit of the model, for tests of overflow.
+    this.#unit = new RemappingUnit({ memory: this.#tables, iotlb, pageRequestLimit: pageRequestEntries });
+    const queueEntries = Math.max(LEAST_PAGE_REQUEST_ENTRIES, pageRequestEntries);
+    this.#driver = new VtdDriver({ unit: this.#unit, pageRequestEntries: queueEntries });
     this.#tablesAtStart = this.#tables.used;
     this.#vm = new VirtualMachine({
       scenario,
       seed: options.seed,
       host: this.#host,
-      unit: this.#unit,
+      driver: this.#driver,
       time: this.#time,
       ledger: this.#ledger,
       sink: this.#sink,
@@ -214,8 +221,10 @@ export class Machine {
   }
 
   #buildFaultPath(): IopfQueue {
+    const { pageRequests } = this.#driver;
+    assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     return new IopfQueue({
-      source: new PageRequestPort(this.#unit),
+      source: pageRequests,
       hwptOf: (sourceId) =>
         this.#vm.devices.some((device) => device.endpoint.sourceId === sourceId)
           ? (this.#vm.ioas.hwpt ?? undefined)
@@ -226,8 +235,7 @@ export class Machine {
   #startDaemons(): void {
     const daemon = { daemon: true };
     const hardware = new Agent('invalidation queue');
-    const onError = () => this.#unit.faults.queueError();
-    this.#time.spawn(hardware, this.#unit.invalidationQueue.run(hardware, this.#unit, onError), daemon);
+    this.#time.spawn(hardware, this.#unit.run(hardware), daemon);
     const interrupt = new Agent('page request interrupt');
     this.#time.spawn(interrupt, this.#iopf.interruptThread(interrupt), daemon);
     for (let i = 0; i < this.scenario.iommu.faultWorkers; i++) {

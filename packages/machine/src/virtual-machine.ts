@@ -3,7 +3,7 @@ import { type AddressSpace, type HostMemory, type NotifierRange, VM_FAULT_ERROR 
 import { Ioas, TAKE_AWAY, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, type EventSink, LatencyHistogram, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
 import { bootGuest, cpuTouches, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
-import { type RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
 import { buildDevices, type SimulatedDevice } from './device-set.ts';
 import { DmaChecker } from './dma-checker.ts';
 import type { InvariantLedger } from './invariants.ts';
@@ -14,7 +14,7 @@ export interface VirtualMachineOptions {
   readonly scenario: Scenario;
   readonly seed: number;
   readonly host: HostMemory;
-  readonly unit: RemappingUnit;
+  readonly driver: VtdDriver;
   readonly time: VirtualTime;
   readonly ledger: InvariantLedger;
   readonly sink: EventSink;
@@ -56,14 +56,15 @@ export class VirtualMachine {
 
   /** @throws RangeError if the guest has no room for its devices' buffers */
   constructor(options: VirtualMachineOptions) {
-    const { scenario, host, unit, ledger, time } = options;
+    const { scenario, host, driver, ledger, time } = options;
+    const { unit } = driver;
     this.#options = options;
     this.name = scenario.vm.name;
     this.layout = new GuestLayout(parseSize(scenario.vm.memory));
     this.mm = host.createAddressSpace(`${this.name} vmm`);
     const takeAway: TakeAway | null = scenario.strategy === 'pinned' ? null : TAKE_AWAY[scenario.strategy];
     this.domain = new VtdDomain({
-      unit,
+      driver,
       domainId: 1,
       reservePages: scenario.iommu.reservePages,
       physical: host.memory,
@@ -231,8 +232,8 @@ export class VirtualMachine {
 
   /** No cache may point to a table page that is about to be freed (I5). */
   #checkFreedTables(tables: readonly number[]): void {
-    const { unit, ledger } = this.#options;
-    const cached = new Set([...unit.pagingCache.entries()].map((entry) => entry.tablePfn));
+    const { driver, ledger } = this.#options;
+    const cached = new Set([...driver.unit.pagingCache.entries()].map((entry) => entry.tablePfn));
     for (const table of tables)
       ledger.check(
         'I5',

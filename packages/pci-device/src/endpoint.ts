@@ -1,6 +1,16 @@
 import { Iotlb, type IotlbGeometry } from '@faultline/iotlb';
 import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
-import { type AtsEndpoint, InFlightDma, MISS, type RemappingUnit, ResponseCode } from '@faultline/vtd-remapping';
+import { FaultReason } from '@faultline/vtd-pagetable';
+import {
+  type AtsEndpoint,
+  CompletionStatus,
+  InFlightDma,
+  type MessageOutcome,
+  MISS,
+  type RemappingUnit,
+  ResponseCode,
+  translationCompletion,
+} from '@faultline/vtd-remapping';
 import type { DmaFaultReport, DmaPath } from './dma-path.ts';
 
 /** Where DMA ends: memory, and whoever checks that it was right. */
@@ -149,7 +159,9 @@ export class Endpoint implements AtsEndpoint {
       if (!faulted) this.counters.faulted++;
       faulted = true;
       this.#target.missing(this, agent, path, page, -frame);
-      const action = this.faults[path].whenMissing;
+      // UR and CA are not for a page request to mend: the function may not ask, or the tables are broken.
+      const isRecoverable = this.deviceTlb === null || translationCompletion(-frame) === CompletionStatus.success;
+      const action = isRecoverable ? this.faults[path].whenMissing : 'fatal';
       if (action !== 'stall' || !(yield* this.#askForPage(agent, page, write))) return this.#giveUp(action);
       yield agent.reads('translate again', Location.translationCache, this.#cacheLocation, Cost.free);
     }
@@ -181,30 +193,27 @@ export class Endpoint implements AtsEndpoint {
 
   #translateUntranslated(agent: Agent, iovaHi: number, iovaLo: number, access: number): Task<number> {
     const { sourceId } = this;
-    return this.unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: false });
+    return this.unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access });
   }
 
-  /** An ATS translation request. What arrives after a device-TLB invalidation began is asked for again (PCIe ATS, 10.3.8). */
+  /**
+   * An ATS translation request, with NW for a read. What arrives after a device-TLB invalidation began is asked for again (PCIe
+   * ATS, 10.3.8). @returns a frame, or minus the reason: of a success without the right asked for, or of UR and CA
+   */
   *#translationRequest(agent: Agent, iovaHi: number, iovaLo: number, access: number): Task<number> {
     const { sourceId, unit, deviceTlb } = this;
     assert(deviceTlb !== null, 'a translation request needs ATS');
+    const wanted = access + 1;
     for (;;) {
       const epoch = this.#tlbEpoch;
       yield agent.reads('translation request', Location.translationCache, unit.id, Cost.translationRequest);
-      let frame = unit.translate(sourceId, iovaHi, iovaLo, access);
-      if (frame === MISS)
-        frame = yield* unit.translateMiss(agent, { sourceId, iovaHi, iovaLo, access, translationRequest: true });
-      if (frame < 0) return frame;
-      const slot = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
-      if (slot < 0) return frame; // the unit's IOTLB has no place for this page size: good for this one DMA
-      const level = unit.iotlb.levelAt(slot);
-      const leafLo = unit.iotlb.leafLoAt(slot);
-      const leafHi = unit.iotlb.leafHiAt(slot);
-      const rights = unit.iotlb.rightsAt(slot);
+      const request = { sourceId, iovaHi, iovaLo, noWrite: access === 0 };
+      const { status, frame, level, rights, leafLo, leafHi, reason } = yield* unit.translationRequest(agent, request);
+      if (status !== CompletionStatus.success || rights === 0) return -(reason || lackOf(access));
       yield agent.writes('fill device TLB', Location.translationCache, deviceTlbLocation(sourceId), Cost.free);
       if (epoch !== this.#tlbEpoch) continue;
       deviceTlb.fill(sourceId, 0, iovaHi, iovaLo, level, leafLo, leafHi, rights);
-      return frame;
+      return (rights & wanted) === wanted ? frame : -lackOf(access);
     }
   }
 
@@ -249,15 +258,20 @@ export class Endpoint implements AtsEndpoint {
   }
 
   /** {@inheritDoc AtsEndpoint.invalidateDeviceTlb} */
-  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<void> {
+  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<MessageOutcome> {
     const location = deviceTlbLocation(this.sourceId);
     yield agent.writes('invalidate device TLB', Location.translationCache, location, Cost.deviceTlbInvalidate);
     this.#tlbEpoch++;
     const hi = Math.floor(page / 0x10_0000) | 0;
     this.deviceTlb?.invalidateSourcePages(this.sourceId, hi, (page << 12) | 0, Math.min(sizeLog2, 52));
     yield* this.#translated.drain(agent);
+    return 'completed';
   }
 }
+
+/** Why a device whose translation lacks the right asked for cannot go on, in the unit's words for untranslated requests. */
+const lackOf = (access: number): number =>
+  access === 0 ? FaultReason.scalableReadNotAllowed : FaultReason.scalableWriteNotAllowed;
 
 class OutstandingGroup {
   readonly answered: Condition;

@@ -1,6 +1,6 @@
 import { Agent, Cost, type CostProfile, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, type RemappingUnitOptions, VtdDomain } from '@faultline/vtd-remapping';
+import { RemappingUnit, type RemappingUnitOptions, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import {
   ACCELERATOR_FAULTS,
   DEFAULT_DEVICE_TLB,
@@ -20,17 +20,18 @@ export const SOURCE = 0x18;
 export class DeviceSetup implements DmaTarget {
   readonly time = new VirtualTime(PROFILE);
   readonly unit: RemappingUnit;
+  readonly driver: VtdDriver;
   readonly domain: VtdDomain;
   readonly accesses: { page: number; frame: number; write: boolean; tagLo: number; tagHi: number }[] = [];
   readonly missed: { path: string; page: number; reason: number }[] = [];
   readonly answers: number[] = [];
 
   constructor(unit: Partial<RemappingUnitOptions> = {}) {
-    this.unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }), ...unit });
-    this.domain = new VtdDomain({ unit: this.unit, domainId: 1 });
+    this.unit = new RemappingUnit({ memory: new TableMemory({ pages: 128 }), ...unit });
+    this.driver = new VtdDriver({ unit: this.unit });
+    this.domain = new VtdDomain({ driver: this.driver, domainId: 1 });
     const hardware = new Agent('hardware');
-    const queue = this.unit.invalidationQueue.run(hardware, this.unit, () => undefined);
-    this.time.spawn(hardware, queue, { daemon: true });
+    this.time.spawn(hardware, this.unit.run(hardware), { daemon: true });
   }
 
   access(_endpoint: Endpoint, page: number, frame: number, write: boolean, tagLo: number, tagHi: number): void {
@@ -69,13 +70,15 @@ export class DeviceSetup implements DmaTarget {
     this.spawn(
       'handler',
       function* (this: DeviceSetup, agent: Agent): Task<void> {
+        const { pageRequests, invalidations } = this.driver;
+        if (pageRequests === null) throw new Error('the unit has no page requests');
         for (;;) {
-          const { requests } = yield* this.unit.pageRequestQueue.take(agent);
+          const { requests } = yield* pageRequests.take(agent);
           for (const { sourceId, groupIndex, page, write } of requests)
-            yield* this.unit.invalidationQueue.submit(agent, [
+            yield* invalidations.submit(agent, [
               { type: 'pageGroupResponse', sourceId, groupIndex, responseCode: answer(page, write) },
             ]);
-          this.unit.pageRequestQueue.clearOverflow();
+          pageRequests.clearOverflow();
         }
       }.bind(this),
       true,

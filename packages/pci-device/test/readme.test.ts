@@ -1,12 +1,12 @@
 import { Agent, runToEnd } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { expect, it } from 'vitest';
 import { DEFAULT_DEVICE_TLB, Endpoint, NIC_FAULTS, WorkQueue } from '../src/index.ts';
 
 it('the example of the README holds', () => {
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
-  const domain = new VtdDomain({ unit, domainId: 1 });
+  const domain = new VtdDomain({ driver: new VtdDriver({ unit }), domainId: 1 });
   const frames: number[] = [];
   const target = {
     access: (_e: Endpoint, _page: number, frame: number) => frames.push(frame),

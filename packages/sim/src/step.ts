@@ -29,6 +29,8 @@ export const Location = {
   allocator: 9,
   /** A device's own state (outstanding requests, group answers). */
   device: 10,
+  /** The context cache and PASID cache of one unit. */
+  contextCache: 11,
 } as const;
 /** A kind of shared state. */
 export type LocationKind = (typeof Location)[keyof typeof Location];

@@ -15,8 +15,11 @@ export function* executeInvalidation(agent: Agent, unit: RemappingUnit, descript
     return;
   }
   unit.invalidations++;
-  yield agent.writes(LABELS[descriptor.type], Location.translationCache, unit.id, Cost.invalidationExecute);
+  const step = agent.writes(LABELS[descriptor.type], Location.translationCache, unit.id, Cost.invalidationExecute);
+  const concernsStructures = descriptor.type === 'contextCache' || descriptor.type === 'pasidCache';
+  yield concernsStructures ? agent.alsoWrites(step, Location.contextCache, unit.id) : step;
   unit.epoch++;
+  if (concernsStructures) unit.structureEpoch++;
   switch (descriptor.type) {
     case 'contextCache': {
       const { granularity, domainId, sourceId, functionMask } = descriptor;
@@ -82,6 +85,7 @@ export function invalidateForPageRequest(unit: RemappingUnit, domainId: number, 
 /** Everything, as with ESRTPS or when translation is turned off in a unit with scalable mode. */
 export function invalidateAll(unit: RemappingUnit): void {
   unit.epoch++;
+  unit.structureEpoch++;
   unit.contextCache.invalidateGlobal();
   unit.scalableContextCache.invalidateGlobal();
   unit.pasidCache.invalidateGlobal();

@@ -21,6 +21,7 @@ export function invalidateContextsByRegister(unit: RemappingUnit, command: bigin
   const granularity = field(command, 62, 61);
   if (!isAllowed(unit, granularity)) return ERROR;
   unit.epoch++;
+  unit.structureEpoch++;
   const domainId = field(command, 15, 0);
   if (granularity === Granularity.global) unit.contextCache.invalidateGlobal();
   else if (granularity === Granularity.domain) unit.contextCache.invalidateDomain(domainId);

@@ -92,6 +92,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   pagingCacheHits = 0;
   /** Grows with every executed invalidation: a walk that began before one must not fill a cache after it. */
   epoch = 0;
+  /** {@inheritDoc RequesterTables.structureEpoch} */
+  structureEpoch = 0;
   /** Whether an IOTLB invalidation since the last wait asked for draining. */
   drainOwed = false;
   #rootPfn = 0;

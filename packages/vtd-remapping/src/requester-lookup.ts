@@ -81,8 +81,8 @@ export interface RequesterTables {
   /** RTADDR as latched. */
   readonly rootPfn: number;
   readonly mode: TranslationModeCode;
-  /** Counts executed invalidations: what was read before one must not be cached after it. */
-  readonly epoch: number;
+  /** Counts invalidations of the context and PASID caches: what was read before one must not be cached after it. */
+  readonly structureEpoch: number;
   /** A read of memory by the hardware. */
   countRead(): void;
 }
@@ -107,7 +107,7 @@ export function* lookupRequester(
   if (blocked !== 0) return fault(blocked);
   if (unit.mode === TranslationMode.legacy) return yield* legacyContext(agent, unit, sourceId, kind);
   for (;;) {
-    const epoch = unit.epoch;
+    const epoch = unit.structureEpoch;
     const context = yield* scalableContext(agent, unit, sourceId);
     if ('reason' in context) return context;
     const refused = scalableFault(unit, context, pasid, kind);
@@ -153,7 +153,7 @@ function* readLegacyContext(
 ): Task<RequesterContext | LookupFault> {
   const { memory, structures } = unit;
   for (;;) {
-    const epoch = unit.epoch;
+    const epoch = unit.structureEpoch;
     const bus = sourceId >> 8;
     if (!memory.contains(unit.rootPfn)) return fault(FaultReason.rootAccess);
     const root = yield* readWords(agent, unit, 'read root entry', unit.rootPfn, bus * 2, 2, false);
@@ -169,7 +169,7 @@ function* readLegacyContext(
     const entry = decodeContext(words[0] as bigint, words[1] as bigint) as ContextEntry;
     const passThrough = entry.translationType === TranslationType.passThrough;
     if (!passThrough && !memory.contains(entry.tablePfn)) return fault(FaultReason.contextInvalid, faultDisable);
-    if (epoch !== unit.epoch) continue;
+    if (epoch !== unit.structureEpoch) continue;
     const context: RequesterContext = {
       passThrough,
       tablePfn: entry.tablePfn,
@@ -195,7 +195,7 @@ function* scalableContext(
   const cached = unit.scalableContextCache.lookup(sourceId);
   if (cached >= 0) return unit.scalableContextCache.valueAt(cached);
   for (;;) {
-    const epoch = unit.epoch;
+    const epoch = unit.structureEpoch;
     if (!memory.contains(unit.rootPfn)) return fault(FaultReason.scalableRootAccess);
     const root = yield* readWords(agent, unit, 'read root entry', unit.rootPfn, (sourceId >> 8) * 2, 2, false);
     const half = (sourceId & 0x80) === 0 ? 0 : 1;
@@ -208,7 +208,7 @@ function* scalableContext(
     const faultDisable = isFaultProcessingDisabled(words);
     const reason = scalableContextReason(words, structures);
     if (reason !== 0) return fault(reason, faultDisable);
-    if (epoch !== unit.epoch) continue;
+    if (epoch !== unit.structureEpoch) continue;
     const entry = decodeScalableContext(words) as Required<ScalableContextEntry>;
     const context: CachedScalableContext = {
       directoryPfn: entry.pasidDirectoryPfn,
@@ -270,7 +270,7 @@ function* pasidContext(
   const passThrough = entry.translationType === PasidTranslationType.passThrough;
   if (!passThrough && !memory.contains(entry.secondStagePfn))
     return fault(FaultReason.secondStagePointer, faultDisable);
-  if (epoch !== unit.epoch) return null;
+  if (epoch !== unit.structureEpoch) return null;
   const snoops = unit.capabilities.pageWalkCoherent && entry.pageWalkSnoop;
   const update = snoops ? AccessedDirtyMode.update : AccessedDirtyMode.fault;
   const found: RequesterContext = {
@@ -299,7 +299,7 @@ function* readWords(
 ): Task<bigint[]> {
   const { memory } = unit;
   const step = agent.reads(label, Location.entry, memory.location(pfn, index), Cost.walkRead);
-  yield caches ? agent.alsoWrites(step, Location.translationCache, unit.id) : step;
+  yield caches ? agent.alsoWrites(step, Location.contextCache, unit.id) : step;
   unit.countRead();
   return Array.from({ length: count }, (_, i) => memory.hardwareLoad(pfn, index + i));
 }

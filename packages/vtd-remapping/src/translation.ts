@@ -193,7 +193,6 @@ interface WalkRequest {
 /** One attempt: structures, caches, walk, fill. @returns 0 (the walker holds the leaf), a fault reason, or RESTART */
 function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: WalkRequest): Task<number> {
   const { sourceId, iovaHi, iovaLo, pasid, access } = request;
-  const epoch = unit.epoch;
   const kind = access === WalkAccess.anything ? 'translation request' : 'untranslated';
   const found = yield* lookupRequester(agent, unit, sourceId, pasid, kind);
   walker.faultDisable = found.faultDisable;
@@ -202,9 +201,11 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
+  const { structureEpoch } = unit;
 
   yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
-  if (epoch !== unit.epoch) return RESTART;
+  if (structureEpoch !== unit.structureEpoch) return RESTART;
+  const { epoch } = unit;
   const negative = cachedFault(unit, request);
   if (negative !== 0) return negative;
   beginWalk(unit, walker, found, request);

@@ -12,10 +12,17 @@ import {
   unmap,
   writeContext,
 } from '@faultline/vtd-pagetable';
-import { type Descriptor, Granularity, RemappingUnit } from '@faultline/vtd-remapping';
+import {
+  type Descriptor,
+  Granularity,
+  RemappingUnit,
+  type UnitCapabilities,
+  VtdDriver,
+} from '@faultline/vtd-remapping';
 
 /** QEMU checks its own reserved bits; what it walked is accepted as it is: 52-bit addresses, SNP and TM allowed. */
-const CAPABILITIES: EntryCapabilities = {
+const CAPABILITIES: Partial<UnitCapabilities> & EntryCapabilities = {
+  levels: [3, 4, 5],
   hostAddressWidth: 52,
   page2M: true,
   page1G: true,
@@ -57,13 +64,15 @@ const low = (address: bigint): number => Number(BigInt.asIntN(32, address));
 export class RecordedMemory {
   readonly unit: RemappingUnit;
   readonly memory: TableMemory;
+  readonly #rootPfn: number;
   readonly #agent = new Agent('replay');
   readonly #domains = new Map<number, Domain>();
   readonly #contexts = new Map<number, number>();
 
   constructor(iotlb: IotlbOptions) {
     this.memory = new TableMemory({ pages: TABLE_PAGES });
-    this.unit = new RemappingUnit({ memory: this.memory, capabilities: CAPABILITIES, levels: [3, 4, 5], iotlb });
+    this.unit = new RemappingUnit({ memory: this.memory, capabilities: CAPABILITIES, iotlb });
+    this.#rootPfn = new VtdDriver({ unit: this.unit, mode: 'legacy' }).rootPfn;
   }
 
   /** Domain-id of a source-id, or -1 while the log has not shown it. */
@@ -81,7 +90,7 @@ export class RecordedMemory {
     const levels = addressWidth === 1 ? 3 : addressWidth === 3 ? 5 : 4;
     const { table } = this.#domain(did, levels);
     this.#contexts.set(sid, did);
-    const written = writeContext(this.memory, this.unit.rootPfn, sid, {
+    const written = writeContext(this.memory, this.#rootPfn, sid, {
       faultProcessingDisabled: false,
       translationType,
       tablePfn: table.rootPfn,
@@ -120,8 +129,7 @@ export class RecordedMemory {
   translate(sid: number, iova: bigint, write: boolean): ModelAnswer {
     const request = { sourceId: sid, iovaHi: high(iova), iovaLo: low(iova), access: write ? 1 : 0 };
     const { unit } = this;
-    let pfn = unit.translate(sid, request.iovaHi, request.iovaLo, request.access);
-    if (pfn < 0) pfn = runToEnd(unit.translateMiss(this.#agent, { ...request, translationRequest: false }));
+    const pfn = unit.dma(request);
     if (pfn < 0) return { frame: -1, level: 0, leaf: 0n, faultReason: -pfn };
     const slot = unit.iotlb.peek(sid, request.iovaHi, request.iovaLo);
     const view = slot >= 0 ? null : (this.#domains.get(this.domainOf(sid))?.table.leafAt(Number(iova >> 12n)) ?? null);
