@@ -143,9 +143,9 @@ function contradictions(
     seen.set(key, { value, line: row.line });
     if (entry.shape !== 'table' || entry.address === null) return;
     const use = tables.get(entry.address);
-    if (use !== undefined && use.level !== level)
+    if (use === undefined) tables.set(entry.address, { level, line: row.line });
+    else if (use.level !== level)
       found.push(`the table at ${hexAddress(entry.address)} is used at another level in line ${use.line}`);
-    else tables.set(entry.address, { level, line: row.line });
   });
   return found;
 }
