@@ -114,7 +114,7 @@ describe('a dump', () => {
     const oddities = (...lines: string[]) =>
       explainDump(parseTranslationDump(lines.join('\n')).rows).flatMap(({ oddities: found }) => found);
     expect(oddities('IOVA_PFN=0x200 PML4E=1003 PDPE=2003 PDE=200083 PTE=5003')).toEqual([
-      'pte 0x5003 is shown below SS-PDE, which leads nowhere',
+      'SS-PTE 0x5003 is shown, but the walk ends at SS-PDE',
     ]);
     expect(oddities('IOVA_PFN=0x201 PML4E=1003 PDPE=2003 PDE=200083 PTE=0')).toEqual([
       'the row does not begin where its page does',

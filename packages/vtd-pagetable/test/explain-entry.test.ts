@@ -126,11 +126,11 @@ describe('paging entries', () => {
 
   it('say in a line what they are', () => {
     const summary = (kind: EntryKind, word: bigint) => explainEntry(kind, [word]).summary;
-    expect(summary('pde', 0x142a00083n)).toBe('2M leaf, host 0x142a00000-0x142bfffff, read and write');
+    expect(summary('pde', 0x142a00083n)).toBe('2M leaf, host 0x142a00000-0x142bfffff, read/write');
     expect(summary('pdpte', 0x100000081n)).toBe('1G leaf, host 0x100000000-0x13fffffff, read only');
     expect(summary('pte', 0x14168e002n)).toBe('4K leaf, host 0x14168e000-0x14168efff, write only');
-    expect(summary('pml5e', 0x1003n)).toBe('leads to the SS-PML4E table at 0x1000, read and write');
-    expect(summary('pde', 0x2003n)).toBe('leads to the SS-PTE table at 0x2000, read and write');
+    expect(summary('pml5e', 0x1003n)).toBe('leads to the SS-PML4E table at 0x1000, read/write');
+    expect(summary('pde', 0x2003n)).toBe('leads to the SS-PTE table at 0x2000, read/write');
     expect(summary('pte', 0n)).toBe('empty: nothing is mapped');
     expect(summary('pte', 0x1000n)).toBe('not present: R and W are clear');
   });

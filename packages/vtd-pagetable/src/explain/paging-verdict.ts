@@ -9,7 +9,7 @@ const has = (entry: bigint, bit: number): boolean => ((entry >> BigInt(bit)) & 1
 
 /** R and W in words. */
 export const rightsText = (entry: bigint): string =>
-  (['no access', 'read only', 'write only', 'read and write'] as const)[Number(entry & 3n)] as string;
+  (['no access', 'read only', 'write only', 'read/write'] as const)[Number(entry & 3n)] as string;
 
 /** What a second-stage paging entry is good for. `reserved` says whether any reserved bit is set. */
 export function pagingVerdict(

@@ -24,7 +24,7 @@ export interface TranslationDump {
 const LABELLED = /\bIOVA_PFN=/;
 const COLUMNS = /^\s*0x[0-9a-f]+ \|/i;
 const HEADING = /^\s*(?:IOVA_PFN\s|$)/;
-const DEVICE = /^\s*Device (\S+(?: with pasid \S+)?) @/i;
+const DEVICE = /^\s*Device ([\w:.-]+(?: with pasid \w+)?) @/i;
 const LEVEL_OF_NAME: Readonly<Record<string, TableLevel>> = { PML5E: 5, PML4E: 4, PDPE: 3, PDE: 2, PTE: 1 };
 
 /**

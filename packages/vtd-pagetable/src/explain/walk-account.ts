@@ -1,4 +1,4 @@
-import { checkHostAddressWidth, levelFrames } from '../entry.ts';
+import { checkHostAddressWidth, entryName, levelFrames } from '../entry.ts';
 import { DEFAULT_STRUCTURE_CAPABILITIES, type StructureCapabilities } from '../structure-capabilities.ts';
 import { type EntryVerdict, judgeEntry } from './entry-account.ts';
 import { kindOfLevel } from './entry-kind.ts';
@@ -72,7 +72,7 @@ function explainRow(row: DumpRow, capabilities: StructureCapabilities): WalkAcco
     const entry = judgeEntry(kindOfLevel(level), [value], capabilities);
     entries.push(entry);
     rights &= Number(value & 3n);
-    if (entry.shape !== 'table') break;
+    if (entry.shape !== 'table' || entry.reservedBits.length > 0) break;
   }
   const last = entries.at(-1);
   const faults = walkFaults(entries);
@@ -113,8 +113,8 @@ function oddities(row: DumpRow, entries: readonly EntryVerdict[], unit: Structur
   for (const { name, notes, shape } of entries)
     for (const note of notes) if (shape !== 'table') found.push(`${name}: ${note}`);
   for (const { level, value } of row.entries.slice(entries.length))
-    if (value !== 0n)
-      found.push(`${kindOfLevel(level)} ${hexAddress(value)} is shown below ${last?.name}, which leads nowhere`);
+    if (value !== 0n && last?.shape !== 'table')
+      found.push(`${entryName(level)} ${hexAddress(value)} is shown, but the walk ends at ${last?.name}`);
   const top = (row.entries[0]?.level ?? 4) as number;
   const bits = Math.min(12 + 9 * top, unit.guestAddressWidth);
   if (row.iova >= 1n << BigInt(bits))
