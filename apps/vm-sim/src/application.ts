@@ -4,6 +4,7 @@ import { checkCommand, listCommand, schemaCommand } from './catalogue-command.ts
 import { titleLines } from './columns.ts';
 import { COMMANDS } from './command-line-text.ts';
 import { EXIT, UsageError } from './exit-code.ts';
+import { addExplain } from './explain/explain-program.ts';
 import { replayCommand } from './replay/replay-command.ts';
 import type { MachineFactory } from './run/driven-machine.ts';
 import { runCommand } from './run/run-command.ts';
@@ -18,7 +19,7 @@ export interface Engines {
 }
 
 /** Commands of the design that this version does not have. */
-const PLANNED = ['explain', 'compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'];
+const PLANNED = ['compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'];
 
 /** Options without a value that several commands have. */
 const FLAGS: ReadonlySet<string> = new Set(['-q', '--quiet', '-v', '--verbose', '--json']);
@@ -104,6 +105,7 @@ function programOf(terminal: Terminal, engines: Engines, setCode: (code: number)
   addRun(program, terminal, engines, setCode);
   addCatalogue(program, terminal, engines, setCode);
   addReplayAndVerify(program, terminal, engines, setCode);
+  addExplain(program, terminal, setCode);
   return program;
 }
 

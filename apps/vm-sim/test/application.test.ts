@@ -3,22 +3,25 @@ import { invoke } from './support/invocation.ts';
 
 describe('the command line', () => {
   it('helps on stdout', async () => {
-    for (const args of [['--help'], ['-h'], ['run', '--help'], ['replay', '-h']]) {
+    for (const args of [['--help'], ['-h'], ['run', '--help'], ['replay', '-h'], ['explain', '-h']]) {
       const { code, out, err } = await invoke(args);
       expect({ code, err }).toEqual({ code: 0, err: '' });
       expect(out).toContain('Usage: vm-sim');
     }
     const { out } = await invoke(['--help']);
-    for (const name of ['run', 'list', 'check', 'replay', 'verify', 'schema']) expect(out).toContain(`  ${name} `);
-    for (const name of ['explain', 'density', 'fuzz']) expect(out).not.toContain(name);
+    for (const name of ['run', 'list', 'check', 'replay', 'verify', 'explain', 'schema'])
+      expect(out).toContain(`  ${name} `);
+    for (const name of ['compare', 'density', 'fuzz']) expect(out).not.toContain(name);
   });
 
-  it.each(['explain', 'compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'])(
+  it.each(['compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'])(
     'says that %s is not there yet',
     async (name) => {
       const { code, out, err } = await invoke([name, 'x', '--y']);
       expect({ code, out }).toEqual({ code: 2, out: '' });
-      expect(err).toBe(`error: ${name} is not implemented yet; there is run, list, check, replay, verify, schema\n`);
+      expect(err).toBe(
+        `error: ${name} is not implemented yet; there is run, list, check, replay, verify, explain, schema\n`,
+      );
     },
   );
 
@@ -38,7 +41,7 @@ describe('the command line', () => {
   it('takes flags before the command, too', async () => {
     expect(JSON.parse((await invoke(['--json', 'list'])).out)).toHaveLength(4);
     expect((await invoke(['-q', 'run', 'whole-leaf'])).out).toContain('whole-leaf, strategy whole-leaf');
-    expect((await invoke(['-q', 'explain'])).err).toContain('not implemented');
+    expect((await invoke(['-q', 'compare'])).err).toContain('not implemented');
     expect((await invoke(['--seed', '3', 'list'])).code).toBe(2);
   });
 

@@ -77,7 +77,7 @@ describe('replay', () => {
 
   it.each([
     [['nosuch.log'], 'nosuch.log: no such file'],
-    [['.'], '.: is a directory, not a trace'],
+    [['.'], '.: is a directory, not a file'],
     [['empty'], 'empty: the input is empty'],
     [['text'], 'text: neither a QEMU vtd_* log nor ftrace text; the first line is "hello"'],
     [['cut.gz'], 'cut.gz: the gzip stream ends too early'],

@@ -66,7 +66,7 @@ export const contextLayout: (capabilities: StructureCapabilities) => Layout = pe
           title: 'second-stage page table pointer',
           low: 12,
           key: 'tablePfn',
-          meaning: at('second-stage table'),
+          meaning: at('table'),
         },
         capabilities.hostAddressWidth,
       ),

@@ -1,6 +1,6 @@
 import { pagingEntryLayout } from './format/paging-entry-layout.ts';
 
-export { entryName } from './format/paging-entry-layout.ts';
+export { entryName, leafSizeName } from './format/paging-entry-layout.ts';
 
 /**
  * Second-stage paging entries, VT-d Rev 5.10 section 9.8 (SS-PML5E .. SS-PTE). Entries are handled as two signed 32-bit
@@ -71,15 +71,19 @@ export interface ReservedMasks {
   readonly hi: Int32Array;
 }
 
+/** @throws RangeError for an impossible host address width */
+export function checkHostAddressWidth(hostAddressWidth: number): void {
+  if (!Number.isInteger(hostAddressWidth) || hostAddressWidth < 32 || hostAddressWidth > 52)
+    throw new RangeError(`hostAddressWidth: ${hostAddressWidth} is not an integer in 32..52`);
+}
+
 /**
  * Builds the reserved-bit masks of a unit from the layouts of its entries (Rev 5.10, tables 41-47). Levels 4 and 5 have no leaves; their
  * second mask equals the first.
  * @throws RangeError for an impossible host address width
  */
 export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
-  const haw = capabilities.hostAddressWidth;
-  if (!Number.isInteger(haw) || haw < 32 || haw > 52)
-    throw new RangeError(`hostAddressWidth: ${haw} is not an integer in 32..52`);
+  checkHostAddressWidth(capabilities.hostAddressWidth);
   const lo = new Int32Array(12);
   const hi = new Int32Array(12);
   for (const level of [1, 2, 3, 4, 5] as const)

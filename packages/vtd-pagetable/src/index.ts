@@ -1,6 +1,7 @@
 export type { ContextEntry, ContextLookup } from './context-entry.ts';
 export {
   clearContext,
+  contextLayout,
   contextReason,
   contextReserved,
   decodeContext,
@@ -36,8 +37,25 @@ export {
   SS_WRITE,
   tableIndex,
 } from './entry.ts';
+export type { EntryAccount, EntryVerdict } from './explain/entry-account.ts';
+export { explainEntry } from './explain/entry-account.ts';
+export type { EntryKind } from './explain/entry-kind.ts';
+export { ENTRY_KINDS, levelOfKind, wordsOfKind } from './explain/entry-kind.ts';
+export type { EntryRun, TableAccount } from './explain/table-account.ts';
+export { explainTable } from './explain/table-account.ts';
+export type { DumpRow, TranslationDump } from './explain/translation-dump.ts';
+export { parseTranslationDump } from './explain/translation-dump.ts';
+export type { FaultAccount, Verdict } from './explain/verdict.ts';
+export type { WalkAccount } from './explain/walk-account.ts';
+export { explainDump } from './explain/walk-account.ts';
+export type { FieldAccount, WordsAccount } from './explain/words-account.ts';
+export { explainWords } from './explain/words-account.ts';
 export type { FaultCondition, FaultReasonCode } from './fault-reason.ts';
 export { FaultReason, faultCondition, faultReasonText, isQualifiedFault, isWalkError } from './fault-reason.ts';
+export type { BitField, Layout } from './format/bit-field.ts';
+export { layout, namedValues, yesNo } from './format/bit-field.ts';
+export { pagingEntryLayout } from './format/paging-entry-layout.ts';
+export { pasidLayout } from './format/pasid-entry-layout.ts';
 export { isFaultProcessingDisabled } from './format/shared-field.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
@@ -49,6 +67,7 @@ export type { PasidDirectoryEntry } from './pasid-directory-entry.ts';
 export {
   decodePasidDirectoryEntry,
   encodePasidDirectoryEntry,
+  pasidDirectoryLayout,
   pasidDirectoryReason,
   pasidDirectoryReserved,
 } from './pasid-directory-entry.ts';
@@ -69,8 +88,10 @@ export {
   encodeRoot,
   encodeScalableRoot,
   readRoot,
+  rootLayout,
   rootReason,
   rootReserved,
+  scalableRootLayout,
   scalableRootReason,
   scalableRootReserved,
 } from './root-entry.ts';
@@ -81,6 +102,7 @@ export {
   decodeScalableContext,
   encodeScalableContext,
   pasidLimit,
+  scalableContextLayout,
   scalableContextReason,
   scalableContextReserved,
   writeScalableContext,

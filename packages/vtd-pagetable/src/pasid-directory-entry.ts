@@ -34,7 +34,7 @@ export const pasidDirectoryLayout: (capabilities: StructureCapabilities) => Layo
             title: 'PASID table pointer',
             low: 12,
             key: 'pasidTablePfn',
-            meaning: at('PASID table'),
+            meaning: at('table'),
           },
           hostAddressWidth,
         ),

@@ -39,7 +39,7 @@ export const rootLayout: (capabilities: StructureCapabilities) => Layout = perCa
     words: 2,
     fields: [
       pointer(
-        { name: 'CTP', title: 'context-table pointer', low: 12, key: 'contextPfn', meaning: at('context table') },
+        { name: 'CTP', title: 'context-table pointer', low: 12, key: 'contextPfn', meaning: at('table') },
         hostAddressWidth,
       ),
       presentField(),
@@ -61,7 +61,7 @@ export const scalableRootLayout: (capabilities: StructureCapabilities) => Layout
             title: 'upper context-table pointer',
             low: 76,
             key: 'upperContextPfn',
-            meaning: at('devfn 0x80-0xff: context table'),
+            meaning: at('devfn 0x80-0xff: table'),
           },
           hostAddressWidth,
         ),
@@ -72,7 +72,7 @@ export const scalableRootLayout: (capabilities: StructureCapabilities) => Layout
             title: 'lower context-table pointer',
             low: 12,
             key: 'lowerContextPfn',
-            meaning: at('devfn 0-0x7f: context table'),
+            meaning: at('devfn 0-0x7f: table'),
           },
           hostAddressWidth,
         ),

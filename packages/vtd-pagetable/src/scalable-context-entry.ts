@@ -76,7 +76,7 @@ export const scalableContextLayout: (capabilities: StructureCapabilities) => Lay
           title: 'PASID directory pointer',
           low: 12,
           key: 'pasidDirectoryPfn',
-          meaning: at('PASID directory'),
+          meaning: at('directory'),
         },
         unit.hostAddressWidth,
       ),

@@ -1,5 +1,13 @@
 import { expect, it } from 'vitest';
-import { InvalidationGather, SecondStageTable, TableMemory, WalkAccess, WalkState, walk } from '../src/index.ts';
+import {
+  explainEntry,
+  InvalidationGather,
+  SecondStageTable,
+  TableMemory,
+  WalkAccess,
+  WalkState,
+  walk,
+} from '../src/index.ts';
 
 it('the example of the README holds', () => {
   const memory = new TableMemory({ pages: 64 });
@@ -19,4 +27,9 @@ it('the example of the README holds', () => {
   expect(walker.faultReason).toBe(5);
   walk(memory, table.masks, table.beginWalk(walker, 0x40124, WalkAccess.write));
   expect(walker.framePfn.toString(16)).toBe('240124');
+});
+
+it('so does the one of explain', () => {
+  expect(explainEntry('pde', [0x142a00083n]).summary).toBe('2M leaf, host 0x142a00000-0x142bfffff, read/write');
+  expect(explainEntry('pde', [0x201083n]).faults[0]?.text).toBe('reserved bit in paging entry (0xc)');
 });

@@ -24,7 +24,7 @@ export function openTraceFile(given: string, terminal: Terminal, watch: ReadWatc
   const path = resolve(terminal.cwd, given);
   try {
     const stats = statSync(path);
-    if (stats.isDirectory()) throw new UsageError(`${given}: is a directory, not a trace`);
+    if (stats.isDirectory()) throw new UsageError(`${given}: is a directory, not a file`);
     const bytes = stats.isFile() ? stats.size : undefined;
     return { source: { name: given, chunks: watched(given, () => createReadStream(path), watch) }, bytes };
   } catch (error) {

@@ -109,13 +109,18 @@ function addressField(level: TableLevel, leaf: boolean, { hostAddressWidth }: En
   });
 }
 
+const built = new WeakMap<EntryCapabilities, (Layout | undefined)[]>();
+
 /**
  * Layout of a second-stage paging entry (Rev 5.10, 9.8; bits 62 and 2 also as in Rev 3.x).
  * @param leaf whether it maps a page; PS in an SS-PDE or SS-PDPTE says so, and no SS-PML4E or SS-PML5E does
  */
 export function pagingEntryLayout(level: TableLevel, leaf: boolean, capabilities: EntryCapabilities): Layout {
   const isLeaf = level === 1 || (leaf && level <= 3);
-  return layout({
+  const layouts = built.get(capabilities) ?? [];
+  built.set(capabilities, layouts);
+  const index = level * 2 + (isLeaf ? 1 : 0);
+  layouts[index] ??= layout({
     name: NAMES[level],
     source: '9.8',
     words: 1,
@@ -126,4 +131,5 @@ export function pagingEntryLayout(level: TableLevel, leaf: boolean, capabilities
       ...lowFields(isLeaf, capabilities),
     ],
   });
+  return layouts[index];
 }

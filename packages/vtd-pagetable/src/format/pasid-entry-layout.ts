@@ -37,7 +37,7 @@ const secondStageFields = (unit: StructureCapabilities): BitField[] => [
     high: unit.hostAddressWidth - 1,
     low: 12,
     key: 'secondStagePfn',
-    meaning: at('second-stage table'),
+    meaning: at('table'),
   }),
   conditional(
     unit.secondStage && unit.secondStageAccessedDirty,
@@ -118,7 +118,7 @@ const firstStageFields = (unit: StructureCapabilities): BitField[] => [
     high: 128 + unit.hostAddressWidth - 1,
     low: 140,
     key: 'firstStagePfn',
-    meaning: at('first-stage table'),
+    meaning: at('table'),
   }),
   conditional(
     unit.extendedAccessed,
@@ -167,7 +167,7 @@ const hostPermissionFields = (unit: StructureCapabilities): BitField[] => [
     high: 256 + unit.hostAddressWidth - 1,
     low: 268,
     key: 'hostPermissionTablePfn',
-    meaning: at('host permission table'),
+    meaning: at('table'),
   }),
   conditional(
     unit.hostPermissionTable,

@@ -3,7 +3,7 @@ import { type BitField, namedValues, used, yesNo } from './bit-field.ts';
 
 /** P, bit 0 of most structures. */
 export const presentField = (low = 0, name = 'P', title = 'present'): BitField =>
-  used({ name, title, high: low, low, meaning: yesNo('present', 'not present') });
+  used({ name, title, high: low, low, meaning: yesNo('yes', 'no') });
 
 /** FPD, bit 1: evaluated even if P is clear. */
 export const faultProcessingField = (): BitField =>
