@@ -88,23 +88,13 @@ export class Iotlb extends TranslationEntries {
     const counts = this.#counts;
     counts[0]!++;
     if (this.#special) return this.#lookupSpecially(sourceId, iovaHi, iovaLo, pasid);
-    let slot = this.#small.find(sourceId, iovaHi, iovaLo, pasid);
+    const slot = this.#small.find(sourceId, iovaHi, iovaLo, pasid);
     if (slot >= 0) {
       counts[1]!++;
       this.#small.touch(slot);
       return slot;
     }
-    slot = this.#medium.find(sourceId, iovaHi, iovaLo, pasid);
-    if (slot >= 0) {
-      counts[2]!++;
-      this.#medium.touch(slot);
-      return slot + this.#mediumBase;
-    }
-    slot = this.#large.find(sourceId, iovaHi, iovaLo, pasid);
-    if (slot < 0) return -1;
-    counts[3]!++;
-    this.#large.touch(slot);
-    return slot + this.#largeBase;
+    return this.#lookupLarge(sourceId, iovaHi, iovaLo, pasid);
   }
 
   /** Like {@link lookup}, with no effect on counters or replacement, and nothing gets lost. */
@@ -283,6 +273,21 @@ export class Iotlb extends TranslationEntries {
         };
       }
     }
+  }
+
+  /** Apart from {@link lookup}, so that this one is small enough for the compiler to put into its callers. */
+  #lookupLarge(sourceId: number, iovaHi: number, iovaLo: number, pasid: number): number {
+    let slot = this.#medium.find(sourceId, iovaHi, iovaLo, pasid);
+    if (slot >= 0) {
+      this.#counts[2]!++;
+      this.#medium.touch(slot);
+      return slot + this.#mediumBase;
+    }
+    slot = this.#large.find(sourceId, iovaHi, iovaLo, pasid);
+    if (slot < 0) return -1;
+    this.#counts[3]!++;
+    this.#large.touch(slot);
+    return slot + this.#largeBase;
   }
 
   /** The look-up of a cache that loses entries or lets RID entries answer; the count of look-ups is already made. */

@@ -31,18 +31,20 @@ export interface IotlbEntry {
 
 // Words of one entry, together in one array so that a hit stays in one line of the machine's own cache.
 const ENTRY_SHIFT = 3;
-const LEAF_LO = 0;
-const LEAF_HI = 1;
-const RIGHTS = 2;
+/** First 4K frame, or -1 if its number takes more than 31 bits. */
+const PFN = 0;
 /** Mask of the offset in the entry's page, lower 32 bits. */
-const OFFSET = 3;
-const LEVEL = 4;
-/** Level of the leaf that it came from in bits 1:0, the kind above. */
-const ORIGIN = 5;
+const OFFSET = 1;
+const RIGHTS = 2;
+const LEAF_LO = 3;
+const LEAF_HI = 4;
+/** Level in bits 1:0, level of the leaf that it came from in 3:2, kind above. */
+const SHAPE = 5;
 const DID = 6;
 /** The request's PASID, or RID_PASID for a request without one. */
 const PASID_TAG = 7;
 
+const PFN_HI_MASK = 0xfffff;
 const OFFSET_MASK = { 1: 0xfff, 2: 0x1f_ffff, 3: 0x3fff_ffff } as const;
 const SNP = 1 << 11;
 const SECOND_STAGE_DIRTY = 1 << 9;
@@ -62,10 +64,8 @@ export class TranslationEntries {
     // Words by literal numbers, see at their names: bundlers make variables of a module's constants, and this is hot.
     const words = this.#words;
     const at = slot << 3;
-    const offsetMask = words[at + 3]!;
-    const low = ((words[at]! & ~offsetMask) | (iovaLo & offsetMask)) >>> 12;
-    const high = words[at + 1]! & 0xfffff;
-    return high < 0x800 ? (high << 20) | low : high * 0x100000 + low;
+    const pfn = words[at]!;
+    return pfn >= 0 ? pfn | ((iovaLo & words[at + 1]!) >>> 12) : this.#largePfnAt(at, iovaLo);
   }
 
   /** Bit 0 read, bit 1 write. */
@@ -75,12 +75,12 @@ export class TranslationEntries {
 
   /** Size of the entry: 1 = 4K, 2 = 2M, 3 = 1G. */
   levelAt(slot: number): LeafLevel {
-    return this.#words[(slot << ENTRY_SHIFT) + LEVEL]! as LeafLevel;
+    return (this.#words[(slot << ENTRY_SHIFT) + SHAPE]! & 3) as LeafLevel;
   }
 
   /** Level of the leaf that the entry came from: above {@link levelAt} if the entry is a fraction of it. */
   originLevelAt(slot: number): LeafLevel {
-    return (this.#words[(slot << ENTRY_SHIFT) + ORIGIN]! & 3) as LeafLevel;
+    return ((this.#words[(slot << ENTRY_SHIFT) + SHAPE]! >> 2) & 3) as LeafLevel;
   }
 
   /** Domain-id of the entry. */
@@ -95,7 +95,7 @@ export class TranslationEntries {
 
   /** How the mapping was made. */
   kindAt(slot: number): TranslationKind {
-    return (this.#words[(slot << ENTRY_SHIFT) + ORIGIN]! >> 2) as TranslationKind;
+    return (this.#words[(slot << ENTRY_SHIFT) + SHAPE]! >> 4) as TranslationKind;
   }
 
   /** SNP of a second-stage leaf (bit 11); false for other kinds, whose leaves have none. */
@@ -141,13 +141,23 @@ export class TranslationEntries {
     const words = this.#words;
     const at = slot << ENTRY_SHIFT;
     const narrowed = OFFSET_MASK[originLevel] & ~OFFSET_MASK[level];
-    words[at + LEAF_LO] = (leafLo & ~narrowed) | (iovaLo & narrowed);
-    words[at + LEAF_HI] = leafHi;
-    words[at + RIGHTS] = rights;
+    const lo = (leafLo & ~narrowed) | (iovaLo & narrowed);
+    const high = leafHi & PFN_HI_MASK;
+    words[at + PFN] = high < 0x800 ? (high << 20) | ((lo & ~OFFSET_MASK[level]) >>> 12) : -1;
     words[at + OFFSET] = OFFSET_MASK[level];
-    words[at + LEVEL] = level;
-    words[at + ORIGIN] = originLevel | (kind << 2);
+    words[at + RIGHTS] = rights;
+    words[at + LEAF_LO] = lo;
+    words[at + LEAF_HI] = leafHi;
+    words[at + SHAPE] = level | (originLevel << 2) | (kind << 4);
     words[at + DID] = did;
     words[at + PASID_TAG] = pasidTag;
+  }
+
+  /** The frame of an entry at 8 TiB or above: no int32. */
+  #largePfnAt(at: number, iovaLo: number): number {
+    const words = this.#words;
+    const offsetMask = words[at + OFFSET]!;
+    const low = ((words[at + LEAF_LO]! & ~offsetMask) | (iovaLo & offsetMask)) >>> 12;
+    return (words[at + LEAF_HI]! & PFN_HI_MASK) * 0x100000 + low;
   }
 }
