@@ -137,7 +137,8 @@ export class Iotlb extends TranslationEntries {
     const pasidTag = pasid === NO_PASID ? ridPasid : pasid;
     checkPasid(pasidTag);
     const cachedLevel = level > this.#largestLevel ? this.#largestLevel : level;
-    const { store, base } = this.#sizes[(cachedLevel - 1) as 0 | 1 | 2];
+    const store = cachedLevel === 1 ? this.#small : cachedLevel === 2 ? this.#medium : this.#large;
+    const base = cachedLevel === 1 ? 0 : cachedLevel === 2 ? this.#mediumBase : this.#largeBase;
     if (store.slots === 0) return -1;
     this.#counts[Counter.fills]!++;
     if (this.size >= this.#resetAtEntries) this.#reset();
