@@ -1,4 +1,5 @@
-import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
+import type { SetAssociativeGeometry } from './set-associative.ts';
+import { ValueCache } from './value-cache.ts';
 
 /** What a legacy context entry says, as the translation path needs it. */
 export interface ContextCacheValue {
@@ -47,104 +48,45 @@ export type FunctionMask = 0 | 1 | 2 | 3;
  * Table 17). The value is the caller's: scalable-mode context entries hold other fields than legacy ones, and have no
  * domain-id, so that in scalable mode `did` is not looked at; pass 0.
  */
-export class ContextCache<V = ContextCacheValue> {
-  readonly #store: SetAssociative;
+export class ContextCache<V = ContextCacheValue> extends ValueCache<V> {
   readonly #legacy: boolean;
   readonly #finest: 'device' | 'domain' | 'global';
-  readonly #did: Int32Array;
-  readonly #values: (V | undefined)[];
-  #lookups = 0;
-  #hits = 0;
 
   /** @throws RangeError for sets that are no power of two. */
   constructor(options: ContextCacheOptions = {}) {
-    this.#store = SetAssociative.alone('context cache', options.geometry ?? { sets: 1, ways: 64 }, 0);
+    super('context cache', options.geometry);
     this.#legacy = (options.mode ?? 'legacy') === 'legacy';
     this.#finest = options.finestInvalidation ?? 'device';
-    this.#did = new Int32Array(this.#store.slots);
-    this.#values = new Array<V | undefined>(this.#store.slots).fill(undefined);
-  }
-
-  /** Look-ups and hits since it was made. */
-  get counters(): { readonly lookups: number; readonly hits: number } {
-    return { lookups: this.#lookups, hits: this.#hits };
-  }
-
-  /** Entries held now. */
-  get size(): number {
-    return this.#store.count;
   }
 
   /** The slot of a source-id, or -1. Counts, and is a use for the replacement. Allocates nothing. */
   lookup(sourceId: number): number {
-    this.#lookups++;
-    const slot = this.#store.find(0, 0, sourceId, 0);
-    if (slot < 0) return -1;
-    this.#hits++;
-    this.#store.touch(slot);
-    return slot;
+    return this.lookupTags(0, sourceId);
   }
 
   /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
   fill(sourceId: number, did: number, value: V): number {
-    if (this.#store.slots === 0) return -1;
-    let slot = this.#store.find(0, 0, sourceId, 0);
-    if (slot >= 0) this.#store.touch(slot);
-    else slot = this.#store.insert(0, 0, sourceId, 0);
-    this.#did[slot] = did;
-    this.#values[slot] = value;
-    return slot;
-  }
-
-  /** Domain-id of the entry. */
-  didAt(slot: number): number {
-    return this.#did[slot]!;
-  }
-
-  /** What was cached. The slot must be one that {@link lookup} gave. @throws RangeError for an empty slot */
-  valueAt(slot: number): V {
-    const value = this.#values[slot];
-    if (value === undefined) throw new RangeError(`slot: ${slot} holds no context entry`);
-    return value;
-  }
-
-  /** Global. @returns entries dropped */
-  invalidateGlobal(): number {
-    return this.#invalidateWhere(() => true);
+    return this.fillTags(0, sourceId, did, value);
   }
 
   /** Domain-selective. @returns entries dropped */
   invalidateDomain(did: number): number {
     if (this.#finest === 'global' || !this.#legacy) return this.invalidateGlobal();
-    return this.#invalidateWhere((slot) => this.#did[slot]! === did);
+    return this.dropWhere((slot) => this.didAt(slot) === did);
   }
 
   /** Device-selective, for 1, 2, 4 or 8 functions. @returns entries dropped */
   invalidateDevice(did: number, sourceId: number, functionMask: FunctionMask): number {
     if (this.#finest !== 'device') return this.invalidateDomain(did);
     const compared = 0xffff & ~FUNCTION_MASK_BITS[functionMask];
-    return this.#invalidateWhere(
-      (slot) => ((this.#store.loAt(slot) ^ sourceId) & compared) === 0 && (!this.#legacy || this.#did[slot]! === did),
+    return this.dropWhere(
+      (slot) => ((this.keyAt(slot) ^ sourceId) & compared) === 0 && (!this.#legacy || this.didAt(slot) === did),
     );
   }
 
   /** All entries in slot order. For reports. */
   *entries(): IterableIterator<ContextCacheEntry<V>> {
-    for (let slot = 0; slot < this.#store.slots; slot++) {
-      const value = this.#values[slot];
-      if (value === undefined) continue;
-      yield { slot, sourceId: this.#store.loAt(slot), did: this.didAt(slot), value };
-    }
-  }
-
-  #invalidateWhere(matches: (slot: number) => boolean): number {
-    let dropped = 0;
-    this.#store.forEach((slot) => {
-      if (!matches(slot)) return;
-      this.#store.drop(slot);
-      this.#values[slot] = undefined;
-      dropped++;
-    });
-    return dropped;
+    for (const slot of this.occupiedSlots())
+      yield { slot, sourceId: this.keyAt(slot), did: this.didAt(slot), value: this.valueAt(slot) };
   }
 }

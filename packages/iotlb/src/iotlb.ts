@@ -88,23 +88,13 @@ export class Iotlb extends TranslationEntries {
     const counts = this.#counts;
     counts[0]!++;
     if (this.#special) return this.#lookupSpecially(sourceId, iovaHi, iovaLo, pasid);
-    let slot = this.#small.find(sourceId, iovaHi, iovaLo, pasid);
+    const slot = this.#small.find(sourceId, iovaHi, iovaLo, pasid);
     if (slot >= 0) {
       counts[1]!++;
       this.#small.touch(slot);
       return slot;
     }
-    slot = this.#medium.find(sourceId, iovaHi, iovaLo, pasid);
-    if (slot >= 0) {
-      counts[2]!++;
-      this.#medium.touch(slot);
-      return slot + this.#mediumBase;
-    }
-    slot = this.#large.find(sourceId, iovaHi, iovaLo, pasid);
-    if (slot < 0) return -1;
-    counts[3]!++;
-    this.#large.touch(slot);
-    return slot + this.#largeBase;
+    return this.#lookupLarge(sourceId, iovaHi, iovaLo, pasid);
   }
 
   /** Like {@link lookup}, with no effect on counters or replacement, and nothing gets lost. */
@@ -147,7 +137,8 @@ export class Iotlb extends TranslationEntries {
     const pasidTag = pasid === NO_PASID ? ridPasid : pasid;
     checkPasid(pasidTag);
     const cachedLevel = level > this.#largestLevel ? this.#largestLevel : level;
-    const { store, base } = this.#sizes[(cachedLevel - 1) as 0 | 1 | 2];
+    const store = cachedLevel === 1 ? this.#small : cachedLevel === 2 ? this.#medium : this.#large;
+    const base = cachedLevel === 1 ? 0 : cachedLevel === 2 ? this.#mediumBase : this.#largeBase;
     if (store.slots === 0) return -1;
     this.#counts[Counter.fills]!++;
     if (this.size >= this.#resetAtEntries) this.#reset();
@@ -283,6 +274,21 @@ export class Iotlb extends TranslationEntries {
         };
       }
     }
+  }
+
+  /** Apart from {@link lookup}, so that this one is small enough for the compiler to put into its callers. */
+  #lookupLarge(sourceId: number, iovaHi: number, iovaLo: number, pasid: number): number {
+    let slot = this.#medium.find(sourceId, iovaHi, iovaLo, pasid);
+    if (slot >= 0) {
+      this.#counts[2]!++;
+      this.#medium.touch(slot);
+      return slot + this.#mediumBase;
+    }
+    slot = this.#large.find(sourceId, iovaHi, iovaLo, pasid);
+    if (slot < 0) return -1;
+    this.#counts[3]!++;
+    this.#large.touch(slot);
+    return slot + this.#largeBase;
   }
 
   /** The look-up of a cache that loses entries or lets RID entries answer; the count of look-ups is already made. */

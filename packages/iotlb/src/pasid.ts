@@ -6,18 +6,14 @@ export const ANY_PASID = -2;
 /** The same for requests with any PASID, but not those without. */
 export const EVERY_PASID = -3;
 
-/** Width of a PASID: 20 bits. */
-const PASID_BITS = 20;
-
 /** Rejects a number that no request can carry as its PASID. @throws RangeError */
 export function checkPasid(pasid: number): void {
-  if (!Number.isInteger(pasid) || pasid < 0 || pasid >= 2 ** PASID_BITS)
-    throw new RangeError(`pasid: ${inHex(pasid)} is not an integer in 0..0xfffff`);
+  if ((pasid & 0xfffff) !== pasid) throw new RangeError(`pasid: ${inHex(pasid)} is not an integer in 0..0xfffff`);
 }
 
 /** Rejects a number that is no bus, device and function. @throws RangeError */
 export function checkSourceId(sourceId: number): void {
-  if (!Number.isInteger(sourceId) || sourceId < 0 || sourceId > 0xffff)
+  if ((sourceId & 0xffff) !== sourceId)
     throw new RangeError(`sourceId: ${inHex(sourceId)} is not an integer in 0..0xffff`);
 }
 

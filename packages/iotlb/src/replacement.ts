@@ -73,33 +73,30 @@ class StampedLru implements Replacement {
   }
 }
 
-// Words of one node. A node for each slot, then one for each set: the ring's fixed point between newest and oldest.
-const NODE_SHIFT = 2;
-const OLDER = 0;
-const NEWER = 1;
-const RING = 2;
-
-/** Exact LRU for many ways: each set is a ring of slots by age. A dropped slot goes to the old end, so that it is taken first. */
+/**
+ * Exact LRU for many ways: each set is a ring of slots by age. A dropped slot goes to the old end, so that it is taken first.
+ * Nodes of four words: 0 older neighbour, 1 newer neighbour, 2 node of the set. A node for each slot, then one for each
+ * set: the ring's fixed point between newest and oldest.
+ */
 class RingLru implements Replacement {
   readonly #slots: number;
   readonly #nodes: Int32Array;
 
   constructor(sets: number, ways: number) {
     this.#slots = sets * ways;
-    this.#nodes = new Int32Array((this.#slots + sets) << NODE_SHIFT);
+    this.#nodes = new Int32Array((this.#slots + sets) << 2);
     for (let set = 0; set < sets; set++) {
       const ring = this.#slots + set;
-      this.#nodes[(ring << NODE_SHIFT) + OLDER] = ring;
-      this.#nodes[(ring << NODE_SHIFT) + NEWER] = ring;
+      this.#nodes[ring << 2] = ring;
+      this.#nodes[(ring << 2) + 1] = ring;
       for (let slot = set * ways; slot < (set + 1) * ways; slot++) {
-        this.#nodes[(slot << NODE_SHIFT) + RING] = ring;
+        this.#nodes[(slot << 2) + 2] = ring;
         this.#linkNewest(slot, ring);
       }
     }
   }
 
   touch(slot: number): void {
-    // Words by literal numbers, see at their names: bundlers make variables of a module's constants, and this is hot.
     const nodes = this.#nodes;
     const at = slot << 2;
     const newer = nodes[at + 1]!;
@@ -116,34 +113,34 @@ class RingLru implements Replacement {
   }
 
   take(set: number): number {
-    const slot = this.#nodes[((this.#slots + set) << NODE_SHIFT) + NEWER]!;
+    const slot = this.#nodes[((this.#slots + set) << 2) + 1]!;
     this.touch(slot);
     return slot;
   }
 
   release(slot: number): void {
     const nodes = this.#nodes;
-    const at = slot << NODE_SHIFT;
-    const newer = nodes[at + NEWER]!;
-    const older = nodes[at + OLDER]!;
-    nodes[(newer << NODE_SHIFT) + OLDER] = older;
-    nodes[(older << NODE_SHIFT) + NEWER] = newer;
-    const ring = nodes[at + RING]!;
-    const tail = nodes[(ring << NODE_SHIFT) + NEWER]!;
-    nodes[at + NEWER] = tail;
-    nodes[at + OLDER] = ring;
-    nodes[(tail << NODE_SHIFT) + OLDER] = slot;
-    nodes[(ring << NODE_SHIFT) + NEWER] = slot;
+    const at = slot << 2;
+    const newer = nodes[at + 1]!;
+    const older = nodes[at]!;
+    nodes[newer << 2] = older;
+    nodes[(older << 2) + 1] = newer;
+    const ring = nodes[at + 2]!;
+    const tail = nodes[(ring << 2) + 1]!;
+    nodes[at + 1] = tail;
+    nodes[at] = ring;
+    nodes[tail << 2] = slot;
+    nodes[(ring << 2) + 1] = slot;
   }
 
   #linkNewest(slot: number, ring: number): void {
     const nodes = this.#nodes;
-    const at = slot << NODE_SHIFT;
-    const head = nodes[(ring << NODE_SHIFT) + OLDER]!;
-    nodes[at + OLDER] = head;
-    nodes[at + NEWER] = ring;
-    nodes[(head << NODE_SHIFT) + NEWER] = slot;
-    nodes[(ring << NODE_SHIFT) + OLDER] = slot;
+    const at = slot << 2;
+    const head = nodes[ring << 2]!;
+    nodes[at] = head;
+    nodes[at + 1] = ring;
+    nodes[(head << 2) + 1] = slot;
+    nodes[ring << 2] = slot;
   }
 }
 

@@ -29,21 +29,17 @@ export interface IotlbEntry {
   readonly rights: number;
 }
 
-// Words of one entry, together in one array so that a hit stays in one line of the machine's own cache.
-const ENTRY_SHIFT = 3;
-const LEAF_LO = 0;
-const LEAF_HI = 1;
-const RIGHTS = 2;
-/** Mask of the offset in the entry's page, lower 32 bits. */
-const OFFSET = 3;
-const LEVEL = 4;
-/** Level of the leaf that it came from in bits 1:0, the kind above. */
-const ORIGIN = 5;
-const DID = 6;
-/** The request's PASID, or RID_PASID for a request without one. */
-const PASID_TAG = 7;
+/*
+ * Words of one entry, together in one array so that a hit stays in one line of the machine's own cache:
+ * 0 first 4K frame, or -1 if its number takes more than 31 bits, 1 mask of the offset in the entry's page (lower 32 bits),
+ * 2 rights, 3 and 4 lower and upper half of the leaf, 5 level in bits 1:0, level of the leaf that it came from in 3:2 and kind
+ * above, 6 domain-id, 7 the request's PASID, or RID_PASID for a request without one. Literal numbers below, since
+ * bundlers make variables of a module's constants, which cost a hit 4 of 18 ns.
+ */
+const WORDS = 8;
 
-const OFFSET_MASK = { 1: 0xfff, 2: 0x1f_ffff, 3: 0x3fff_ffff } as const;
+/** Mask of the offset in a page, lower 32 bits. */
+const offsetMask = (level: LeafLevel): number => (level === 1 ? 0xfff : level === 2 ? 0x1f_ffff : 0x3fff_ffff);
 const SNP = 1 << 11;
 const SECOND_STAGE_DIRTY = 1 << 9;
 const FIRST_STAGE_DIRTY = 1 << 6;
@@ -54,18 +50,15 @@ export class TranslationEntries {
 
   /** @param slots of all sizes together */
   constructor(slots: number) {
-    this.#words = new Int32Array(slots << ENTRY_SHIFT);
+    this.#words = new Int32Array(slots * WORDS);
   }
 
   /** The 4K frame that the entry gives for an address inside its page: below 2^40, an int32 below 2^31. */
   pfnAt(slot: number, _iovaHi: number, iovaLo: number): number {
-    // Words by literal numbers, see at their names: bundlers make variables of a module's constants, and this is hot.
     const words = this.#words;
     const at = slot << 3;
-    const offsetMask = words[at + 3]!;
-    const low = ((words[at]! & ~offsetMask) | (iovaLo & offsetMask)) >>> 12;
-    const high = words[at + 1]! & 0xfffff;
-    return high < 0x800 ? (high << 20) | low : high * 0x100000 + low;
+    const pfn = words[at]!;
+    return pfn >= 0 ? pfn | ((iovaLo & words[at + 1]!) >>> 12) : this.#largePfnAt(at, iovaLo);
   }
 
   /** Bit 0 read, bit 1 write. */
@@ -75,27 +68,27 @@ export class TranslationEntries {
 
   /** Size of the entry: 1 = 4K, 2 = 2M, 3 = 1G. */
   levelAt(slot: number): LeafLevel {
-    return this.#words[(slot << ENTRY_SHIFT) + LEVEL]! as LeafLevel;
+    return (this.#words[(slot << 3) + 5]! & 3) as LeafLevel;
   }
 
   /** Level of the leaf that the entry came from: above {@link levelAt} if the entry is a fraction of it. */
   originLevelAt(slot: number): LeafLevel {
-    return (this.#words[(slot << ENTRY_SHIFT) + ORIGIN]! & 3) as LeafLevel;
+    return ((this.#words[(slot << 3) + 5]! >> 2) & 3) as LeafLevel;
   }
 
   /** Domain-id of the entry. */
   didAt(slot: number): number {
-    return this.#words[(slot << ENTRY_SHIFT) + DID]!;
+    return this.#words[(slot << 3) + 6]!;
   }
 
   /** PASID that the entry is tagged with: the request's, or RID_PASID. */
   pasidAt(slot: number): number {
-    return this.#words[(slot << ENTRY_SHIFT) + PASID_TAG]!;
+    return this.#words[(slot << 3) + 7]!;
   }
 
   /** How the mapping was made. */
   kindAt(slot: number): TranslationKind {
-    return (this.#words[(slot << ENTRY_SHIFT) + ORIGIN]! >> 2) as TranslationKind;
+    return (this.#words[(slot << 3) + 5]! >> 4) as TranslationKind;
   }
 
   /** SNP of a second-stage leaf (bit 11); false for other kinds, whose leaves have none. */
@@ -117,12 +110,12 @@ export class TranslationEntries {
 
   /** Upper half of the leaf as it was when cached. */
   leafHiAt(slot: number): number {
-    return this.#words[(slot << ENTRY_SHIFT) + LEAF_HI]!;
+    return this.#words[(slot << 3) + 4]!;
   }
 
   /** Lower half of the leaf as it was when cached; in a fraction, with the fraction's own address. */
   leafLoAt(slot: number): number {
-    return this.#words[(slot << ENTRY_SHIFT) + LEAF_LO]!;
+    return this.#words[(slot << 3) + 3]!;
   }
 
   /** Writes the entry of one slot, for a leaf of `originLevel` cached as a page of `level` that holds the iova. */
@@ -139,15 +132,26 @@ export class TranslationEntries {
     kind: TranslationKind,
   ): void {
     const words = this.#words;
-    const at = slot << ENTRY_SHIFT;
-    const narrowed = OFFSET_MASK[originLevel] & ~OFFSET_MASK[level];
-    words[at + LEAF_LO] = (leafLo & ~narrowed) | (iovaLo & narrowed);
-    words[at + LEAF_HI] = leafHi;
-    words[at + RIGHTS] = rights;
-    words[at + OFFSET] = OFFSET_MASK[level];
-    words[at + LEVEL] = level;
-    words[at + ORIGIN] = originLevel | (kind << 2);
-    words[at + DID] = did;
-    words[at + PASID_TAG] = pasidTag;
+    const at = slot << 3;
+    const mask = offsetMask(level);
+    const narrowed = offsetMask(originLevel) & ~mask;
+    const lo = (leafLo & ~narrowed) | (iovaLo & narrowed);
+    const high = leafHi & 0xfffff;
+    words[at] = high < 0x800 ? (high << 20) | ((lo & ~mask) >>> 12) : -1;
+    words[at + 1] = mask;
+    words[at + 2] = rights;
+    words[at + 3] = lo;
+    words[at + 4] = leafHi;
+    words[at + 5] = level | (originLevel << 2) | (kind << 4);
+    words[at + 6] = did;
+    words[at + 7] = pasidTag;
+  }
+
+  /** The frame of an entry at 8 TiB or above: no int32. */
+  #largePfnAt(at: number, iovaLo: number): number {
+    const words = this.#words;
+    const mask = words[at + 1]!;
+    const low = ((words[at + 3]! & ~mask) | (iovaLo & mask)) >>> 12;
+    return (words[at + 4]! & 0xfffff) * 0x100000 + low;
   }
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { PasidCache, PasidCacheGranularity } from '../src/index.ts';
+import { Iotlb, PasidCache, PasidCacheGranularity } from '../src/index.ts';
 
 const sourceIdArbitrary = fc.constantFrom(0, 8, 0x100, 0xffff);
 const pasidArbitrary = fc.constantFrom(0, 1, 8, 0xffff, 0xfffff);
@@ -79,6 +79,11 @@ describe('PasidCache', () => {
     const cache = new PasidCache<number>();
     expect(() => cache.fill(8, 0x100000, 1, 0)).toThrow('pasid: 0x100000 is not an integer in 0..0xfffff');
     expect(() => cache.fill(0x10000, 1, 1, 0)).toThrow('sourceId: 0x10000 is not an integer in 0..0xffff');
+    for (const wrong of [-1, 0.5, Number.NaN, 2 ** 32, 2 ** 53]) {
+      expect(() => cache.fill(8, wrong, 1, 0)).toThrow(RangeError);
+      expect(() => cache.fill(wrong, 1, 1, 0)).toThrow(RangeError);
+      expect(() => new Iotlb().fill(wrong, 1, 0, 0, 1, 3, 0, 3)).toThrow(RangeError);
+    }
     const slot = cache.fill(8, 1, 1, 7);
     cache.invalidateGlobal();
     expect(() => cache.valueAt(slot)).toThrow(RangeError);
