@@ -119,6 +119,12 @@ export class TableMemory {
     return this.basePfn + first;
   }
 
+  /** Zeroes a page that nobody else can reach. */
+  clear(pfn: number): void {
+    const first = this.#slot(pfn, 0);
+    this.#entries.fill(0n, first, first + 512);
+  }
+
   /** Gives a table page back and poisons it. The caller has completed the invalidation that covers it (I5). */
   free(pfn: number): void {
     const index = pfn - this.basePfn;

@@ -20,6 +20,7 @@ export class TableReserve {
   readonly #pages: number[] = [];
   #failures = 0;
   #taken = 0;
+  #lowWater: number;
 
   constructor(memory: TableMemory, options: TableReserveOptions) {
     this.memory = memory;
@@ -29,6 +30,7 @@ export class TableReserve {
       const page = memory.allocate();
       if (page >= 0) this.#pages.push(page);
     }
+    this.#lowWater = this.#pages.length;
   }
 
   /** Pages in reserve now: the price of I8, in table pages. */
@@ -36,9 +38,19 @@ export class TableReserve {
     return this.#pages.length;
   }
 
+  /** The same in bytes. */
+  get heldBytes(): number {
+    return this.#pages.length * 4096;
+  }
+
   /** Allocations that the host refused. */
   get failures(): number {
     return this.#failures;
+  }
+
+  /** Fewest pages that were ever left: how near the reserve came to its end. */
+  get lowWater(): number {
+    return this.#lowWater;
   }
 
   /** Times the reserve had to help out. */
@@ -67,6 +79,7 @@ export class TableReserve {
     const kept = this.#pages.pop();
     if (kept === undefined) return -1;
     this.#taken++;
+    if (this.#pages.length < this.#lowWater) this.#lowWater = this.#pages.length;
     return kept;
   }
 
@@ -76,7 +89,7 @@ export class TableReserve {
       this.memory.free(page);
       return;
     }
-    for (let index = 0; index < 512; index++) this.memory.store(page, index, 0n);
+    this.memory.clear(page);
     this.#pages.push(page);
   }
 
