@@ -1,20 +1,9 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import {
-  encodeTable,
-  entryFrame,
-  HI_ADDRESS,
-  isLeaf,
-  isPresent,
-  LO_PAGE_SIZE,
-  levelFrames,
-  SS_DIRTY,
-  type TableLevel,
-  tableIndex,
-} from './entry.ts';
+import { LO_PAGE_SIZE, LO_RIGHTS, levelFrames, type TableLevel, tableIndex } from './entry.ts';
 import type { InvalidationGather } from './invalidation-gather.ts';
-import { fillLeaves, frameHi, frameLo, pageBase } from './leaf-run.ts';
+import { fillLeaves, frameHi, isLeafLo, pageBase } from './leaf-run.ts';
 import { corruptEntry } from './page-table-error.ts';
-import { encodePrivateTable, flushPrivateTable, flushTableEntry } from './publication.ts';
+import { flushPrivateTable, flushTableEntry, privateTableLo, tableEntry } from './publication.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /** How a cut ended. */
@@ -65,160 +54,169 @@ export function* cut(
 ): Task<CutResult> {
   checkRange(table, page, pages);
   const { installs = 'one', accessedDirty = 'inherit' } = options;
-  const pass: CutPass = {
-    table,
-    page,
-    end: page + pages,
-    gather,
-    whole: installs === 'one',
-    harvests: accessedDirty === 'clear-after-harvest',
-    built: [],
-    ok: true,
-    installs: 0,
-    retries: 0,
-  };
-  yield* cutAt(agent, pass, page);
-  // The first install settled the far end too if both lie in one leaf; this then finds nothing to do.
-  if (pass.ok) yield* cutAt(agent, pass, page + pages);
-  return { ok: pass.ok, installs: pass.installs, retries: pass.retries };
-}
-
-interface CutPass {
-  readonly table: TableState;
-  readonly page: number;
-  readonly end: number;
-  readonly gather: InvalidationGather;
-  /** Build down to where the ends are boundaries, not just one level. */
-  readonly whole: boolean;
-  readonly harvests: boolean;
-  /** The sub-tree being built: frame, level and first page of each of its tables. */
-  readonly built: number[];
-  ok: boolean;
-  installs: number;
-  retries: number;
-}
-
-/** Replaces the leaf that has `boundary` strictly inside, if there is one. */
-function* cutAt(agent: Agent, pass: CutPass, boundary: number): Task<void> {
-  const { table } = pass;
-  const memory = table.memory;
-  let pfn = table.rootPfn;
-  for (let level = table.levels as number; level > 1; level--) {
-    if (boundary % levelFrames(level) === 0) return; // a boundary of this level already
-    const index = tableIndex(boundary, level);
-    for (;;) {
+  const { memory, reserve } = table;
+  const pass = new CutPass(table, page, page + pages, installs === 'one');
+  for (const boundary of [page, page + pages]) {
+    if (pass.settles(boundary)) break;
+    let pfn = table.rootPfn;
+    for (let level = table.levels as number; level > 1 && boundary % levelFrames(level) !== 0; ) {
+      const index = tableIndex(boundary, level);
       yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-      const entry = memory.load(pfn, index);
-      if (!isPresent(entry)) return;
-      if (!isLeaf(entry, level)) break;
-      checkLeaf({ level, tablePfn: pfn, index, entry });
-      if (yield* replaceLeaf(agent, pass, { pfn, index, level: level as TableLevel, entry }, boundary)) break;
-      if (!pass.ok) return;
+      const half = ((pfn - memory.basePfn) << 10) | (index << 1);
+      const lo = memory.cpuHalves[half] as number;
+      if ((lo & LO_RIGHTS) === 0) break;
+      if (isLeafLo(lo, level)) {
+        const entry = memory.load(pfn, index);
+        const hi = memory.cpuHalves[half + 1] as number;
+        const harvests = accessedDirty === 'clear-after-harvest';
+        pass.begin({ pfn, index, level, lo: Number(BigInt.asIntN(32, entry)), hi, entry }, boundary, harvests);
+        while (pass.needsTable()) {
+          if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+          if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
+          yield agent.spends('build table', Cost.tableBuild);
+        }
+        pass.build();
+        if (!memory.coherent) yield* pass.flushBuilt(agent);
+        yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
+        if (!pass.install(gather)) continue; // look again at what is there now
+        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+      }
+      pfn = table.tableBelow(pfn, index, level, boundary);
+      level--;
     }
-    pfn = table.tableBelow(pfn, index, level, boundary);
   }
-}
-
-function checkLeaf(leaf: { level: number; tablePfn: number; index: number; entry: bigint }): void {
-  if (entryFrame(leaf.entry) % levelFrames(leaf.level) !== 0)
-    throw corruptEntry(leaf, 'address bits below the size of the leaf are set');
+  return pass.result(true);
 }
 
 interface FoundLeaf {
   readonly pfn: number;
   readonly index: number;
-  readonly level: TableLevel;
+  readonly level: number;
+  readonly lo: number;
+  readonly hi: number;
   readonly entry: bigint;
 }
 
-/** @returns whether a table is there now; if not and `pass.ok`, the entry has changed */
-function* replaceLeaf(agent: Agent, pass: CutPass, leaf: FoundLeaf, boundary: number): Task<boolean> {
-  const { table, built, gather } = pass;
-  const { memory } = table;
-  const { pfn, index, level, entry } = leaf;
-  const start = pageBase(boundary, level);
-  built.length = 0;
-  const lo = Number(BigInt.asIntN(32, pass.harvests ? entry & ~SS_DIRTY : entry));
-  const child = yield* buildTable(agent, pass, {
-    level: (level - 1) as TableLevel,
-    start,
-    frame: entryFrame(entry),
-    lo,
-    hi: Number(BigInt.asIntN(32, entry >> 32n)),
-  });
-  if (child < 0) {
-    giveBack(pass);
-    pass.ok = false;
-    return false;
+/** Low half: D. */
+const LO_DIRTY = 0x200;
+
+/** A cut under way, and the sub-tree that is to take the place of one leaf: a table, and below it one for each end that needs it. */
+class CutPass {
+  readonly #table: TableState;
+  readonly #page: number;
+  readonly #end: number;
+  /** Build down to where the ends are boundaries, not just one level. */
+  readonly #whole: boolean;
+  #leaf: FoundLeaf = { pfn: -1, index: 0, level: 1, lo: 0, hi: 0, entry: 0n };
+  #start = 0;
+  #harvests = false;
+  /** Indexes of the new table at which a lower one is needed, and tables taken so far: the new table first. */
+  readonly #crossed: number[] = [];
+  readonly #taken: number[] = [];
+  #installs = 0;
+  #retries = 0;
+
+  constructor(table: TableState, page: number, end: number, whole: boolean) {
+    this.#table = table;
+    this.#page = page;
+    this.#end = end;
+    this.#whole = whole;
   }
-  yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
-  if (memory.compareExchange(pfn, index, entry, encodeTable(child)) !== entry) {
-    giveBack(pass);
-    pass.retries++;
-    return false;
+
+  result(ok: boolean): CutResult {
+    return { ok, installs: this.#installs, retries: this.#retries };
   }
-  account(pass);
-  gather.add(start, levelFrames(level));
-  if (pass.harvests && (entry & SS_DIRTY) !== 0n) gather.dirtyLeaves.push({ page: start, pages: levelFrames(level) });
-  pass.installs++;
-  if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
-  return true;
-}
 
-function giveBack({ table, built }: CutPass): void {
-  for (let at = 0; at < built.length; at += 3) table.reserve.giveBack(built[at] as number);
-}
+  /** Whether the sub-tree that was installed has this end as a boundary: both lay in one leaf. */
+  settles(boundary: number): boolean {
+    const { level } = this.#leaf;
+    return this.#whole && this.#installs > 0 && boundary > this.#start && boundary < this.#start + levelFrames(level);
+  }
 
-interface Subtree {
-  /** Level of the table to build. */
-  readonly level: TableLevel;
-  readonly start: number;
-  readonly frame: number;
-  /** Halves of the leaf that it stands for. */
-  readonly lo: number;
-  readonly hi: number;
-}
-
-/** Builds, out of everybody's sight, the table that replaces a leaf. @returns its frame, or -1 */
-function* buildTable(agent: Agent, pass: CutPass, tree: Subtree): Task<number> {
-  const { memory, reserve } = pass.table;
-  const { level, start, frame } = tree;
-  const child = yield* reserve.allocateOrTake(agent);
-  if (child < 0) return -1;
-  pass.built.push(child, level, start);
-  yield agent.spends('build table', Cost.tableBuild);
-  const lo = (tree.lo & 0xfff & ~(level === 1 ? LO_PAGE_SIZE : 0)) | frameLo(frame);
-  const hi = (tree.hi & ~HI_ADDRESS) | frameHi(frame);
-  fillLeaves(memory.cpuHalves, (child - memory.basePfn) << 10, 512, level, lo, hi);
-  if (level > 1 && pass.whole) {
-    const size = levelFrames(level);
-    const first = Math.floor((pass.page - start) / size);
-    const last = Math.floor((pass.end - start) / size);
-    for (const index of first === last ? [first] : [first, last]) {
-      const from = start + index * size;
-      if (index < 0 || index > 511 || !crosses(pass, from, size)) continue;
-      const below = { ...tree, level: (level - 1) as TableLevel, start: from, frame: frame + index * size };
-      const grandchild = yield* buildTable(agent, pass, below);
-      if (grandchild < 0) return -1;
-      memory.store(child, index, encodePrivateTable(memory, grandchild));
+  begin(leaf: FoundLeaf, boundary: number, harvests: boolean): void {
+    const { level, lo } = leaf;
+    if ((lo & (level === 2 ? 0x1f_f000 : 0x3fff_f000)) !== 0)
+      throw corruptEntry({ ...leaf, tablePfn: leaf.pfn }, 'address bits below the size of the leaf are set');
+    this.#leaf = leaf;
+    this.#start = pageBase(boundary, level);
+    this.#harvests = harvests;
+    this.#taken.length = 0;
+    this.#crossed.length = 0;
+    if (level === 2 || !this.#whole) return;
+    for (const end of [this.#page, this.#end]) {
+      const index = Math.floor((end - this.#start) / 512);
+      const inside = index >= 0 && index < 512 && (end - this.#start) % 512 !== 0;
+      if (inside && this.#crossed[0] !== index) this.#crossed.push(index);
     }
   }
-  if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
-  return child;
-}
 
-/** Whether an end of the range lies strictly inside the leaf. */
-const crosses = ({ page, end }: CutPass, from: number, size: number): boolean =>
-  (page > from && page < from + size) || (end > from && end < from + size);
+  needsTable(): boolean {
+    return this.#taken.length < 1 + this.#crossed.length;
+  }
 
-/** Counts an install: the old leaf, and below it each further table of the sub-tree, gave way to 512 entries. */
-function account({ table, built }: CutPass): void {
-  const { leaves, splits } = table;
-  for (let at = 0; at < built.length; at += 3) {
-    const [pfn, below, page] = built.slice(at, at + 3) as [number, number, number];
-    table.places.put(pfn, below, page);
-    leaves[below + 1] = (leaves[below + 1] as number) - 1;
-    splits[below + 1] = (splits[below + 1] as number) + 1;
-    leaves[below] = (leaves[below] as number) + 512;
+  /** @returns false if there is none; those taken are given back then */
+  takeTable(refused: boolean): boolean {
+    const pfn = this.#table.reserve.allocateOrTake(refused, false);
+    if (pfn >= 0) this.#taken.push(pfn);
+    else this.#giveBack();
+    return pfn >= 0;
+  }
+
+  #giveBack(): void {
+    for (const pfn of this.#taken) this.#table.reserve.giveBack(pfn);
+  }
+
+  /** Fills the tables: nobody can reach them yet. */
+  build(): void {
+    const { memory } = this.#table;
+    const { cpuHalves, basePfn } = memory;
+    const { level, lo, hi } = this.#leaf;
+    const child = ((this.#taken[0] as number) - basePfn) << 10;
+    this.#fill(child, level - 1, this.#harvests ? lo & ~LO_DIRTY : lo, hi);
+    for (let nth = 1; nth < this.#taken.length; nth++) {
+      const pfn = this.#taken[nth] as number;
+      const half = child + 2 * (this.#crossed[nth - 1] as number);
+      this.#fill((pfn - basePfn) << 10, 1, cpuHalves[half] as number, cpuHalves[half + 1] as number);
+      cpuHalves[half] = privateTableLo(memory, pfn);
+      cpuHalves[half + 1] = frameHi(pfn);
+    }
+  }
+
+  #fill(half: number, level: number, lo: number, hi: number): void {
+    const first = level === 1 ? lo & ~LO_PAGE_SIZE : lo;
+    fillLeaves(this.#table.memory.cpuHalves, half, 512, level as TableLevel, first, hi);
+  }
+
+  *flushBuilt(agent: Agent): Task<void> {
+    for (const pfn of this.#taken) yield* flushPrivateTable(agent, this.#table.memory, pfn);
+  }
+
+  /** @returns false if the entry has changed; the tables are given back then */
+  install(gather: InvalidationGather): boolean {
+    const table = this.#table;
+    const { pfn, index, level, lo, entry } = this.#leaf;
+    const child = this.#taken[0] as number;
+    if (table.memory.compareExchange(pfn, index, entry, tableEntry(child)) !== entry) {
+      this.#giveBack();
+      this.#retries++;
+      return false;
+    }
+    this.#account(child, level - 1, this.#start);
+    for (let nth = 1; nth < this.#taken.length; nth++)
+      this.#account(this.#taken[nth] as number, 1, this.#start + (this.#crossed[nth - 1] as number) * 512);
+    const pages = levelFrames(level);
+    gather.add(this.#start, pages);
+    if (this.#harvests && (lo & LO_DIRTY) !== 0) gather.dirtyLeaves.push({ page: this.#start, pages });
+    this.#installs++;
+    return true;
+  }
+
+  /** Each table of the sub-tree makes 512 leaves of one. */
+  #account(pfn: number, level: number, page: number): void {
+    const { places, leaves, splits } = this.#table;
+    places.put(pfn, level, page);
+    leaves[level + 1] = (leaves[level + 1] as number) - 1;
+    splits[level + 1] = (splits[level + 1] as number) + 1;
+    leaves[level] = (leaves[level] as number) + 512;
   }
 }

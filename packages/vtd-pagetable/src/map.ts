@@ -1,7 +1,6 @@
 import { hex } from '@faultline/address';
 import { type Agent, ANY_LOCATION, Cost, Location, type Task } from '@faultline/sim';
 import {
-  encodeTable,
   entryFrame,
   isLeaf,
   isPresent,
@@ -15,7 +14,8 @@ import {
 import type { InvalidationGather } from './invalidation-gather.ts';
 import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
-import { flushEntries, flushPrivateTable, flushTableEntry, LO_FLUSHED } from './publication.ts';
+import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
+import type { TableMemory } from './table-memory.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /** A run of pages to map: `pages` 4K pages from `page` onto as many frames from `frame`. */
@@ -43,57 +43,176 @@ export interface MapRequest {
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
-  const { rights, attributes = 0n } = request;
-  const pass: MapPass = {
-    table,
-    bitsLo: Number(BigInt.asIntN(32, attributes)) | rights,
-    bitsHi: attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n)),
-    gather,
-    tables: [-1, -1, -1, -1, -1, -1],
-    reached: 0,
-  };
-  pass.tables[table.levels] = table.rootPfn;
+  const pass = new MapPass(table, request, gather);
+  const { memory, reserve } = table;
   const end = request.page + request.pages;
-  let { page, frame } = request;
-  while (page < end) {
-    const level = bestLevel(table, page, frame, end - page);
-    const size = levelFrames(level);
-    const index = tableIndex(page, level);
-    // Within one table the size stays: a larger leaf could only start where the next table does.
-    const run: LeafRun = { level, page, frame, index, count: Math.min(512 - index, Math.floor((end - page) / size)) };
-    const pfn = yield* descend(agent, pass, run);
-    if (pfn >= 0) yield* writeRun(agent, pass, pfn, run);
-    page += run.count * size;
-    frame += run.count * size;
+  for (; pass.page < end; pass.advance()) {
+    const level = pass.chooseRun(end);
+    let above = pass.knownAbove(level);
+    while (above > level) {
+      const pfn = pass.tables[above] as number;
+      const index = tableIndex(pass.page, above);
+      yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+      const found = pass.below(pfn, index, above);
+      if (found >= 0) {
+        if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
+        pass.tables[--above] = found;
+        continue;
+      }
+      if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+      const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
+      const filled = above - 1 === level;
+      if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
+      if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
+      yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
+      if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
+      if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+      pass.tables[--above] = child;
+      if (filled) pass.written = pass.count;
+    }
+    if (pass.written === pass.count) continue;
+    const pfn = pass.tables[level] as number;
+    const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
+    yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
+    pass.writeLeaves(pfn);
+    if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
+    if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
   }
   return request.pages;
 }
 
-interface MapPass {
-  readonly table: TableState;
-  /** Rights and attributes of each leaf. */
-  readonly bitsLo: number;
-  readonly bitsHi: number;
-  readonly gather: InvalidationGather;
-  /** Tables on the way to `reached`, by level; -1 where not known. */
-  readonly tables: number[];
-  reached: number;
+/** Another mapper may still be about to flush this entry: what is mapped below has to be reachable when the call returns. */
+function* flushIfNew(agent: Agent, memory: TableMemory, pfn: number, index: number): Task<void> {
+  if ((memory.load(pfn, index) & SS_FLUSHED) === 0n) yield* flushTableEntry(agent, memory, pfn, index);
 }
 
-/** Leaves of one size side by side in one table. */
-interface LeafRun {
-  readonly level: TableLevel;
-  readonly page: number;
-  readonly frame: number;
-  readonly index: number;
-  readonly count: number;
+/** A map under way: the run of leaves side by side in one table that is next, and the tables on the way to it. */
+class MapPass {
+  readonly table: TableState;
+  readonly gather: InvalidationGather;
+  /** Rights and attributes of each leaf, as halves. */
+  readonly #bitsLo: number;
+  readonly #bitsHi: number;
+  /** The run: first page and frame, level, index of the first leaf, number of leaves, how many of them are written. */
+  page: number;
+  frame: number;
+  level: TableLevel = 1;
+  index = 0;
+  count = 0;
+  written = 0;
+  /** Tables on the way to page `#reached`, by level; -1 where not known. */
+  readonly tables = [-1, -1, -1, -1, -1, -1];
+  #reached = 0;
+
+  constructor(table: TableState, { page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather) {
+    this.table = table;
+    this.gather = gather;
+    this.#bitsLo = attributes === 0n ? rights : Number(BigInt.asIntN(32, attributes)) | rights;
+    this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
+    this.page = page;
+    this.frame = frame;
+    this.tables[table.levels] = table.rootPfn;
+  }
+
+  /** Chooses the largest leaf that fits here, and how many of them. @returns its level */
+  chooseRun(end: number): TableLevel {
+    const { table, page, frame } = this;
+    let level = Math.min(table.largestLeafLevel, table.levels);
+    while (level > 1) {
+      const size = levelFrames(level);
+      if (page % size === 0 && frame % size === 0 && end - page >= size) break;
+      level--;
+    }
+    this.level = level as TableLevel;
+    this.index = tableIndex(page, level);
+    // Within one table the size stays: a larger leaf could only start where the next table does.
+    this.count = Math.min(512 - this.index, Math.floor((end - page) / levelFrames(level)));
+    this.written = 0;
+    return this.level;
+  }
+
+  advance(): void {
+    this.page += this.count * levelFrames(this.level);
+    this.frame += this.count * levelFrames(this.level);
+  }
+
+  /** The lowest level, `level` or above, whose table on the way to the run is known from the run before. */
+  knownAbove(level: number): number {
+    let above = level;
+    while (this.tables[above] === -1 || pageBase(this.#reached, above + 1) !== pageBase(this.page, above + 1)) above++;
+    for (let below = 1; below < above; below++) this.tables[below] = -1;
+    this.#reached = this.page;
+    return above;
+  }
+
+  /** The table that an entry leads to, or -1 if it is empty. @throws PageTableError EADDRINUSE at a leaf */
+  below(pfn: number, index: number, level: number): number {
+    const { memory } = this.table;
+    const lo = memory.cpuHalves[((pfn - memory.basePfn) << 10) | (index << 1)] as number;
+    if ((lo & LO_RIGHTS) === 0) return -1;
+    if (isLeafLo(lo, level)) throw inUse(this.page);
+    return this.table.tableBelow(pfn, index, level, this.page);
+  }
+
+  /** A table for an empty entry at `level`, with the run in it if it is the run's own. @throws PageTableError ENOMEM */
+  buildTable(level: number, refused: boolean): number {
+    const { memory, reserve } = this.table;
+    const filled = level - 1 === this.level;
+    const child = reserve.allocate(refused, !(filled && this.count === 512));
+    if (child < 0) throw new PageTableError('ENOMEM', `no table page for iova ${hex(this.page * 4096)}`);
+    if (filled) {
+      const half = ((child - memory.basePfn) << 10) | (this.index << 1);
+      const lo = this.#bitsLo | frameLo(this.frame) | (this.level > 1 ? LO_PAGE_SIZE : 0);
+      fillLeaves(memory.cpuHalves, half, this.count, this.level, lo, this.#bitsHi | frameHi(this.frame));
+    }
+    return child;
+  }
+
+  /** Points the empty entry to the table. @returns false if it is not empty any more; the table is freed then */
+  installTable(pfn: number, index: number, level: number, child: number): boolean {
+    const { table } = this;
+    const { memory } = table;
+    // Not present is not zero: ignored bits of an empty entry give way.
+    const empty = memory.load(pfn, index);
+    if ((empty !== 0n && isPresent(empty)) || memory.compareExchange(pfn, index, empty, tableEntry(child)) !== empty) {
+      memory.free(child);
+      return false;
+    }
+    table.places.put(child, level - 1, pageBase(this.page, level));
+    if (level - 1 === this.level) table.leaves[this.level] = (table.leaves[this.level] as number) + this.count;
+    return true;
+  }
+
+  /** Writes the run into a table that others may be looking at: one 64-bit store a leaf, up to one that is in use. */
+  writeLeaves(pfn: number): void {
+    const { table, level, index, count, page, frame } = this;
+    const { memory } = table;
+    const size = levelFrames(level);
+    const lo = BigInt.asUintN(32, BigInt(this.#bitsLo | (level > 1 ? LO_PAGE_SIZE : 0)));
+    const bits = BigInt.asUintN(64, (BigInt(this.#bitsHi) << 32n) | lo);
+    let at = index;
+    for (const end = index + count; at < end; at++) {
+      const present = memory.load(pfn, at);
+      const done = (at - index) * size;
+      if (isPresent(present)) {
+        if (isLeaf(present, level)) break;
+        const child = table.tableBelow(pfn, at, level, page + done);
+        if (!isVacant(table, child, level - 1, page + done)) break;
+        memory.store(pfn, at, 0n);
+        gatherVacant(table, child, level - 1, page + done, this.gather);
+      }
+      memory.store(pfn, at, (BigInt(frame + done) << 12n) | bits);
+    }
+    this.written = at - index;
+    table.leaves[level] = (table.leaves[level] as number) + this.written;
+  }
 }
 
 function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
-  const { frame, pages, attributes } = request;
-  if (attributes !== undefined && attributes !== leafAttributes(attributes))
+  const { frame, pages, attributes = 0n } = request;
+  if (attributes !== 0n && attributes !== leafAttributes(attributes))
     throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
   const limit = 2 ** (table.capabilities.hostAddressWidth - 12);
   if (!Number.isInteger(frame) || frame < 0 || frame + pages > limit)
@@ -101,113 +220,6 @@ function checkRequest(table: TableState, request: MapRequest): void {
       'ERANGE',
       `paddr: ${hex(frame * 4096)} + ${hex(pages * 4096)} is beyond the ${table.capabilities.hostAddressWidth}-bit host address width`,
     );
-}
-
-/** The largest leaf that fits here. */
-function bestLevel(table: TableState, page: number, frame: number, pages: number): TableLevel {
-  let level = Math.min(table.largestLeafLevel, table.levels);
-  while (level > 1) {
-    const size = levelFrames(level);
-    if (page % size === 0 && frame % size === 0 && pages >= size) break;
-    level--;
-  }
-  return level as TableLevel;
-}
-
-/**
- * Goes down to the table that the run belongs into, installing what is missing.
- * @returns its frame, or -1 if it was missing and has been installed with the run in it
- */
-function* descend(agent: Agent, pass: MapPass, run: LeafRun): Task<number> {
-  const { table, tables } = pass;
-  const { memory } = table;
-  const { page, level } = run;
-  let above = level as number;
-  while (tables[above] === -1 || pageBase(pass.reached, above + 1) !== pageBase(page, above + 1)) above++;
-  tables.fill(-1, 0, above);
-  pass.reached = page;
-  while (above > level) {
-    const pfn = tables[above] as number;
-    const index = tableIndex(page, above);
-    yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-    const lo = memory.cpuHalves[((pfn - memory.basePfn) << 10) | (index << 1)] as number;
-    if ((lo & LO_RIGHTS) === 0) {
-      const child = yield* installTable(agent, pass, run, pfn, index, above);
-      if (child < 0) continue; // somebody else was faster: use theirs
-      tables[above - 1] = child;
-      if (above - 1 === level) return -1;
-    } else {
-      if (isLeafLo(lo, above)) throw inUse(page);
-      tables[above - 1] = table.tableBelow(pfn, index, above, page);
-      // Another mapper may still be about to flush it: what is mapped below has to be reachable when this call returns.
-      if (!memory.coherent && (lo & LO_FLUSHED) === 0) yield* flushTableEntry(agent, memory, pfn, index);
-    }
-    above--;
-  }
-  return tables[level] as number;
-}
-
-/** Installs a table under an empty entry; the run is in it if it is the run's own. @returns its frame, or -1: lost the race */
-function* installTable(
-  agent: Agent,
-  pass: MapPass,
-  run: LeafRun,
-  pfn: number,
-  index: number,
-  level: number,
-): Task<number> {
-  const { table } = pass;
-  const { memory } = table;
-  const empty = memory.load(pfn, index);
-  const child = yield* table.reserve.allocate(agent);
-  if (child < 0) throw new PageTableError('ENOMEM', `no table page for iova ${hex(run.page * 4096)}`);
-  const filled = level - 1 === run.level;
-  if (filled) {
-    yield agent.spends('write leaves', Cost.entryWrite, run.count);
-    const half = ((child - memory.basePfn) << 10) | (run.index << 1);
-    fillLeaves(memory.cpuHalves, half, run.count, run.level, leafLo(pass, run), pass.bitsHi | frameHi(run.frame));
-  }
-  if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
-  yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
-  if (memory.compareExchange(pfn, index, empty, encodeTable(child)) !== empty) {
-    memory.free(child);
-    return -1;
-  }
-  table.places.put(child, level - 1, pageBase(run.page, level));
-  if (filled) table.leaves[run.level] = (table.leaves[run.level] as number) + run.count;
-  if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
-  return child;
-}
-
-/** Low half of the run's first leaf. */
-const leafLo = (pass: MapPass, run: LeafRun): number =>
-  pass.bitsLo | frameLo(run.frame) | (run.level > 1 ? LO_PAGE_SIZE : 0);
-
-/** Writes the run into a table that others may be looking at: one 64-bit store a leaf, up to one that is in use. */
-function* writeRun(agent: Agent, pass: MapPass, pfn: number, run: LeafRun): Task<void> {
-  const { table } = pass;
-  const { memory } = table;
-  const { level, index, count } = run;
-  const size = levelFrames(level);
-  const location = count === 1 ? memory.location(pfn, index) : ANY_LOCATION;
-  yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, count);
-  const bits = (BigInt(pass.bitsHi) << 32n) | BigInt.asUintN(32, BigInt(pass.bitsLo | (level > 1 ? LO_PAGE_SIZE : 0)));
-  let written = 0;
-  for (; written < count; written++) {
-    const present = memory.load(pfn, index + written);
-    const page = run.page + written * size;
-    if (isPresent(present)) {
-      if (isLeaf(present, level)) break;
-      const child = table.tableBelow(pfn, index + written, level, page);
-      if (!isVacant(table, child, level - 1, page)) break;
-      memory.store(pfn, index + written, 0n);
-      gatherVacant(table, child, level - 1, page, pass.gather);
-    }
-    memory.store(pfn, index + written, BigInt.asUintN(64, (BigInt(run.frame + written * size) << 12n) | bits));
-  }
-  table.leaves[level] = (table.leaves[level] as number) + written;
-  if (!memory.coherent && written > 0) yield* flushEntries(agent, memory, pfn, index, written);
-  if (written < count) throw inUse(run.page + written * size);
 }
 
 /** Whether a table and all tables below it hold no leaf. */

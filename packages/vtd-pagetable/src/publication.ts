@@ -1,5 +1,5 @@
 import { type Agent, ANY_LOCATION, Cost, Location, type Task } from '@faultline/sim';
-import { encodeTable } from './entry.ts';
+import { frameLo } from './leaf-run.ts';
 import type { TableMemory } from './table-memory.ts';
 
 /**
@@ -8,12 +8,13 @@ import type { TableMemory } from './table-memory.ts';
  * that hardware cannot reach yet.
  */
 export const SS_FLUSHED = 1n << 10n;
-/** The same in the low half. */
-export const LO_FLUSHED = 0x400;
 
-/** The entry for a table that is complete in memory and pointed to by nobody yet, but by a private table. */
-export const encodePrivateTable = (memory: TableMemory, pfn: number): bigint =>
-  memory.coherent ? encodeTable(pfn) : encodeTable(pfn) | SS_FLUSHED;
+/** Low half of the entry by which a private table points to another: R, W, and flushed before anybody can look. */
+export const privateTableLo = (memory: TableMemory, pfn: number): number =>
+  frameLo(pfn) | (memory.coherent ? 0x3 : 0x403);
+
+/** The entry for a table: R and W set, as Linux writes it. */
+export const tableEntry = (pfn: number): bigint => BigInt(pfn * 4096 + 3);
 
 const lines = (index: number, count: number): number => Math.floor((index + count - 1) / 8) - Math.floor(index / 8) + 1;
 

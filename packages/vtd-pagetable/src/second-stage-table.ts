@@ -25,11 +25,14 @@ export class SecondStageTable extends TableState {
    * leaf replaces are freed at once. @returns 4K pages mapped. @throws PageTableError as Linux 7.3 (see `map`)
    */
   map(request: Omit<MapRequest, 'rights'> & { readonly rights: Rights }, gather?: InvalidationGather): number {
-    const owed = gather ?? new InvalidationGather();
+    const { page, frame, pages, attributes = 0n } = request;
+    const bits = { page, frame, pages, rights: rightsBits(request.rights), attributes };
+    if (gather !== undefined) return runToEnd(map(PLAIN_CALLER, this, bits, gather));
+    const owed = new InvalidationGather();
     try {
-      return runToEnd(map(PLAIN_CALLER, this, { ...request, rights: rightsBits(request.rights) }, owed));
+      return runToEnd(map(PLAIN_CALLER, this, bits, owed));
     } finally {
-      if (gather === undefined) this.freeTables(owed);
+      this.freeTables(owed);
     }
   }
 

@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, Cost, Location, type Step, type Task } from '@faultline/sim';
 import type { TableMemory } from './table-memory.ts';
 
 /** Options of a {@link TableReserve}. */
@@ -58,23 +58,30 @@ export class TableReserve {
     return this.#taken;
   }
 
-  /** A zeroed table page from the host, or -1. */
-  *allocate(agent: Agent): Task<number> {
-    if (this.#mayFail) {
-      yield agent.chooses('allocate a table page', 2);
-      if (agent.step.chosen === 1) {
-        this.#failures++;
-        return -1;
-      }
-    }
-    const page = this.memory.allocate();
+  /** Whether the scheduler is to decide, by a step of {@link chooseFailure}, if the next allocation fails. */
+  get asksScheduler(): boolean {
+    return this.#mayFail;
+  }
+
+  /** The step to yield before an allocation if {@link asksScheduler}; `agent.step.chosen` is 1 if it is to fail. */
+  chooseFailure(agent: Agent): Step {
+    return agent.chooses('allocate a table page', 2);
+  }
+
+  /**
+   * A table page from the host, or -1.
+   * @param refused the scheduler decided that there is none
+   * @param zeroed false if the caller writes all of it before anybody sees it
+   */
+  allocate(refused: boolean, zeroed = true): number {
+    const page = refused ? -1 : this.memory.allocate(zeroed);
     if (page < 0) this.#failures++;
     return page;
   }
 
-  /** A zeroed table page from the host, else from the reserve, else -1. */
-  *allocateOrTake(agent: Agent): Task<number> {
-    const page = yield* this.allocate(agent);
+  /** A table page from the host, else from the reserve, else -1; arguments as for {@link allocate}. */
+  allocateOrTake(refused: boolean, zeroed = true): number {
+    const page = this.allocate(refused, zeroed);
     if (page >= 0) return page;
     const kept = this.#pages.pop();
     if (kept === undefined) return -1;
@@ -97,7 +104,8 @@ export class TableReserve {
   *refill(agent: Agent): Task<void> {
     while (this.#pages.length < this.#target) {
       yield agent.writes('refill table reserve', Location.allocator, 0, Cost.entryWrite);
-      const page = yield* this.allocate(agent);
+      if (this.#mayFail) yield this.chooseFailure(agent);
+      const page = this.allocate(this.#mayFail && agent.step.chosen === 1);
       if (page < 0) return;
       this.#pages.push(page);
     }

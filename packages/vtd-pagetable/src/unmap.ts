@@ -39,115 +39,230 @@ export function* unmap(
   gather: InvalidationGather,
 ): Task<number> {
   checkRange(table, request.page, request.pages);
-  const pass: UnmapPass = {
-    table,
-    request,
-    end: request.page + request.pages,
-    gather,
-    survey: { leaves: new Int32Array(4), tables: [] },
-    unmapped: 0,
-    stopped: false,
-  };
-  yield* clearTable(agent, pass, table.rootPfn, table.levels, 0);
+  const pass = new UnmapPass(table, request, gather);
+  const { memory } = table;
+  // What is looked at to choose a step is looked at again after it.
+  while (pass.hasEntry()) {
+    const { pfn, index } = pass;
+    const location = memory.location(pfn, index);
+    const kind = pass.kind();
+    if (kind === Kind.hole) {
+      const seen = pass.holes();
+      yield agent.reads('read entry', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryRead, seen);
+      pass.passHoles(seen);
+    } else if (kind === Kind.leaf) {
+      if (pass.stopsAtLeaf()) break;
+      const seen = pass.leaves();
+      yield agent.writes('clear leaf', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryWrite, seen);
+      const cleared = pass.clearLeaves(seen);
+      if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
+    } else if (pass.covers()) {
+      // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
+      yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
+      if (pass.kind() !== Kind.table) continue;
+      const cleared = pass.unlink();
+      if (cleared > 0) yield agent.spends('clear leaves', Cost.entryWrite, cleared);
+      if (!memory.coherent && cleared >= 0) yield* flushEntries(agent, memory, pfn, index, 1);
+    } else {
+      yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
+      if (pass.kind() === Kind.table) pass.descend();
+    }
+  }
   return pass.unmapped;
 }
 
-interface UnmapPass {
-  readonly table: TableState;
-  readonly request: UnmapRequest;
-  readonly end: number;
-  readonly gather: InvalidationGather;
-  readonly survey: Survey;
-  unmapped: number;
-  stopped: boolean;
+const Kind = { hole: 0, leaf: 1, table: 2 } as const;
+
+/** An unmap under way: where it stands, and what it has done. */
+class UnmapPass {
+  readonly #table: TableState;
+  readonly #request: UnmapRequest;
+  readonly #gather: InvalidationGather;
+  readonly #halves: Int32Array;
+  readonly #end: number;
+  unmapped = 0;
+  /** The entry that it stands at: table, index, level; `last` ends the part of the table that the range covers. */
+  pfn = 0;
+  index = 0;
+  #level = 0;
+  #last = 0;
+  /** First page that the table maps. */
+  #base = 0;
+  #stopped = false;
+  /** Where to go on in the tables above, innermost last: table, index, base. */
+  readonly #above: number[] = [];
+
+  constructor(table: TableState, request: UnmapRequest, gather: InvalidationGather) {
+    this.#table = table;
+    this.#request = request;
+    this.#gather = gather;
+    this.#halves = table.memory.cpuHalves;
+    this.#end = request.page + request.pages;
+    this.#enter(table.rootPfn, table.levels, 0);
+  }
+
+  /** First page of the entry. */
+  get #page(): number {
+    return this.#base + this.index * levelFrames(this.#level);
+  }
+
+  #enter(pfn: number, level: number, base: number): void {
+    const size = levelFrames(level);
+    this.pfn = pfn;
+    this.#level = level;
+    this.#base = base;
+    this.index = Math.max(0, Math.floor((this.#request.page - base) / size));
+    this.#last = Math.min(512, Math.ceil((this.#end - base) / size));
+  }
+
+  /** Goes on to the next entry of the range, up again where a table is done. @returns false at the end */
+  hasEntry(): boolean {
+    while (!this.#stopped && this.index >= this.#last) {
+      const base = this.#above.pop();
+      if (base === undefined) return false;
+      const index = this.#above.pop() as number;
+      this.#enter(this.#above.pop() as number, this.#level + 1, base);
+      this.index = index + 1;
+    }
+    return !this.#stopped;
+  }
+
+  descend(): void {
+    const page = this.#page;
+    const child = this.#table.tableBelow(this.pfn, this.index, this.#level, page);
+    this.#above.push(this.pfn, this.index, this.#base);
+    this.#enter(child, this.#level - 1, page);
+  }
+
+  kind(index = this.index): number {
+    const lo = this.#halves[((this.pfn - this.#table.memory.basePfn) << 10) | (index << 1)] as number;
+    if ((lo & LO_RIGHTS) === 0) return Kind.hole;
+    return isLeafLo(lo, this.#level) ? Kind.leaf : Kind.table;
+  }
+
+  /** Entries of this kind from here on, as far as the range covers the table. */
+  #run(kind: number): number {
+    let end = this.index;
+    while (end < this.#last && this.kind(end) === kind) end++;
+    return end - this.index;
+  }
+
+  holes(): number {
+    return this.#request.holes === 'stop' ? 1 : this.#run(Kind.hole);
+  }
+
+  passHoles(seen: number): void {
+    const count = Math.min(seen, this.#run(Kind.hole));
+    if (count > 0 && this.#request.holes === 'stop') this.#stopped = true;
+    this.index += count;
+  }
+
+  /** Whether the call ends here, inside a large leaf. */
+  stopsAtLeaf(): boolean {
+    return this.#page < this.#request.page && this.#request.partialLeaf === 'linux-7.3';
+  }
+
+  leaves(): number {
+    return this.#run(Kind.leaf);
+  }
+
+  /** @returns leaves cleared: fewer if one of them is none any more, because of a cut for somebody else's part of it */
+  clearLeaves(count: number): number {
+    const table = this.#table;
+    const level = this.#level;
+    const size = levelFrames(level);
+    let cleared = 0;
+    for (; cleared < count; cleared++) {
+      const page = this.#page;
+      const entry = clearLeaf(table, this.pfn, this.index, level);
+      if (entry === 0n) break;
+      this.#gather.add(page, size);
+      if (table.accessedDirty && (entry & SS_DIRTY) !== 0n) this.#gather.dirtyLeaves.push({ page, pages: size });
+      this.index++;
+    }
+    table.leaves[level] = (table.leaves[level] as number) - cleared;
+    this.unmapped += cleared * size;
+    return cleared;
+  }
+
+  /** Whether the range covers all that the entry maps. */
+  covers(): boolean {
+    return this.#page >= this.#request.page && this.#page + levelFrames(this.#level) <= this.#end;
+  }
+
+  /**
+   * Takes a covered table out with all that is below.
+   * @returns leaves unmapped; -1 if the call has to stop at a hole in it: nothing is done, and the pass goes down to it
+   */
+  unlink(): number {
+    const table = this.#table;
+    const level = this.#level;
+    const page = this.#page;
+    const survey = { leaves: [0, 0, 0, 0], tables: [] };
+    const child = table.tableBelow(this.pfn, this.index, level, page);
+    if (!look(table, survey, child, level - 1, page, this.#request.holes === 'stop')) {
+      this.descend();
+      return -1;
+    }
+    clearTable(table, this.pfn, this.index);
+    let cleared = 0;
+    for (let leaf = 1; leaf <= 3; leaf++) {
+      const count = survey.leaves[leaf] as number;
+      cleared += count;
+      table.leaves[leaf] = (table.leaves[leaf] as number) - count;
+      this.unmapped += count * levelFrames(leaf);
+    }
+    this.#gatherTables(survey.tables);
+    this.#gather.add(page, levelFrames(level));
+    this.index++;
+    return cleared;
+  }
+
+  #gatherTables(tables: readonly number[]): void {
+    const { places, accessedDirty } = this.#table;
+    for (let at = 0; at < tables.length; at += 3) {
+      const pfn = tables[at] as number;
+      places.remove(pfn);
+      this.#gather.freedTables.push(pfn);
+      if (!accessedDirty) continue;
+      const [level, page] = [tables[at + 1] as number, tables[at + 2] as number];
+      this.#gather.lateTables.push({ pfn, level, page, leafLevel: 0 });
+    }
+  }
 }
 
-/** What is in a sub-tree. */
+/** What is in a sub-tree: leaves by level, and its tables: frame, level and first page of each. */
 interface Survey {
-  /** Leaves by level. */
-  readonly leaves: Int32Array;
-  /** Its tables, children before parents: frame, level and first page of each. */
+  readonly leaves: number[];
   readonly tables: number[];
 }
 
-/** Unmaps what the range covers of one table; `base` is the first page that the table maps. */
-function* clearTable(agent: Agent, pass: UnmapPass, pfn: number, level: number, base: number): Task<void> {
-  const { table, request, end } = pass;
-  const size = levelFrames(level);
-  const last = Math.min(512, Math.ceil((end - base) / size));
-  let index = Math.max(0, Math.floor((request.page - base) / size));
-  while (index < last && !pass.stopped) {
-    const lo = entryLo(table, pfn, index);
-    const slot: Slot = { pfn, index, last, level, page: base + index * size };
-    // What is looked at here is looked at again after the step that announces it.
-    if ((lo & LO_RIGHTS) === 0) index += yield* passHoles(agent, pass, slot);
-    else if (isLeafLo(lo, level)) index += yield* clearLeaves(agent, pass, slot);
-    else index += yield* clearBelow(agent, pass, slot);
+/** Counts a sub-tree. @returns false as soon as an entry is not present, if `stops` */
+function look(table: TableState, survey: Survey, pfn: number, level: number, page: number, stops: boolean): boolean {
+  const halves = table.memory.cpuHalves;
+  const first = (pfn - table.memory.basePfn) << 10;
+  let leaves = 0;
+  if (level === 1) {
+    for (let half = first; half < first + 1024; half += 2) {
+      if (((halves[half] as number) & LO_RIGHTS) !== 0) leaves++;
+      else if (stops) return false;
+    }
+  } else {
+    for (let index = 0; index < 512; index++) {
+      const lo = halves[first + (index << 1)] as number;
+      if ((lo & LO_RIGHTS) === 0) {
+        if (stops) return false;
+      } else if (isLeafLo(lo, level)) {
+        leaves++;
+      } else {
+        const below = page + index * levelFrames(level);
+        if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
+      }
+    }
   }
-}
-
-interface Slot {
-  readonly pfn: number;
-  readonly index: number;
-  /** End of the part of the table that the range covers. */
-  readonly last: number;
-  readonly level: number;
-  /** First page of the entry. */
-  readonly page: number;
-}
-
-const entryLo = (table: TableState, pfn: number, index: number): number =>
-  table.memory.cpuHalves[((pfn - table.memory.basePfn) << 10) | (index << 1)] as number;
-
-/** Entries from the slot on, up to `last`, that are not present. */
-function holesFrom(table: TableState, { pfn, index, last }: Slot): number {
-  let end = index;
-  while (end < last && (entryLo(table, pfn, end) & LO_RIGHTS) === 0) end++;
-  return end - index;
-}
-
-/** @returns entries passed; 0: look again */
-function* passHoles(agent: Agent, pass: UnmapPass, slot: Slot): Task<number> {
-  const { table, request } = pass;
-  const stops = request.holes === 'stop';
-  const seen = stops ? 1 : holesFrom(table, slot);
-  const location = seen === 1 ? table.memory.location(slot.pfn, slot.index) : ANY_LOCATION;
-  yield agent.reads('read entry', Location.entry, location, Cost.entryRead, seen);
-  const count = Math.min(seen, holesFrom(table, slot));
-  if (stops && count > 0) pass.stopped = true;
-  return count;
-}
-
-/** Clears the leaves from the slot on. @returns entries done; 0: look again */
-function* clearLeaves(agent: Agent, pass: UnmapPass, slot: Slot): Task<number> {
-  const { table, request, gather } = pass;
-  const { memory } = table;
-  const { pfn, index, last, level, page } = slot;
-  if (page < request.page && request.partialLeaf === 'linux-7.3') {
-    pass.stopped = true;
-    return 0;
-  }
-  let end = index + 1;
-  for (; end < last; end++) {
-    const lo = entryLo(table, pfn, end);
-    if ((lo & LO_RIGHTS) === 0 || !isLeafLo(lo, level)) break;
-  }
-  const location = end === index + 1 ? memory.location(pfn, index) : ANY_LOCATION;
-  yield agent.writes('clear leaf', Location.entry, location, Cost.entryWrite, end - index);
-  const size = levelFrames(level);
-  let cleared = 0;
-  for (; index + cleared < end; cleared++) {
-    const at = page + cleared * size;
-    const entry = clearLeaf(table, pfn, index + cleared, level);
-    // No leaf any more, because of a cut for somebody else's part of it: look again at what is there now.
-    if (entry === 0n) break;
-    gather.add(at, size);
-    if (table.accessedDirty && (entry & SS_DIRTY) !== 0n) gather.dirtyLeaves.push({ page: at, pages: size });
-  }
-  table.leaves[level] = (table.leaves[level] as number) - cleared;
-  pass.unmapped += cleared * size;
-  if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
-  return cleared;
+  survey.leaves[level] = (survey.leaves[level] ?? 0) + leaves;
+  survey.tables.push(pfn, level, page);
+  return true;
 }
 
 /** @returns the leaf that was cleared, with the A and D bits that it had at that moment; 0 if the entry is no leaf any more */
@@ -160,81 +275,11 @@ function clearLeaf(table: TableState, pfn: number, index: number, level: number)
   }
 }
 
-/** Unmaps below a table entry. @returns 1, or 0: look again */
-function* clearBelow(agent: Agent, pass: UnmapPass, slot: Slot): Task<number> {
-  const { table, request, end } = pass;
-  const { memory } = table;
-  const { pfn, index, level, page } = slot;
-  const covered = page >= request.page && page + levelFrames(level) <= end;
-  if (covered) {
-    // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
-    yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
-    if (!isTable(table, slot)) return 0;
-    if (unlink(pass, slot)) {
-      const { leaves } = pass.survey;
-      const entries = (leaves[1] as number) + (leaves[2] as number) + (leaves[3] as number);
-      if (entries > 0) yield agent.spends('clear leaves', Cost.entryWrite, entries);
-      if (!memory.coherent) yield* flushEntries(agent, memory, pfn, index, 1);
-      return 1;
-    }
-  } else {
-    yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-    if (!isTable(table, slot)) return 0;
-  }
-  yield* clearTable(agent, pass, table.tableBelow(pfn, index, level, page), level - 1, page);
-  return 1;
-}
-
-function isTable(table: TableState, { pfn, index, level }: Slot): boolean {
-  const lo = entryLo(table, pfn, index);
-  return (lo & LO_RIGHTS) !== 0 && !isLeafLo(lo, level);
-}
-
-/** Takes a covered table out with all that is below. @returns false, with nothing done, if the call has to stop at a hole in it */
-function unlink(pass: UnmapPass, { pfn, index, level, page }: Slot): boolean {
-  const { table, gather, survey } = pass;
-  const { memory } = table;
-  survey.leaves.fill(0);
-  survey.tables.length = 0;
-  const child = table.tableBelow(pfn, index, level, page);
-  if (!look(table, survey, child, level - 1, page, pass.request.holes === 'stop')) return false;
+/** Clears an entry that leads to a table: only hardware, setting A, changes it at the same time. */
+function clearTable({ memory }: TableState, pfn: number, index: number): void {
   for (let expected = memory.load(pfn, index); ; ) {
     const seen = memory.compareExchange(pfn, index, expected, 0n);
-    if (seen === expected) break;
-    expected = seen; // hardware set A
+    if (seen === expected) return;
+    expected = seen;
   }
-  for (let at = 0; at < survey.tables.length; at += 3) {
-    const [tablePfn, tableLevel, first] = survey.tables.slice(at, at + 3) as [number, number, number];
-    table.places.remove(tablePfn);
-    gather.freedTables.push(tablePfn);
-    if (table.accessedDirty) gather.lateTables.push({ pfn: tablePfn, level: tableLevel, page: first, leafLevel: 0 });
-  }
-  gather.add(page, levelFrames(level));
-  for (let leaf = 1; leaf <= 3; leaf++) {
-    const count = survey.leaves[leaf] as number;
-    table.leaves[leaf] = (table.leaves[leaf] as number) - count;
-    pass.unmapped += count * levelFrames(leaf);
-  }
-  return true;
-}
-
-/** Counts a sub-tree. @returns false as soon as an entry is empty, if `stops` */
-function look(table: TableState, survey: Survey, pfn: number, level: number, page: number, stops: boolean): boolean {
-  const halves = table.memory.cpuHalves;
-  const first = (pfn - table.memory.basePfn) << 10;
-  let leaves = 0;
-  for (let index = 0; index < 512; index++) {
-    const lo = halves[first + (index << 1)] as number;
-    if ((lo & LO_RIGHTS) === 0) {
-      if (stops) return false;
-    } else if (isLeafLo(lo, level)) {
-      leaves++;
-    } else {
-      const below = page + index * levelFrames(level);
-      if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
-    }
-  }
-  if (leaves > 0) survey.leaves[level] = (survey.leaves[level] as number) + leaves;
-  survey.tables.push(pfn, level, page);
-  return true;
 }
