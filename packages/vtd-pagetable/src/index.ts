@@ -1,5 +1,9 @@
-export type { CutResult } from './cut.ts';
+export type { CollapseObstacle, CollapseResult } from './collapse.ts';
+export { collapse } from './collapse.ts';
+export type { CutOptions, CutResult } from './cut.ts';
 export { cut } from './cut.ts';
+export type { DirtyReport, DirtyRequest } from './dirty.ts';
+export { readAndClearDirty } from './dirty.ts';
 export type { EntryCapabilities, ReservedMasks, Rights, TableLevel } from './entry.ts';
 export {
   DEFAULT_ENTRY_CAPABILITIES,
@@ -27,12 +31,16 @@ export {
 } from './entry.ts';
 export type { FaultReasonCode } from './fault-reason.ts';
 export { FaultReason, faultReasonText, isWalkError } from './fault-reason.ts';
+export type { DirtyRange, LateTable } from './invalidation-gather.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
 export { map } from './map.ts';
 export type { MistakenWord, NaiveUnmapReport, PhysicalWords } from './naive-unmap.ts';
 export { naiveUnmap } from './naive-unmap.ts';
 export { PageTableError } from './page-table-error.ts';
+export type { ProtectRequest } from './protect.ts';
+export { protect } from './protect.ts';
+export { SS_FLUSHED } from './publication.ts';
 export type { ContextEntry, ContextLookup } from './root-context.ts';
 export {
   clearContext,
@@ -43,9 +51,11 @@ export {
   TranslationType,
   writeContext,
 } from './root-context.ts';
+export type { MapRangeRequest } from './second-stage-table.ts';
 export { SecondStageTable } from './second-stage-table.ts';
 export type { TableMemoryOptions } from './table-memory.ts';
 export { TableMemory } from './table-memory.ts';
+export { TablePlaces } from './table-places.ts';
 export type { TableReserveOptions } from './table-reserve.ts';
 export { TableReserve } from './table-reserve.ts';
 export type { LeafView, SecondStageTableOptions } from './table-state.ts';

@@ -76,6 +76,8 @@ export class TableState {
   readonly leaves = new Int32Array(4);
   /** Large leaves replaced by tables: index 2 = a 2M leaf, 3 = a 1G leaf. */
   readonly splits = new Int32Array(4);
+  /** Tables replaced by large leaves: index 2 = by a 2M leaf, 3 = by a 1G leaf. */
+  readonly collapses = new Int32Array(4);
 
   /** @throws PageTableError ENOMEM if the root cannot be allocated, EOPNOTSUPP for A and D without coherent memory */
   constructor(options: SecondStageTableOptions) {
