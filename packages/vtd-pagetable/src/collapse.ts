@@ -104,6 +104,9 @@ function leadsToTable(table: TableState, { pfn, index, level }: CollapseSlot): b
   return isPresent(entry) && !isLeaf(entry, level);
 }
 
+/** The rights of a walk are the AND over its entries: what a table entry takes away, a leaf in its place would give. */
+const hasAllRights = (entry: bigint): boolean => (entry & SS_READ) !== 0n && (entry & SS_WRITE) !== 0n;
+
 /** @returns null if there is no table any more */
 function* replaceTable(
   agent: Agent,
@@ -115,19 +118,20 @@ function* replaceTable(
   const { pfn, index, level, page } = slot;
   yield agent.reads('compare leaves', Location.entry, ANY_LOCATION, Cost.entryRead, 512);
   if (!leadsToTable(table, slot)) return null;
+  if (!hasAllRights(memory.load(pfn, index))) return 'attributes';
   const before = new Fold(table, level);
   const obstacle = before.add(table.tableBelow(pfn, index, level, page), level - 1, page);
   if (obstacle !== null) return obstacle;
   yield agent.writes('install leaf for table', Location.entry, ANY_LOCATION, Cost.entryWrite);
   const fold = new Fold(table, level);
   const present = memory.load(pfn, index);
-  if (!isPresent(present) || isLeaf(present, level)) return 'changed';
+  if (!hasAllRights(present) || isLeaf(present, level)) return 'changed';
   if (fold.add(table.tableBelow(pfn, index, level, page), level - 1, page) !== null || !fold.equals(before))
     return 'changed';
   for (let expected = present; ; ) {
     const seen = memory.compareExchange(pfn, index, expected, fold.leaf);
     if (seen === expected) break;
-    if (entryFrame(seen) !== entryFrame(expected) || isLeaf(seen, level)) return 'changed';
+    if ((seen & ~SS_ACCESSED) !== (present & ~SS_ACCESSED)) return 'changed';
     expected = seen; // hardware set A in it
   }
   fold.account(page, gather);
@@ -172,8 +176,7 @@ class Fold {
       const at = page + index * size;
       if (!isPresent(entry)) return 'hole';
       if (!isLeaf(entry, level)) {
-        // The rights of a walk are the AND over its entries: a table entry that takes some away has no place in a leaf.
-        if ((entry & SS_READ) === 0n || (entry & SS_WRITE) === 0n) return 'attributes';
+        if (!hasAllRights(entry)) return 'attributes';
         const obstacle = this.add(this.#table.tableBelow(pfn, index, level, at), level - 1, at);
         if (obstacle !== null) return obstacle;
         continue;

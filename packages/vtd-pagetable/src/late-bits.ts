@@ -1,5 +1,6 @@
 import { entryFrame, isLeaf, isPresent, levelFrames, SS_ACCESSED, SS_DIRTY, tableIndex } from './entry.ts';
 import type { InvalidationGather, LateTable } from './invalidation-gather.ts';
+import { pageBase } from './leaf-run.ts';
 import type { TableState } from './table-state.ts';
 
 const AD = SS_ACCESSED | SS_DIRTY;
@@ -43,7 +44,10 @@ function foldInto(table: TableState, late: LateTable, page: number, bits: bigint
       if (seen === entry) return true;
       entry = seen;
     }
-    pfn = table.tableBelow(pfn, index, level, page);
+    const below = entryFrame(memory.load(pfn, index));
+    // In a corrupt table the bits are better reported than lost.
+    if (level === 1 || !table.places.holds(below, level - 1, pageBase(page, level))) return false;
+    pfn = below;
   }
   return false;
 }
