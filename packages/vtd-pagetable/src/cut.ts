@@ -55,21 +55,22 @@ export function* cut(
   checkRange(table, page, pages);
   const { installs = 'one', accessedDirty = 'inherit' } = options;
   const { memory, reserve } = table;
-  const pass = new CutPass(table, page, page + pages, installs === 'one');
+  const { cpuHalves } = memory;
+  const pass = new CutPass(table, page, page + pages, installs === 'one', accessedDirty !== 'inherit');
   for (const boundary of [page, page + pages]) {
     if (pass.settles(boundary)) break;
     let pfn = table.rootPfn;
-    for (let level = table.levels as number; level > 1 && boundary % levelFrames(level) !== 0; ) {
+    for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
       const index = tableIndex(boundary, level);
       yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
       const half = ((pfn - memory.basePfn) << 10) | (index << 1);
-      const lo = memory.cpuHalves[half] as number;
+      const lo = cpuHalves[half] as number;
       if ((lo & LO_RIGHTS) === 0) break;
       if (isLeafLo(lo, level)) {
         const entry = memory.load(pfn, index);
-        const hi = memory.cpuHalves[half + 1] as number;
-        const harvests = accessedDirty === 'clear-after-harvest';
-        pass.begin({ pfn, index, level, lo: Number(BigInt.asIntN(32, entry)), hi, entry }, boundary, harvests);
+        // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
+        const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
+        pass.begin(leaf, boundary);
         while (pass.needsTable()) {
           if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
           if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
@@ -109,14 +110,15 @@ class CutPass {
   readonly #whole: boolean;
   #leaf: FoundLeaf = { pfn: -1, index: 0, level: 1, lo: 0, hi: 0, entry: 0n };
   #start = 0;
-  #harvests = false;
+  readonly #harvests: boolean;
   /** Indexes of the new table at which a lower one is needed, and tables taken so far: the new table first. */
   readonly #crossed: number[] = [];
   readonly #taken: number[] = [];
   #installs = 0;
   #retries = 0;
 
-  constructor(table: TableState, page: number, end: number, whole: boolean) {
+  constructor(table: TableState, page: number, end: number, whole: boolean, harvests: boolean) {
+    this.#harvests = harvests;
     this.#table = table;
     this.#page = page;
     this.#end = end;
@@ -133,19 +135,18 @@ class CutPass {
     return this.#whole && this.#installs > 0 && boundary > this.#start && boundary < this.#start + levelFrames(level);
   }
 
-  begin(leaf: FoundLeaf, boundary: number, harvests: boolean): void {
+  begin(leaf: FoundLeaf, boundary: number): void {
     const { level, lo } = leaf;
     if ((lo & (level === 2 ? 0x1f_f000 : 0x3fff_f000)) !== 0)
       throw corruptEntry({ ...leaf, tablePfn: leaf.pfn }, 'address bits below the size of the leaf are set');
     this.#leaf = leaf;
     this.#start = pageBase(boundary, level);
-    this.#harvests = harvests;
     this.#taken.length = 0;
     this.#crossed.length = 0;
     if (level === 2 || !this.#whole) return;
     for (const end of [this.#page, this.#end]) {
       const index = Math.floor((end - this.#start) / 512);
-      const inside = index >= 0 && index < 512 && (end - this.#start) % 512 !== 0;
+      const inside = index >= 0 && index < 512 && end !== pageBase(end, 2);
       if (inside && this.#crossed[0] !== index) this.#crossed.push(index);
     }
   }

@@ -104,7 +104,7 @@ const LEVEL_FRAMES = [0, 1, 2 ** 9, 2 ** 18, 2 ** 27, 2 ** 36, 2 ** 45] as const
 export const levelFrames = (level: number): number => LEVEL_FRAMES[level] as number;
 
 /** Index into the table at `level` for an IOVA given by its 4K page number. */
-export const tableIndex = (page: number, level: number): number => Math.floor(page / levelFrames(level)) % 512;
+export const tableIndex = (page: number, level: number): number => (page / levelFrames(level)) & 0x1ff;
 
 /** A leaf entry: 4K at level 1, 2M at 2, 1G at 3; PS set as the level needs. `attributes` are further bits, such as SNP. */
 export function encodeLeaf(level: TableLevel, frame: number, rights: number, attributes = 0n): bigint {

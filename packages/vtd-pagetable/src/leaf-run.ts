@@ -21,18 +21,28 @@ export function fillLeaves(
   lo: number,
   hi: number,
 ): void {
-  const bytes = LEAF_BYTES[level as 1 | 2 | 3];
-  let at = half;
-  let low = lo;
-  for (let left = count, high = hi; left > 0; high++) {
+  const bytes = LEAF_BYTES[level as 1 | 2 | 3] | 0;
+  let at = half | 0;
+  let low = lo | 0;
+  let high = hi | 0;
+  for (let left = count | 0; left > 0; high = (high + 1) | 0) {
     // Up to the next 4 GiB the high half stays the same.
-    const same = Math.min(left, Math.ceil((0x1_0000_0000 - (low >>> 0)) / bytes));
-    for (const end = at + 2 * same; at < end; at += 2) {
-      halves[at] = low;
+    const same = Math.min(left, Math.ceil((0x1_0000_0000 - (low >>> 0)) / bytes)) | 0;
+    const end = (at + 2 * same) | 0;
+    // Two at a time, the last half first: one check of the array's bounds does for all four stores.
+    for (const pairs = (end - 2) | 0; at < pairs; at = (at + 4) | 0) {
+      halves[at + 3] = high;
+      halves[at + 2] = (low + bytes) | 0;
       halves[at + 1] = high;
+      halves[at] = low;
+      low = (low + 2 * bytes) | 0;
+    }
+    for (; at < end; at = (at + 2) | 0) {
+      halves[at + 1] = high;
+      halves[at] = low;
       low = (low + bytes) | 0;
     }
-    left -= same;
+    left = (left - same) | 0;
   }
 }
 

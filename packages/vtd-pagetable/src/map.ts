@@ -119,8 +119,7 @@ class MapPass {
     const { table, page, frame } = this;
     let level = Math.min(table.largestLeafLevel, table.levels);
     while (level > 1) {
-      const size = levelFrames(level);
-      if (page % size === 0 && frame % size === 0 && end - page >= size) break;
+      if (page === pageBase(page, level) && frame === pageBase(frame, level) && end - page >= levelFrames(level)) break;
       level--;
     }
     this.level = level as TableLevel;

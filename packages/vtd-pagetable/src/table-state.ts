@@ -107,7 +107,7 @@ export class TableState {
 
   /** Number of 4K pages of the input address space: 2^27, 2^36 or 2^45. */
   get inputPages(): number {
-    return 2 ** (9 * this.levels);
+    return levelFrames(this.levels + 1);
   }
 
   /** Largest leaf level that the unit supports. */
