@@ -1,17 +1,9 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import {
-  encodeLeaf,
-  encodeTable,
-  entryFrame,
-  isLeaf,
-  isPresent,
-  leafAttributes,
-  levelFrames,
-  SS_PAGE_SIZE,
-  type TableLevel,
-  tableIndex,
-} from './entry.ts';
+import { LO_PAGE_SIZE, LO_RIGHTS, levelFrames, type TableLevel, tableIndex } from './entry.ts';
 import type { InvalidationGather } from './invalidation-gather.ts';
+import { fillLeaves, frameHi, isLeafLo, pageBase } from './leaf-run.ts';
+import { corruptEntry } from './page-table-error.ts';
+import { flushPrivateTable, flushTableEntry, privateTableLo, tableEntry } from './publication.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /** How a cut ended. */
@@ -24,6 +16,20 @@ export interface CutResult {
   readonly retries: number;
 }
 
+/** How to cut. */
+export interface CutOptions {
+  /** From 1G to 4K with `one` install of a two-level sub-tree, or with `two`: 1G to 2M, then 2M to 4K. Default `one`. */
+  readonly installs?: 'one' | 'two';
+  /**
+   * What becomes of D of the old leaf. A is inherited either way.
+   * - `inherit` (default): every new leaf has it, so a leaf of which one page was written becomes 512 dirty ones.
+   * - `clear-after-harvest`: the new leaves start clean, and the old one is reported whole by `TableState.settle`. That is after
+   *   the flush, and it has to be: until then a cached translation with D set lets writes into the whole old leaf through
+   *   without setting D anywhere.
+   */
+  readonly accessedDirty?: 'inherit' | 'clear-after-harvest';
+}
+
 /**
  * Makes both ends of a range leaf boundaries: a large leaf that crosses an end is replaced by a table that maps the same
  * frames with the same rights and attributes, in the largest leaves that leave the range's ends on boundaries. From 1G to
@@ -32,7 +38,11 @@ export interface CutResult {
  * between, the sub-tree is rebuilt from what is there now.
  *
  * The gather receives the whole old leaf: only an invalidation of its full size is sure to reach a cached large
- * translation (Rev 5.10, 6.5.2.3 and 6.5.3.3). Nothing is unmapped here; a failure to allocate leaves the leaf untouched.
+ * translation (Rev 5.10, 6.5.2.3 and 6.5.3.3). Nothing is unmapped here.
+ *
+ * If a table page cannot be had, the install that needed it has not happened and its pages are given back; installs before it
+ * stay. So with `installs: 'one'` each end is cut or untouched, and the second is not tried after the first failed.
+ * @throws PageTableError EINVAL, ERANGE, EIO (corrupt)
  */
 export function* cut(
   agent: Agent,
@@ -40,115 +50,174 @@ export function* cut(
   page: number,
   pages: number,
   gather: InvalidationGather,
+  options: CutOptions = {},
 ): Task<CutResult> {
   checkRange(table, page, pages);
-  const tally = { ok: true, installs: 0, retries: 0 };
-  const hole = { page, end: page + pages };
-  yield* cutAt(agent, table, page, hole, gather, tally);
-  // The first install settled the far end too if both lie in one leaf; this then finds nothing to do.
-  if (tally.ok) yield* cutAt(agent, table, page + pages, hole, gather, tally);
-  return tally;
-}
-
-interface Hole {
-  readonly page: number;
-  readonly end: number;
-}
-
-/** Replaces the leaf that has `boundary` strictly inside, if there is one. */
-function* cutAt(
-  agent: Agent,
-  table: TableState,
-  boundary: number,
-  hole: Hole,
-  gather: InvalidationGather,
-  tally: { ok: boolean; installs: number; retries: number },
-): Task<void> {
-  const memory = table.memory;
-  let pfn = table.rootPfn;
-  for (let level = table.levels as number; level > 1; level--) {
-    const size = levelFrames(level);
-    if (boundary % size === 0) return; // a boundary of this level already
-    const index = tableIndex(boundary, level);
-    const location = memory.location(pfn, index);
-    for (;;) {
-      yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
-      const entry = memory.load(pfn, index);
-      if (!isPresent(entry)) return;
-      if (!isLeaf(entry, level)) {
-        pfn = entryFrame(entry);
-        break;
+  const { installs = 'one', accessedDirty = 'inherit' } = options;
+  const { memory, reserve } = table;
+  const { cpuHalves } = memory;
+  const pass = new CutPass(table, page, page + pages, installs === 'one', accessedDirty !== 'inherit');
+  for (const boundary of [page, page + pages]) {
+    if (pass.settles(boundary)) break;
+    let pfn = table.rootPfn;
+    for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
+      const index = tableIndex(boundary, level);
+      yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+      const half = ((pfn - memory.basePfn) << 10) | (index << 1);
+      const lo = cpuHalves[half] as number;
+      if ((lo & LO_RIGHTS) === 0) break;
+      if (isLeafLo(lo, level)) {
+        const entry = memory.load(pfn, index);
+        // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
+        const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
+        pass.begin(leaf, boundary);
+        while (pass.needsTable()) {
+          if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+          if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
+          yield agent.spends('build table', Cost.tableBuild);
+        }
+        pass.build();
+        if (!memory.coherent) yield* pass.flushBuilt(agent);
+        yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
+        if (!pass.install(gather)) continue; // look again at what is there now
+        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
       }
-      const start = Math.floor(boundary / size) * size;
-      const built: number[] = [];
-      const child = yield* buildSubtree(agent, table, entry, level, start, hole, built);
-      if (child < 0) {
-        for (const spare of built) table.reserve.giveBack(spare);
-        tally.ok = false;
-        return;
-      }
-      yield agent.writes('install sub-tree', Location.entry, location, Cost.entryWrite);
-      if (memory.compareExchange(pfn, index, entry, encodeTable(child)) !== entry) {
-        for (const spare of built) table.reserve.giveBack(spare);
-        tally.retries++;
-        continue;
-      }
-      account(table, level, built.length);
-      gather.add(start, size);
-      tally.installs++;
-      return;
+      pfn = table.tableBelow(pfn, index, level, boundary);
+      level--;
     }
   }
+  return pass.result(true);
 }
 
-/** Builds, out of everybody's sight, the table that replaces a leaf. @returns its frame, or -1; `built` lists its pages */
-function* buildSubtree(
-  agent: Agent,
-  table: TableState,
-  leaf: bigint,
-  level: number,
-  start: number,
-  hole: Hole,
-  built: number[],
-): Task<number> {
-  const child = yield* table.reserve.allocateOrTake(agent);
-  if (child < 0) return -1;
-  built.push(child);
-  yield agent.spends('build table', Cost.tableBuild);
-  const childLevel = (level - 1) as TableLevel;
-  const size = levelFrames(childLevel);
-  const rights = Number(leaf & 3n);
-  const attributes = leafAttributes(leaf) & ~(childLevel === 1 ? SS_PAGE_SIZE : 0n);
-  for (let index = 0; index < 512; index++) {
-    const page = start + index * size;
-    const frame = entryFrame(leaf) + index * size;
-    const entry = encodeLeaf(childLevel, frame, rights, attributes);
-    if (childLevel > 1 && crosses(hole, page, size)) {
-      const grandchild = yield* buildSubtree(agent, table, entry, childLevel, page, hole, built);
-      if (grandchild < 0) return -1;
-      table.memory.store(child, index, encodeTable(grandchild));
-    } else {
-      table.memory.store(child, index, entry);
+interface FoundLeaf {
+  readonly pfn: number;
+  readonly index: number;
+  readonly level: number;
+  readonly lo: number;
+  readonly hi: number;
+  readonly entry: bigint;
+}
+
+/** Low half: D. */
+const LO_DIRTY = 0x200;
+
+/** A cut under way, and the sub-tree that is to take the place of one leaf: a table, and below it one for each end that needs it. */
+class CutPass {
+  readonly #table: TableState;
+  readonly #page: number;
+  readonly #end: number;
+  /** Build down to where the ends are boundaries, not just one level. */
+  readonly #whole: boolean;
+  #leaf: FoundLeaf = { pfn: -1, index: 0, level: 1, lo: 0, hi: 0, entry: 0n };
+  #start = 0;
+  readonly #harvests: boolean;
+  /** Indexes of the new table at which a lower one is needed, and tables taken so far: the new table first. */
+  readonly #crossed: number[] = [];
+  readonly #taken: number[] = [];
+  #installs = 0;
+  #retries = 0;
+
+  constructor(table: TableState, page: number, end: number, whole: boolean, harvests: boolean) {
+    this.#harvests = harvests;
+    this.#table = table;
+    this.#page = page;
+    this.#end = end;
+    this.#whole = whole;
+  }
+
+  result(ok: boolean): CutResult {
+    return { ok, installs: this.#installs, retries: this.#retries };
+  }
+
+  /** Whether the sub-tree that was installed has this end as a boundary: both lay in one leaf. */
+  settles(boundary: number): boolean {
+    const { level } = this.#leaf;
+    return this.#whole && this.#installs > 0 && boundary > this.#start && boundary < this.#start + levelFrames(level);
+  }
+
+  begin(leaf: FoundLeaf, boundary: number): void {
+    const { level, lo } = leaf;
+    if ((lo & (level === 2 ? 0x1f_f000 : 0x3fff_f000)) !== 0)
+      throw corruptEntry({ ...leaf, tablePfn: leaf.pfn }, 'address bits below the size of the leaf are set');
+    this.#leaf = leaf;
+    this.#start = pageBase(boundary, level);
+    this.#taken.length = 0;
+    this.#crossed.length = 0;
+    if (level === 2 || !this.#whole) return;
+    for (const end of [this.#page, this.#end]) {
+      const index = Math.floor((end - this.#start) / 512);
+      const inside = index >= 0 && index < 512 && end !== pageBase(end, 2);
+      if (inside && this.#crossed[0] !== index) this.#crossed.push(index);
     }
   }
-  return child;
-}
 
-/** Whether an end of the hole lies strictly inside the leaf. */
-function crosses(hole: Hole, page: number, size: number): boolean {
-  return (hole.page > page && hole.page < page + size) || (hole.end > page && hole.end < page + size);
-}
+  needsTable(): boolean {
+    return this.#taken.length < 1 + this.#crossed.length;
+  }
 
-function account(table: TableState, level: number, builtPages: number): void {
-  const leaves = table.leaves;
-  leaves[level] = (leaves[level] as number) - 1;
-  table.splits[level] = (table.splits[level] as number) + 1;
-  table.tablePages += builtPages;
-  leaves[level - 1] = (leaves[level - 1] as number) + 512;
-  if (level !== 3) return;
-  // Each further page of the sub-tree took the place of one 2M leaf.
-  const split = builtPages - 1;
-  leaves[2] = (leaves[2] as number) - split;
-  leaves[1] = (leaves[1] as number) + 512 * split;
-  table.splits[2] = (table.splits[2] as number) + split;
+  /** @returns false if there is none; those taken are given back then */
+  takeTable(refused: boolean): boolean {
+    const pfn = this.#table.reserve.allocateOrTake(refused, false);
+    if (pfn >= 0) this.#taken.push(pfn);
+    else this.#giveBack();
+    return pfn >= 0;
+  }
+
+  #giveBack(): void {
+    for (const pfn of this.#taken) this.#table.reserve.giveBack(pfn);
+  }
+
+  /** Fills the tables: nobody can reach them yet. */
+  build(): void {
+    const { memory } = this.#table;
+    const { cpuHalves, basePfn } = memory;
+    const { level, lo, hi } = this.#leaf;
+    const child = ((this.#taken[0] as number) - basePfn) << 10;
+    this.#fill(child, level - 1, this.#harvests ? lo & ~LO_DIRTY : lo, hi);
+    for (let nth = 1; nth < this.#taken.length; nth++) {
+      const pfn = this.#taken[nth] as number;
+      const half = child + 2 * (this.#crossed[nth - 1] as number);
+      this.#fill((pfn - basePfn) << 10, 1, cpuHalves[half] as number, cpuHalves[half + 1] as number);
+      cpuHalves[half] = privateTableLo(memory, pfn);
+      cpuHalves[half + 1] = frameHi(pfn);
+    }
+  }
+
+  #fill(half: number, level: number, lo: number, hi: number): void {
+    const first = level === 1 ? lo & ~LO_PAGE_SIZE : lo;
+    fillLeaves(this.#table.memory.cpuHalves, half, 512, level as TableLevel, first, hi);
+  }
+
+  *flushBuilt(agent: Agent): Task<void> {
+    for (const pfn of this.#taken) yield* flushPrivateTable(agent, this.#table.memory, pfn);
+  }
+
+  /** @returns false if the entry has changed; the tables are given back then */
+  install(gather: InvalidationGather): boolean {
+    const table = this.#table;
+    const { pfn, index, level, lo, entry } = this.#leaf;
+    const child = this.#taken[0] as number;
+    if (table.memory.compareExchange(pfn, index, entry, tableEntry(child)) !== entry) {
+      this.#giveBack();
+      this.#retries++;
+      return false;
+    }
+    this.#account(child, level - 1, this.#start);
+    for (let nth = 1; nth < this.#taken.length; nth++)
+      this.#account(this.#taken[nth] as number, 1, this.#start + (this.#crossed[nth - 1] as number) * 512);
+    const pages = levelFrames(level);
+    gather.add(this.#start, pages);
+    if (this.#harvests && (lo & LO_DIRTY) !== 0) gather.dirtyLeaves.push({ page: this.#start, pages });
+    this.#installs++;
+    return true;
+  }
+
+  /** Each table of the sub-tree makes 512 leaves of one. */
+  #account(pfn: number, level: number, page: number): void {
+    const { places, leaves, splits } = this.#table;
+    places.put(pfn, level, page);
+    leaves[level + 1] = (leaves[level + 1] as number) - 1;
+    splits[level + 1] = (splits[level + 1] as number) + 1;
+    leaves[level] = (leaves[level] as number) + 512;
+  }
 }

@@ -107,11 +107,13 @@ export const rightsBits = (rights: Rights): number => (rights.read ? 1 : 0) | (r
 /** log2 of the number of 4 KiB frames that one entry of a table at this level maps: 0, 9, 18, 27, 36. */
 export const levelFrameShift = (level: number): number => 9 * (level - 1);
 
-/** Number of 4 KiB frames that one entry of a table at this level maps. */
-export const levelFrames = (level: number): number => 2 ** (9 * (level - 1));
+const LEVEL_FRAMES = [0, 1, 2 ** 9, 2 ** 18, 2 ** 27, 2 ** 36, 2 ** 45] as const;
+
+/** Number of 4 KiB frames that one entry of a table at this level maps; at level 6, that a five-level table maps. */
+export const levelFrames = (level: number): number => LEVEL_FRAMES[level] as number;
 
 /** Index into the table at `level` for an IOVA given by its 4K page number. */
-export const tableIndex = (page: number, level: number): number => Math.floor(page / levelFrames(level)) % 512;
+export const tableIndex = (page: number, level: number): number => (page / levelFrames(level)) & 0x1ff;
 
 /** A leaf entry: 4K at level 1, 2M at 2, 1G at 3; PS set as the level needs. `attributes` are further bits, such as SNP. */
 export function encodeLeaf(level: TableLevel, frame: number, rights: number, attributes = 0n): bigint {

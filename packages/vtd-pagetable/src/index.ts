@@ -1,3 +1,5 @@
+export type { CollapseObstacle, CollapseResult } from './collapse.ts';
+export { collapse } from './collapse.ts';
 export type { ContextEntry, ContextLookup } from './context-entry.ts';
 export {
   clearContext,
@@ -10,8 +12,10 @@ export {
   TranslationType,
   writeContext,
 } from './context-entry.ts';
-export type { CutResult } from './cut.ts';
+export type { CutOptions, CutResult } from './cut.ts';
 export { cut } from './cut.ts';
+export type { DirtyReport, DirtyRequest } from './dirty.ts';
+export { readAndClearDirty } from './dirty.ts';
 export type { EntryCapabilities, ReservedMasks, Rights, TableLevel } from './entry.ts';
 export {
   DEFAULT_ENTRY_CAPABILITIES,
@@ -57,6 +61,7 @@ export { layout, namedValues, yesNo } from './format/bit-field.ts';
 export { pagingEntryLayout } from './format/paging-entry-layout.ts';
 export { pasidLayout } from './format/pasid-entry-layout.ts';
 export { isFaultProcessingDisabled } from './format/shared-field.ts';
+export type { DirtyRange, LateTable } from './invalidation-gather.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
 export { map } from './map.ts';
@@ -81,6 +86,9 @@ export {
   pasidEntryReserved,
 } from './pasid-entry.ts';
 export { clearPasidEntry, clearPasidPresent, writePasidEntry } from './pasid-table.ts';
+export type { ProtectRequest } from './protect.ts';
+export { protect } from './protect.ts';
+export { SS_FLUSHED } from './publication.ts';
 export type { RootEntry, ScalableRootEntry } from './root-entry.ts';
 export {
   decodeRoot,
@@ -107,11 +115,13 @@ export {
   scalableContextReserved,
   writeScalableContext,
 } from './scalable-context-entry.ts';
+export type { MapRangeRequest } from './second-stage-table.ts';
 export { SecondStageTable } from './second-stage-table.ts';
 export type { StructureCapabilities } from './structure-capabilities.ts';
 export { DEFAULT_STRUCTURE_CAPABILITIES } from './structure-capabilities.ts';
 export type { TableMemoryOptions } from './table-memory.ts';
 export { TableMemory } from './table-memory.ts';
+export { TablePlaces } from './table-places.ts';
 export type { TableReserveOptions } from './table-reserve.ts';
 export { TableReserve } from './table-reserve.ts';
 export type { LeafView, SecondStageTableOptions } from './table-state.ts';

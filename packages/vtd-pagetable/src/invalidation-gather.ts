@@ -1,6 +1,23 @@
+/** A range of 4K pages whose leaf had D set when it left the table. */
+export interface DirtyRange {
+  readonly page: number;
+  readonly pages: number;
+}
+
+/** An unlinked table in which hardware with a stale paging-structure entry may still set A and D until the flush. */
+export interface LateTable {
+  readonly pfn: number;
+  readonly level: number;
+  /** First 4K page that it mapped. */
+  readonly page: number;
+  /** Level of the leaf that took its place, which gets its late bits; 0 if it was unmapped. */
+  readonly leafLevel: number;
+}
+
 /**
- * What a change of the table owes the caches, collected until one flush: the range of pages, and the table pages that may
- * be freed only after it. Like Linux's `iommu_iotlb_gather` with FLUSH_RANGE: one range, gaps merged in.
+ * What a change of the table owes the caches, collected until one flush: the range of pages, and what may be done only
+ * after it: table pages to free, and dirty bits that are complete only then. Like Linux's `iommu_iotlb_gather` with
+ * FLUSH_RANGE: one range, gaps merged in.
  */
 export class InvalidationGather {
   /** First 4K page number, or -1 while nothing was gathered. */
@@ -9,6 +26,10 @@ export class InvalidationGather {
   lastPage = -1;
   /** Unlinked table pages. */
   readonly freedTables: number[] = [];
+  /** Those of them whose late A and D bits count; `TableState.settle` reads them. */
+  readonly lateTables: LateTable[] = [];
+  /** Leaves that left the table dirty; `TableState.settle` hands them out. */
+  readonly dirtyLeaves: DirtyRange[] = [];
 
   /** Whether nothing needs to be invalidated. */
   get empty(): boolean {

@@ -1,18 +1,21 @@
 import { hex } from '@faultline/address';
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Cost, Location, type Task } from '@faultline/sim';
 import {
-  encodeLeaf,
-  encodeTable,
   entryFrame,
   isLeaf,
   isPresent,
+  LO_PAGE_SIZE,
+  LO_RIGHTS,
   leafAttributes,
   levelFrames,
   type TableLevel,
   tableIndex,
 } from './entry.ts';
 import type { InvalidationGather } from './invalidation-gather.ts';
+import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
+import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
+import type { TableMemory } from './table-memory.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /** A run of pages to map: `pages` 4K pages from `page` onto as many frames from `frame`. */
@@ -31,41 +34,184 @@ export interface MapRequest {
 
 /**
  * Maps a run with the largest leaves that the alignment of both sides, the remaining length and the unit allow, as
- * generic_pt of Linux 7.3 does. Missing tables are installed by compare-and-swap against the empty entry; leaves are single
- * 64-bit stores. A table in the way of a large leaf is replaced if it is empty all the way down (its pages go to the
+ * generic_pt of Linux 7.3 does: a run of equal leaves in one table is one pass. A missing leaf table is filled before anybody
+ * can see it and installed by one compare-and-swap against the empty entry; in a table that is there already, each leaf is
+ * a single 64-bit store. A table in the way of a large leaf is replaced if it is empty all the way down (its pages go to the
  * gather), otherwise the map fails and what it had mapped stays, as the core's caller then unmaps it.
  * @returns 4K pages mapped
- * @throws PageTableError EINVAL (no rights, zero length), ERANGE (outside input or output range), EADDRINUSE, ENOMEM
+ * @throws PageTableError EINVAL (no rights, zero length), ERANGE (outside input or output range), EADDRINUSE, ENOMEM, EIO (corrupt)
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
-  const { rights, attributes = 0n } = request;
-  let { page, frame } = request;
+  const pass = new MapPass(table, request, gather);
+  const { memory, reserve } = table;
   const end = request.page + request.pages;
-  while (page < end) {
-    const level = bestLevel(table, page, frame, end - page);
-    const slot = yield* descend(agent, table, page, level);
-    const index = tableIndex(page, level);
-    yield agent.writes('install leaf', Location.entry, table.memory.location(slot, index), Cost.entryWrite);
-    const present = table.memory.load(slot, index);
-    if (isPresent(present)) {
-      if (isLeaf(present, level) || !isVacant(table, entryFrame(present), level - 1)) throw inUse(page);
-      table.memory.store(slot, index, 0n);
-      gatherVacant(table, entryFrame(present), level - 1, page, gather);
+  for (; pass.page < end; pass.advance()) {
+    const level = pass.chooseRun(end);
+    let above = pass.knownAbove(level);
+    while (above > level) {
+      const pfn = pass.tables[above] as number;
+      const index = tableIndex(pass.page, above);
+      yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+      const found = pass.below(pfn, index, above);
+      if (found >= 0) {
+        if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
+        pass.tables[--above] = found;
+        continue;
+      }
+      if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+      const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
+      const filled = above - 1 === level;
+      if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
+      if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
+      yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
+      if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
+      if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+      pass.tables[--above] = child;
+      if (filled) pass.written = pass.count;
     }
-    table.memory.store(slot, index, encodeLeaf(level, frame, rights, attributes));
-    table.leaves[level] = (table.leaves[level] as number) + 1;
-    page += levelFrames(level);
-    frame += levelFrames(level);
+    if (pass.written === pass.count) continue;
+    const pfn = pass.tables[level] as number;
+    const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
+    yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
+    pass.writeLeaves(pfn);
+    if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
+    if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
   }
   return request.pages;
+}
+
+/** Another mapper may still be about to flush this entry: what is mapped below has to be reachable when the call returns. */
+function* flushIfNew(agent: Agent, memory: TableMemory, pfn: number, index: number): Task<void> {
+  if ((memory.load(pfn, index) & SS_FLUSHED) === 0n) yield* flushTableEntry(agent, memory, pfn, index);
+}
+
+/** A map under way: the run of leaves side by side in one table that is next, and the tables on the way to it. */
+class MapPass {
+  readonly table: TableState;
+  readonly gather: InvalidationGather;
+  /** Rights and attributes of each leaf, as halves. */
+  readonly #bitsLo: number;
+  readonly #bitsHi: number;
+  /** The run: first page and frame, level, index of the first leaf, number of leaves, how many of them are written. */
+  page: number;
+  frame: number;
+  level: TableLevel = 1;
+  index = 0;
+  count = 0;
+  written = 0;
+  /** Tables on the way to page `#reached`, by level; -1 where not known. */
+  readonly tables = [-1, -1, -1, -1, -1, -1];
+  #reached = 0;
+
+  constructor(table: TableState, { page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather) {
+    this.table = table;
+    this.gather = gather;
+    this.#bitsLo = attributes === 0n ? rights : Number(BigInt.asIntN(32, attributes)) | rights;
+    this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
+    this.page = page;
+    this.frame = frame;
+    this.tables[table.levels] = table.rootPfn;
+  }
+
+  /** Chooses the largest leaf that fits here, and how many of them. @returns its level */
+  chooseRun(end: number): TableLevel {
+    const { table, page, frame } = this;
+    let level = Math.min(table.largestLeafLevel, table.levels);
+    while (level > 1) {
+      if (page === pageBase(page, level) && frame === pageBase(frame, level) && end - page >= levelFrames(level)) break;
+      level--;
+    }
+    this.level = level as TableLevel;
+    this.index = tableIndex(page, level);
+    // Within one table the size stays: a larger leaf could only start where the next table does.
+    this.count = Math.min(512 - this.index, Math.floor((end - page) / levelFrames(level)));
+    this.written = 0;
+    return this.level;
+  }
+
+  advance(): void {
+    this.page += this.count * levelFrames(this.level);
+    this.frame += this.count * levelFrames(this.level);
+  }
+
+  /** The lowest level, `level` or above, whose table on the way to the run is known from the run before. */
+  knownAbove(level: number): number {
+    let above = level;
+    while (this.tables[above] === -1 || pageBase(this.#reached, above + 1) !== pageBase(this.page, above + 1)) above++;
+    for (let below = 1; below < above; below++) this.tables[below] = -1;
+    this.#reached = this.page;
+    return above;
+  }
+
+  /** The table that an entry leads to, or -1 if it is empty. @throws PageTableError EADDRINUSE at a leaf */
+  below(pfn: number, index: number, level: number): number {
+    const { memory } = this.table;
+    const lo = memory.cpuHalves[((pfn - memory.basePfn) << 10) | (index << 1)] as number;
+    if ((lo & LO_RIGHTS) === 0) return -1;
+    if (isLeafLo(lo, level)) throw inUse(this.page);
+    return this.table.tableBelow(pfn, index, level, this.page);
+  }
+
+  /** A table for an empty entry at `level`, with the run in it if it is the run's own. @throws PageTableError ENOMEM */
+  buildTable(level: number, refused: boolean): number {
+    const { memory, reserve } = this.table;
+    const filled = level - 1 === this.level;
+    const child = reserve.allocate(refused, !(filled && this.count === 512));
+    if (child < 0) throw new PageTableError('ENOMEM', `no table page for iova ${hex(this.page * 4096)}`);
+    if (filled) {
+      const half = ((child - memory.basePfn) << 10) | (this.index << 1);
+      const lo = this.#bitsLo | frameLo(this.frame) | (this.level > 1 ? LO_PAGE_SIZE : 0);
+      fillLeaves(memory.cpuHalves, half, this.count, this.level, lo, this.#bitsHi | frameHi(this.frame));
+    }
+    return child;
+  }
+
+  /** Points the empty entry to the table. @returns false if it is not empty any more; the table is freed then */
+  installTable(pfn: number, index: number, level: number, child: number): boolean {
+    const { table } = this;
+    const { memory } = table;
+    // Not present is not zero: ignored bits of an empty entry give way.
+    const empty = memory.load(pfn, index);
+    if ((empty !== 0n && isPresent(empty)) || memory.compareExchange(pfn, index, empty, tableEntry(child)) !== empty) {
+      memory.free(child);
+      return false;
+    }
+    table.places.put(child, level - 1, pageBase(this.page, level));
+    if (level - 1 === this.level) table.leaves[this.level] = (table.leaves[this.level] as number) + this.count;
+    return true;
+  }
+
+  /** Writes the run into a table that others may be looking at: one 64-bit store a leaf, up to one that is in use. */
+  writeLeaves(pfn: number): void {
+    const { table, level, index, count, page, frame } = this;
+    const { memory } = table;
+    const size = levelFrames(level);
+    const lo = BigInt.asUintN(32, BigInt(this.#bitsLo | (level > 1 ? LO_PAGE_SIZE : 0)));
+    const bits = BigInt.asUintN(64, (BigInt(this.#bitsHi) << 32n) | lo);
+    let at = index;
+    for (const end = index + count; at < end; at++) {
+      const present = memory.load(pfn, at);
+      const done = (at - index) * size;
+      if (isPresent(present)) {
+        if (isLeaf(present, level)) break;
+        const child = table.tableBelow(pfn, at, level, page + done);
+        if (!isVacant(table, child, level - 1, page + done)) break;
+        memory.store(pfn, at, 0n);
+        gatherVacant(table, child, level - 1, page + done, this.gather);
+      }
+      memory.store(pfn, at, (BigInt(frame + done) << 12n) | bits);
+    }
+    this.written = at - index;
+    table.leaves[level] = (table.leaves[level] as number) + this.written;
+  }
 }
 
 function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
   const { frame, pages, attributes = 0n } = request;
-  if (attributes !== leafAttributes(attributes))
+  if (attributes !== 0n && attributes !== leafAttributes(attributes))
     throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
   const limit = 2 ** (table.capabilities.hostAddressWidth - 12);
   if (!Number.isInteger(frame) || frame < 0 || frame + pages > limit)
@@ -75,51 +221,14 @@ function checkRequest(table: TableState, request: MapRequest): void {
     );
 }
 
-/** The largest leaf that fits here. */
-function bestLevel(table: TableState, page: number, frame: number, pages: number): TableLevel {
-  let level = Math.min(table.largestLeafLevel, table.levels);
-  while (level > 1) {
-    const size = levelFrames(level);
-    if (page % size === 0 && frame % size === 0 && pages >= size) break;
-    level--;
-  }
-  return level as TableLevel;
-}
-
-/** Goes down to the table at `level`, installing missing tables. @returns its frame */
-function* descend(agent: Agent, table: TableState, page: number, level: number): Task<number> {
-  const memory = table.memory;
-  let current = table.rootPfn;
-  for (let above = table.levels as number; above > level; above--) {
-    const index = tableIndex(page, above);
-    for (;;) {
-      yield agent.reads('read table entry', Location.entry, memory.location(current, index), Cost.entryRead);
-      const entry = memory.load(current, index);
-      if (isPresent(entry)) {
-        if (isLeaf(entry, above)) throw inUse(page);
-        current = entryFrame(entry);
-        break;
-      }
-      const child = yield* table.reserve.allocate(agent);
-      if (child < 0) throw new PageTableError('ENOMEM', `no table page for iova ${hex(page * 4096)}`);
-      yield agent.writes('install table', Location.entry, memory.location(current, index), Cost.tableBuild);
-      if (memory.compareExchange(current, index, entry, encodeTable(child)) === entry) {
-        table.tablePages++;
-        current = child;
-        break;
-      }
-      memory.free(child); // somebody else was faster: use theirs
-    }
-  }
-  return current;
-}
-
 /** Whether a table and all tables below it hold no leaf. */
-function isVacant(table: TableState, pfn: number, level: number): boolean {
+function isVacant(table: TableState, pfn: number, level: number, page: number): boolean {
   for (let index = 0; index < 512; index++) {
     const entry = table.memory.load(pfn, index);
     if (!isPresent(entry)) continue;
-    if (isLeaf(entry, level) || !isVacant(table, entryFrame(entry), level - 1)) return false;
+    if (isLeaf(entry, level)) return false;
+    const below = page + index * levelFrames(level);
+    if (!isVacant(table, table.tableBelow(pfn, index, level, below), level - 1, below)) return false;
   }
   return true;
 }
@@ -130,7 +239,7 @@ function gatherVacant(table: TableState, pfn: number, level: number, page: numbe
     if (isPresent(entry)) gatherVacant(table, entryFrame(entry), level - 1, page + index * levelFrames(level), gather);
   }
   gather.addTable(pfn, page, levelFrames(level + 1));
-  table.tablePages--;
+  table.places.remove(pfn);
 }
 
 const inUse = (page: number): PageTableError =>

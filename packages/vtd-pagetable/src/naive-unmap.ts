@@ -74,7 +74,7 @@ function* clear(pass: NaivePass, pfn: number, level: number, base: number): Task
     if (!isPresent(word)) continue;
     if (pass.first <= page && pass.last >= page + size - 1) {
       if (level > 1 && (word & SS_PAGE_SIZE) === 0n) yield* listTables(pass, entryFrame(word), level - 1);
-      yield* zero(pass, pfn, level, index, word);
+      yield* zero(pass, { pfn, level, index, page, word });
     } else if (level > 1) {
       yield* clear(pass, entryFrame(word), level - 1, page);
     }
@@ -111,8 +111,9 @@ function* load(pass: NaivePass, pfn: number, level: number, index: number): Task
   return word;
 }
 
-function* zero(pass: NaivePass, pfn: number, level: number, index: number, word: bigint): Task<void> {
+function* zero(pass: NaivePass, found: MistakenWord & { readonly page: number }): Task<void> {
   const { agent, table, physical, report } = pass;
+  const { pfn, level, index, page, word } = found;
   yield agent.writes(
     'clear what it takes for an entry',
     Location.entry,
@@ -121,7 +122,7 @@ function* zero(pass: NaivePass, pfn: number, level: number, index: number, word:
   );
   if (table.memory.isAllocated(pfn)) {
     table.memory.store(pfn, index, 0n);
-    discount(table, word, level);
+    discount(table, word, level, page);
     return;
   }
   physical.storeWord(pfn, index, 0n);
@@ -129,16 +130,16 @@ function* zero(pass: NaivePass, pfn: number, level: number, index: number, word:
 }
 
 /** Takes what a cleared entry of a real table mapped, or the tables it led to, off the table's counts. */
-function discount(table: TableState, entry: bigint, level: number): void {
+function discount(table: TableState, entry: bigint, level: number, page: number): void {
   if (isLeaf(entry, level)) {
     table.leaves[level] = Math.max(0, (table.leaves[level] as number) - 1);
     return;
   }
   const child = entryFrame(entry);
-  if (!table.memory.isAllocated(child)) return;
-  table.tablePages--;
+  if (level < 2 || !table.places.holds(child, level - 1, page)) return;
+  table.places.remove(child);
   for (let index = 0; index < 512; index++) {
     const below = table.memory.load(child, index);
-    if (isPresent(below)) discount(table, below, level - 1);
+    if (isPresent(below)) discount(table, below, level - 1, page + index * levelFrames(level - 1));
   }
 }

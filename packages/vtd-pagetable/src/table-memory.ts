@@ -88,13 +88,16 @@ export class TableMemory {
     return this.#peak;
   }
 
-  /** A zeroed table page, or -1 when the region is full. */
-  allocate(): number {
+  /**
+   * A table page, or -1 when the region is full.
+   * @param zeroed false if the caller writes all 512 entries before anybody sees them
+   */
+  allocate(zeroed = true): number {
     let index = this.#freed.pop();
     if (index === undefined) {
       if (this.#fresh === this.pages) return -1;
       index = this.#fresh++;
-    } else {
+    } else if (zeroed) {
       this.#entries.fill(0n, index * 512, index * 512 + 512);
     }
     this.#allocated[index] = 1;
@@ -117,6 +120,12 @@ export class TableMemory {
     this.#used += count;
     if (this.#used > this.#peak) this.#peak = this.#used;
     return this.basePfn + first;
+  }
+
+  /** Zeroes a page that nobody else can reach. */
+  clear(pfn: number): void {
+    const first = this.#slot(pfn, 0);
+    this.#entries.fill(0n, first, first + 512);
   }
 
   /** Gives a table page back and poisons it. The caller has completed the invalidation that covers it (I5). */

@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, Cost, Location, type Step, type Task } from '@faultline/sim';
 import type { TableMemory } from './table-memory.ts';
 
 /** Options of a {@link TableReserve}. */
@@ -20,6 +20,7 @@ export class TableReserve {
   readonly #pages: number[] = [];
   #failures = 0;
   #taken = 0;
+  #lowWater: number;
 
   constructor(memory: TableMemory, options: TableReserveOptions) {
     this.memory = memory;
@@ -29,6 +30,7 @@ export class TableReserve {
       const page = memory.allocate();
       if (page >= 0) this.#pages.push(page);
     }
+    this.#lowWater = this.#pages.length;
   }
 
   /** Pages in reserve now: the price of I8, in table pages. */
@@ -36,9 +38,19 @@ export class TableReserve {
     return this.#pages.length;
   }
 
+  /** The same in bytes. */
+  get heldBytes(): number {
+    return this.#pages.length * 4096;
+  }
+
   /** Allocations that the host refused. */
   get failures(): number {
     return this.#failures;
+  }
+
+  /** Fewest pages that were ever left: how near the reserve came to its end. */
+  get lowWater(): number {
+    return this.#lowWater;
   }
 
   /** Times the reserve had to help out. */
@@ -46,27 +58,35 @@ export class TableReserve {
     return this.#taken;
   }
 
-  /** A zeroed table page from the host, or -1. */
-  *allocate(agent: Agent): Task<number> {
-    if (this.#mayFail) {
-      yield agent.chooses('allocate a table page', 2);
-      if (agent.step.chosen === 1) {
-        this.#failures++;
-        return -1;
-      }
-    }
-    const page = this.memory.allocate();
+  /** Whether the scheduler is to decide, by a step of {@link chooseFailure}, if the next allocation fails. */
+  get asksScheduler(): boolean {
+    return this.#mayFail;
+  }
+
+  /** The step to yield before an allocation if {@link asksScheduler}; `agent.step.chosen` is 1 if it is to fail. */
+  chooseFailure(agent: Agent): Step {
+    return agent.chooses('allocate a table page', 2);
+  }
+
+  /**
+   * A table page from the host, or -1.
+   * @param refused the scheduler decided that there is none
+   * @param zeroed false if the caller writes all of it before anybody sees it
+   */
+  allocate(refused: boolean, zeroed = true): number {
+    const page = refused ? -1 : this.memory.allocate(zeroed);
     if (page < 0) this.#failures++;
     return page;
   }
 
-  /** A zeroed table page from the host, else from the reserve, else -1. */
-  *allocateOrTake(agent: Agent): Task<number> {
-    const page = yield* this.allocate(agent);
+  /** A table page from the host, else from the reserve, else -1; arguments as for {@link allocate}. */
+  allocateOrTake(refused: boolean, zeroed = true): number {
+    const page = this.allocate(refused, zeroed);
     if (page >= 0) return page;
     const kept = this.#pages.pop();
     if (kept === undefined) return -1;
     this.#taken++;
+    if (this.#pages.length < this.#lowWater) this.#lowWater = this.#pages.length;
     return kept;
   }
 
@@ -76,7 +96,7 @@ export class TableReserve {
       this.memory.free(page);
       return;
     }
-    for (let index = 0; index < 512; index++) this.memory.store(page, index, 0n);
+    this.memory.clear(page);
     this.#pages.push(page);
   }
 
@@ -84,7 +104,8 @@ export class TableReserve {
   *refill(agent: Agent): Task<void> {
     while (this.#pages.length < this.#target) {
       yield agent.writes('refill table reserve', Location.allocator, 0, Cost.entryWrite);
-      const page = yield* this.allocate(agent);
+      if (this.#mayFail) yield this.chooseFailure(agent);
+      const page = this.allocate(this.#mayFail && agent.step.chosen === 1);
       if (page < 0) return;
       this.#pages.push(page);
     }

@@ -1,11 +1,14 @@
 import type { PageSize } from '@faultline/address';
 import { hex } from '@faultline/address';
+import { assert } from '@faultline/sim';
 import {
   DEFAULT_ENTRY_CAPABILITIES,
   type EntryCapabilities,
   entryFrame,
+  HI_ADDRESS,
   isLeaf,
   isPresent,
+  LO_RIGHTS,
   levelFrames,
   type ReservedMasks,
   reservedMasks,
@@ -13,9 +16,12 @@ import {
   tableIndex,
 } from './entry.ts';
 import { FaultReason } from './fault-reason.ts';
-import type { InvalidationGather } from './invalidation-gather.ts';
-import { PageTableError } from './page-table-error.ts';
+import type { DirtyRange, InvalidationGather } from './invalidation-gather.ts';
+import { settleLateTables } from './late-bits.ts';
+import { isLeafLo, pageBase } from './leaf-run.ts';
+import { corruptEntry, PageTableError } from './page-table-error.ts';
 import type { TableMemory } from './table-memory.ts';
+import { TablePlaces } from './table-places.ts';
 import { TableReserve } from './table-reserve.ts';
 import { type WalkState, WalkStatus } from './walk.ts';
 
@@ -30,6 +36,11 @@ export interface SecondStageTableOptions {
   readonly reservePages?: number;
   /** Allocation failure is the scheduler's choice; default false. */
   readonly allocationMayFail?: boolean;
+  /**
+   * The unit sets A and D in this table (SSADE of its PASID entries); default false. Needs coherent memory: with walks that
+   * do not snoop, an update of A or D is a fault (Rev 5.10, 7.1.3, condition SSS.5).
+   */
+  readonly accessedDirty?: boolean;
 }
 
 /** What an entry on the way to an address says. */
@@ -55,33 +66,48 @@ export class TableState {
   readonly capabilities: EntryCapabilities;
   readonly masks: ReservedMasks;
   readonly reserve: TableReserve;
+  /** Whether hardware sets A and D in this table. */
+  readonly accessedDirty: boolean;
+  /** The pages that are tables of this page table. */
+  readonly places: TablePlaces;
   /** Frame of the top table: SSPTPTR of the context entry. */
   readonly rootPfn: number;
   /** Leaves by level: index 1 = 4K, 2 = 2M, 3 = 1G. */
   readonly leaves = new Int32Array(4);
   /** Large leaves replaced by tables: index 2 = a 2M leaf, 3 = a 1G leaf. */
   readonly splits = new Int32Array(4);
-  /** Table pages linked in this table, the root included. */
-  tablePages = 1;
+  /** Tables replaced by large leaves: index 2 = by a 2M leaf, 3 = by a 1G leaf. */
+  readonly collapses = new Int32Array(4);
 
-  /** @throws PageTableError ENOMEM if the root cannot be allocated */
+  /** @throws PageTableError ENOMEM if the root cannot be allocated, EOPNOTSUPP for A and D without coherent memory */
   constructor(options: SecondStageTableOptions) {
     this.memory = options.memory;
     this.levels = options.levels ?? 4;
+    this.accessedDirty = options.accessedDirty ?? false;
+    if (this.accessedDirty && !this.memory.coherent)
+      throw new PageTableError('EOPNOTSUPP', 'accessedDirty: hardware sets A and D only in memory that it snoops');
     this.capabilities = options.capabilities ?? DEFAULT_ENTRY_CAPABILITIES;
     this.masks = reservedMasks(this.capabilities);
     const root = this.memory.allocate();
     if (root < 0) throw new PageTableError('ENOMEM', 'no table page for the root');
     this.rootPfn = root;
+    this.places = new TablePlaces(this.memory);
+    this.places.put(root, this.levels, 0);
+    this.memory.flush(root, 0, 512);
     this.reserve = new TableReserve(this.memory, {
       target: options.reservePages ?? 4,
       allocationMayFail: options.allocationMayFail ?? false,
     });
   }
 
+  /** Table pages linked in this table, the root included. */
+  get tablePages(): number {
+    return this.places.count;
+  }
+
   /** Number of 4K pages of the input address space: 2^27, 2^36 or 2^45. */
   get inputPages(): number {
-    return 2 ** (9 * this.levels);
+    return levelFrames(this.levels + 1);
   }
 
   /** Largest leaf level that the unit supports. */
@@ -105,22 +131,42 @@ export class TableState {
     return (this.leaves[1] as number) + (this.leaves[2] as number) * 512 + (this.leaves[3] as number) * 262144;
   }
 
-  /** The leaf that maps a page, or null; also for a page beyond the input range. */
+  /**
+   * The table that an entry leads to; `page` is any page below the entry.
+   * @throws PageTableError EIO, naming the entry, if it does not lead to the table of this place or has reserved bits
+   */
+  tableBelow(tablePfn: number, index: number, level: number, page: number): number {
+    const half = ((tablePfn - this.memory.basePfn) << 10) | (index << 1);
+    const lo = this.memory.cpuHalves[half] as number;
+    const hi = this.memory.cpuHalves[half + 1] as number;
+    const reserved =
+      (lo & (this.masks.lo[level << 1] as number)) !== 0 || (hi & (this.masks.hi[level << 1] as number)) !== 0;
+    const child = (hi & HI_ADDRESS) * 0x10_0000 + (lo >>> 12);
+    if (reserved || !this.places.holds(child, level - 1, pageBase(page, level)))
+      throw corruptEntry(
+        { level, tablePfn, index, entry: this.memory.load(tablePfn, index) },
+        reserved ? 'reserved bits are set' : `frame ${hex(child)} is not the table of this place`,
+      );
+    return child;
+  }
+
+  /** The leaf that maps a page, or null; also for a page beyond the input range. @throws PageTableError EIO (corrupt) */
   leafAt(page: number): LeafView | null {
     if (page < 0 || page >= this.inputPages) return null;
     let table = this.rootPfn;
     for (let level = this.levels as number; level >= 1; level--) {
-      const entry = this.memory.load(table, tableIndex(page, level));
+      const index = tableIndex(page, level);
+      const entry = this.memory.load(table, index);
       if (!isPresent(entry)) return null;
       if (isLeaf(entry, level))
         return {
           level: level as TableLevel,
-          page: Math.floor(page / levelFrames(level)) * levelFrames(level),
+          page: pageBase(page, level),
           frame: entryFrame(entry),
           rights: Number(entry & 3n),
           entry,
         };
-      table = entryFrame(entry);
+      table = this.tableBelow(table, index, level, page);
     }
     return null;
   }
@@ -131,7 +177,7 @@ export class TableState {
     return leaf === null ? -1 : leaf.frame + (page - leaf.page);
   }
 
-  /** Every leaf in address order. */
+  /** Every leaf in address order. @throws PageTableError EIO at a corrupt entry */
   *allLeaves(): Generator<LeafView> {
     yield* this.#leavesBelow(this.rootPfn, this.levels, 0);
   }
@@ -146,35 +192,44 @@ export class TableState {
     return state;
   }
 
-  /** Frees the table pages of a gather. Only after the caches were flushed for its range (I5). */
-  freeTables(gather: InvalidationGather): void {
+  /**
+   * What a gather leaves to do once the caches were flushed for its range, and not before (I5, I6): late A and D bits of
+   * collapsed tables go to the leaf that took their place, the table pages are freed, and what left the table dirty is handed
+   * out. Until the flush a cached translation with D set lets writes through unseen, so an earlier report could be
+   * processed before the write that it stands for.
+   * @returns ranges written by devices that no leaf of the table reports any more
+   */
+  settle(gather: InvalidationGather): DirtyRange[] {
+    settleLateTables(this, gather);
     for (const table of gather.freedTables.splice(0)) this.memory.free(table);
+    return gather.dirtyLeaves.splice(0);
   }
 
-  /** Frees everything, reserve and root included. No device may reach the table any more. */
+  /** As {@link settle}, for callers whose unit sets no D bits. */
+  freeTables(gather: InvalidationGather): void {
+    const dirty = this.settle(gather);
+    assert(dirty.length === 0, 'freeTables would lose dirty bits: call settle and report them');
+  }
+
+  /** Frees everything, reserve and root included, whatever the entries say. No device may reach the table any more. */
   destroy(): void {
-    this.#freeBelow(this.rootPfn, this.levels);
+    for (const table of this.places.clear()) this.memory.free(table);
     this.reserve.release();
     this.leaves.fill(0);
-    this.tablePages = 0;
-  }
-
-  #freeBelow(table: number, level: number): void {
-    if (level > 1)
-      for (let index = 0; index < 512; index++) {
-        const entry = this.memory.load(table, index);
-        if (isPresent(entry) && !isLeaf(entry, level)) this.#freeBelow(entryFrame(entry), level - 1);
-      }
-    this.memory.free(table);
   }
 
   *#leavesBelow(table: number, level: number, basePage: number): Generator<LeafView> {
     for (let index = 0; index < 512; index++) {
-      const entry = this.memory.load(table, index);
-      if (!isPresent(entry)) continue;
+      const half = ((table - this.memory.basePfn) << 10) | (index << 1);
+      const lo = this.memory.cpuHalves[half] as number;
+      if ((lo & LO_RIGHTS) === 0) continue;
       const page = basePage + index * levelFrames(level);
-      if (!isLeaf(entry, level)) yield* this.#leavesBelow(entryFrame(entry), level - 1, page);
-      else yield { level: level as TableLevel, page, frame: entryFrame(entry), rights: Number(entry & 3n), entry };
+      if (isLeafLo(lo, level)) {
+        const entry = this.memory.load(table, index);
+        yield { level: level as TableLevel, page, frame: entryFrame(entry), rights: Number(entry & 3n), entry };
+      } else {
+        yield* this.#leavesBelow(this.tableBelow(table, index, level, page), level - 1, page);
+      }
     }
   }
 }

@@ -118,14 +118,14 @@ describe('the reserve', () => {
   it('helps out only when the host is short, with zeroed pages', () => {
     const memory = new TableMemory({ pages: 3 });
     const reserve = new TableReserve(memory, { target: 2 });
-    const [first, second, third, fourth] = [0, 1, 2, 3].map(() => runToEnd(reserve.allocateOrTake(PLAIN)));
+    const [first, second, third, fourth] = [0, 1, 2, 3].map(() => reserve.allocateOrTake(false));
     expect([reserve.held, reserve.taken, reserve.failures, fourth]).toEqual([0, 2, 3, -1]);
     memory.store(second as number, 7, 7n);
     reserve.giveBack(second as number);
     reserve.giveBack(third as number);
     reserve.giveBack(first as number); // full: back to the host
     expect([reserve.held, memory.used]).toEqual([2, 2]);
-    const again = [0, 1, 2].map(() => runToEnd(reserve.allocateOrTake(PLAIN)));
+    const again = [0, 1, 2].map(() => reserve.allocateOrTake(false));
     expect(again.map((pfn) => memory.isEmpty(pfn))).toEqual([true, true, true]);
     for (const pfn of again) reserve.giveBack(pfn);
     reserve.release();
@@ -134,7 +134,7 @@ describe('the reserve', () => {
   it('announces a refill before it takes a page', () => {
     const memory = new TableMemory({ pages: 2 });
     const reserve = new TableReserve(memory, { target: 1 });
-    const pages = [0, 1].map(() => runToEnd(reserve.allocateOrTake(PLAIN)));
+    const pages = [0, 1].map(() => reserve.allocateOrTake(false));
     memory.free(pages[0] as number);
     const refill = reserve.refill(PLAIN);
     expect([refill.next().done, reserve.held, memory.used]).toEqual([false, 0, 1]);
@@ -143,7 +143,7 @@ describe('the reserve', () => {
   });
   it('holds what it could get', () => {
     expect(new TableReserve(new TableMemory({ pages: 1 }), { target: 4 }).held).toBe(1);
-    expect(runToEnd(new TableReserve(new TableMemory({ pages: 1 }), { target: 1 }).allocate(PLAIN))).toBe(-1);
+    expect(new TableReserve(new TableMemory({ pages: 1 }), { target: 1 }).allocate(false)).toBe(-1);
   });
 });
 
