@@ -53,9 +53,6 @@ export interface RemappingUnitOptions {
 /** {@link RemappingUnit.translate}: not answered by the IOTLB; go on with `translateMiss`. */
 export const MISS = -1;
 
-/** By access (read, write, atomic): the rights that a cached translation must have. */
-const NEEDED = [1, 2, 3] as const;
-
 /**
  * One DMA remapping hardware unit. Software drives it by {@link registers} and by what it puts into memory. A DMA calls {@link translate}, a
  * plain function that allocates nothing on an IOTLB hit; a miss goes on as the task {@link translateMiss}: context and PASID cache,
@@ -166,9 +163,11 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     if (!this.#enabled) return (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
     const iotlb = this.iotlb;
     const slot = iotlb.lookup(sourceId, iovaHi, iovaLo, pasid);
-    if (slot < 0) return MISS;
-    const needed = NEEDED[access];
-    if (needed === undefined || (iotlb.rightsAt(slot) & needed) !== needed) return MISS;
+    // Literals here: a bundler makes variables of a module's constants. Read, write and atomic need rights 1, 2 and 3; a zero-length
+    // read finds none that serve it, and is left to the walk.
+    if (slot < 0) return -1;
+    const needed = access + 1;
+    if ((iotlb.rightsAt(slot) & needed) !== needed) return -1;
     return iotlb.pfnAt(slot, iovaHi, iovaLo);
   }
 

@@ -321,6 +321,8 @@ function cachedFault(unit: RemappingUnit, request: WalkRequest): number {
 
 /** Records a fault, unless an FPD bit suppresses it and its kind is one that FPD concerns. */
 export function recordFault(unit: RemappingUnit, record: FaultRecord, pasid: number, faultDisable: boolean): void {
-  if (faultDisable && isQualifiedFault(record.reason)) return;
+  // Before Rev 5.10 a reserved bit in a context entry was not qualified; QEMU has it so.
+  const isOldExemption = unit.capabilities.specRevision === '3.x' && record.reason === FaultReason.contextReserved;
+  if (faultDisable && isQualifiedFault(record.reason) && !isOldExemption) return;
   unit.faults.record(pasid === NO_PASID ? record : { ...record, pasid });
 }

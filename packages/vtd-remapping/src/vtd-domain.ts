@@ -1,7 +1,11 @@
 import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
+  type CollapseResult,
+  type CutOptions,
   type CutResult,
+  collapse,
   cut,
+  type DirtyRange,
   entryFrame,
   InvalidationGather,
   isLeaf,
@@ -10,6 +14,9 @@ import {
   type NaiveUnmapReport,
   naiveUnmap,
   type PhysicalWords,
+  type ProtectRequest,
+  protect,
+  readAndClearDirty,
   SecondStageTable,
   type SecondStageTableOptions,
   tableIndex,
@@ -22,7 +29,7 @@ import type { RemappingUnit } from './remapping-unit.ts';
 import type { VtdDriver } from './vtd-driver.ts';
 
 /** Options of a {@link VtdDomain}. */
-export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory' | 'capabilities'> {
+export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory' | 'capabilities' | 'accessedDirty'> {
   readonly driver: VtdDriver;
   /** DID, 16 bits, the tag of everything the unit caches for this domain. */
   readonly domainId: number;
@@ -32,6 +39,8 @@ export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory'
   readonly physical?: PhysicalWords;
   /** Called with unlinked table pages right before they are freed, for checks of I5. */
   readonly onFreeTables?: (tables: readonly number[]) => void;
+  /** Called after a flush with ranges that devices wrote and no leaf reports any more: unmapped, or cut with `clear-after-harvest`. */
+  readonly onDirty?: (ranges: readonly DirtyRange[]) => void;
 }
 
 /** A function attached to a domain. */
@@ -51,11 +60,12 @@ export class VtdDomain {
   readonly #accessedDirty: boolean;
   readonly #physical: PhysicalWords | null;
   readonly #onFreeTables: (tables: readonly number[]) => void;
+  readonly #onDirty: (ranges: readonly DirtyRange[]) => void;
   readonly #attachments: Attachment[] = [];
 
   /** @throws RangeError for A and D on a unit or in a mode that has none */
   constructor(options: VtdDomainOptions) {
-    const { driver, domainId, accessedDirty = false, physical, onFreeTables, ...table } = options;
+    const { driver, domainId, accessedDirty = false, physical, onFreeTables, onDirty, ...table } = options;
     this.driver = driver;
     this.domainId = domainId;
     this.#accessedDirty = accessedDirty;
@@ -63,7 +73,9 @@ export class VtdDomain {
       throw new RangeError('accessedDirty: needs scalable mode and A and D bits in the second stage (ECAP.SSADS)');
     this.#physical = physical ?? null;
     this.#onFreeTables = onFreeTables ?? (() => undefined);
-    this.table = new SecondStageTable({ ...table, memory: this.unit.memory, capabilities: this.unit.structures });
+    this.#onDirty = onDirty ?? (() => undefined);
+    const { memory, structures } = this.unit;
+    this.table = new SecondStageTable({ ...table, memory, capabilities: structures, accessedDirty });
   }
 
   /** The unit that walks the table. */
@@ -109,8 +121,43 @@ export class VtdDomain {
   }
 
   /** Makes the ends of a range leaf boundaries, hitless. */
-  cut(agent: Agent, page: number, pages: number, gather: InvalidationGather): Task<CutResult> {
-    return cut(agent, this.table, page, pages, gather);
+  cut(
+    agent: Agent,
+    page: number,
+    pages: number,
+    gather: InvalidationGather,
+    options: CutOptions = {},
+  ): Task<CutResult> {
+    return cut(agent, this.table, page, pages, gather, options);
+  }
+
+  /** Puts large leaves back where a range allows it, and flushes; see `collapse`. */
+  *collapse(agent: Agent, page: number, pages: number): Task<CollapseResult> {
+    const gather = new InvalidationGather();
+    const result = yield* collapse(agent, this.table, page, pages, gather);
+    yield* this.flush(agent, gather);
+    return result;
+  }
+
+  /** Gives whole leaves of a range other rights; the caches are the caller's to flush with the gather. @returns 4K pages */
+  protect(agent: Agent, request: ProtectRequest, gather: InvalidationGather): Task<number> {
+    return protect(agent, this.table, request, gather);
+  }
+
+  /**
+   * The leaves of a range that devices have written, whole; D is cleared if asked to, and the caches flushed before the answer is
+   * given, so that a page that is processed now and written later is dirty again (I6).
+   * @throws PageTableError EOPNOTSUPP without `accessedDirty`
+   */
+  *readAndClearDirty(agent: Agent, page: number, pages: number, clear: boolean): Task<DirtyRange[]> {
+    const gather = new InvalidationGather();
+    const dirty: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      dirty.push({ page: first, pages: count });
+    };
+    yield* readAndClearDirty(agent, this.table, { page, pages, clear }, gather, report);
+    yield* this.flush(agent, gather);
+    return dirty;
   }
 
   /** Fills the table reserve up after a cut under memory shortage. */
@@ -147,10 +194,12 @@ export class VtdDomain {
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
     yield* this.driver.invalidations.submit(agent, descriptors);
-    if (gather.freedTables.length === 0) return;
-    yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
-    this.#onFreeTables(gather.freedTables);
-    this.table.freeTables(gather);
+    if (gather.freedTables.length > 0) {
+      yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
+      this.#onFreeTables(gather.freedTables);
+    }
+    const dirty = this.table.settle(gather);
+    if (dirty.length > 0) this.#onDirty(dirty);
   }
 
   /** The frame that a page maps to, or -1. */

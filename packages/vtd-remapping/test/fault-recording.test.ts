@@ -43,7 +43,7 @@ describe('fault recording', () => {
 
   it('keeps IQE when the fault records are cleared: that is for the driver of the queue', () => {
     const faults = new FaultRecording();
-    faults.queueError();
+    faults.setError(FaultStatus.queueError);
     faults.record(fault(1));
     expect(faults.status & 0xff).toBe(FaultStatus.pending | FaultStatus.queueError);
     faults.takeAll();

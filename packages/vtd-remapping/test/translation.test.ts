@@ -10,14 +10,17 @@ import {
 } from '@faultline/vtd-pagetable';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { MISS, RemappingUnit, type VtdDomain } from '../src/index.ts';
+import { CompletionStatus, MISS, type VtdDomain, VtdDriver } from '../src/index.ts';
 import { iotlbDescriptor, RecordingEndpoint, requestFor, UnitSetup } from './unit-setup.ts';
 
 const SOURCE = 0x18;
 const device = new Agent('device');
 
+/** Legacy mode with every width of table. */
+const legacySetup = (): UnitSetup => new UnitSetup({ capabilities: { levels: [3, 4, 5] } }, { mode: 'legacy' });
+
 function attached(levels: 3 | 4 | 5 = 4): { setup: UnitSetup; domain: VtdDomain } {
-  const setup = new UnitSetup({ levels: [3, 4, 5] });
+  const setup = legacySetup();
   const domain = setup.domain({ levels });
   domain.attach(SOURCE, null);
   return { setup, domain };
@@ -28,7 +31,7 @@ const map = (setup: UnitSetup, domain: VtdDomain, page: number, frame: number, p
 
 /** Changes a context entry by hand: which quadword, and the bits to turn. */
 function flipContext(setup: UnitSetup, high: 0 | 1, bits: bigint): void {
-  const { memory, rootPfn } = setup.unit;
+  const { memory, rootPfn } = setup.driver;
   const table = Number(memory.load(rootPfn, 0) >> 12n);
   memory.store(table, SOURCE * 2 + high, memory.load(table, SOURCE * 2 + high) ^ bits);
 }
@@ -86,9 +89,9 @@ describe('translation', () => {
   });
 
   it('passes through with TT=2 and caches nothing but the context', () => {
-    const setup = new UnitSetup();
+    const setup = legacySetup();
     const context = { faultProcessingDisabled: false, tablePfn: 1, addressWidth: 2, domainId: 9 };
-    writeContext(setup.memory, setup.unit.rootPfn, SOURCE, {
+    writeContext(setup.memory, setup.driver.rootPfn, SOURCE, {
       ...context,
       translationType: TranslationType.passThrough,
     });
@@ -99,7 +102,7 @@ describe('translation', () => {
   it('needs a page for its root table', () => {
     const { setup } = attached();
     while (setup.memory.allocate() >= 0);
-    expect(() => new RemappingUnit({ memory: setup.memory })).toThrow('memory: no table page for the root table');
+    expect(() => new VtdDriver({ unit: setup.unit })).toThrow('memory: no page for the root table');
   });
 });
 
@@ -111,7 +114,7 @@ describe('fault reasons, as QEMU gives them', () => {
   };
 
   it('1, 2: root or context entry not present', () => {
-    const setup = new UnitSetup();
+    const setup = legacySetup();
     expect(fault(setup, 1)).toBe(1);
     setup.domain().attach(SOURCE + 1, null);
     expect(fault(setup, 1)).toBe(2);
@@ -121,11 +124,11 @@ describe('fault reasons, as QEMU gives them', () => {
     for (const [high, bits] of [
       [1, 0x2n], // AW 0
       [1, 0x5n], // AW 7
-      [1, 0x1n], // AW 3: 5 levels
+      [1, 0x1n], // AW 3: 5 levels, of which this unit has none
       [0, 0xcn], // TT 3
-      [0, 1n << 40n], // SSPTPTR
+      [0, 1n << 40n], // SSPTPTR outside memory
     ] as const) {
-      const setup = new UnitSetup();
+      const setup = new UnitSetup({ capabilities: { levels: [3, 4] } }, { mode: 'legacy' });
       setup.domain().attach(SOURCE, null);
       flipContext(setup, high, bits);
       expect(fault(setup, 1)).toBe(3);
@@ -163,7 +166,7 @@ describe('fault reasons, as QEMU gives them', () => {
     const { setup, domain } = attached();
     setup.memory.store(domain.table.rootPfn, 0, encodeTable(0x7000_0000));
     expect(fault(setup, 1)).toBe(7);
-    setup.memory.store(setup.unit.rootPfn, 1 * 2, (0x7000_0000n << 12n) | 1n);
+    setup.memory.store(setup.driver.rootPfn, 1 * 2, (0x7000_0000n << 12n) | 1n);
     expect(setup.dma(0x118, 1)).toBe(-9);
   });
 
@@ -173,7 +176,7 @@ describe('fault reasons, as QEMU gives them', () => {
       [1, 1n],
     ] as const) {
       const { setup } = attached();
-      const { memory, rootPfn } = setup.unit;
+      const { memory, rootPfn } = setup.driver;
       memory.store(rootPfn, index, memory.load(rootPfn, index) | bits);
       expect(fault(setup, 1)).toBe(10);
     }
@@ -214,13 +217,17 @@ describe('fault reasons, as QEMU gives them', () => {
     expect(fault(setup, 0)).toBe(12);
   });
 
-  it('13: a translation request with TT=0 is blocked; translation requests record nothing', () => {
+  it('13: a translation request with TT=0 is blocked and recorded; a page that is not there is not', () => {
     const { setup, domain } = attached();
     map(setup, domain, 1, 0x80001, 1);
-    expect(setup.ats(SOURCE, 1)).toBe(-FaultReason.translationTypeBlocked);
+    const { unsupportedRequest, success } = CompletionStatus;
+    const reason = FaultReason.translationTypeBlocked;
+    expect(setup.ats(SOURCE, 1)).toMatchObject({ status: unsupportedRequest, frame: -1, reason });
+    expect(setup.unit.faults.takeAll()).toEqual([{ sourceId: SOURCE, page: 1, reason, write: false, addressType: 1 }]);
     domain.attach(SOURCE + 8, new RecordingEndpoint());
-    expect(setup.ats(SOURCE + 8, 1)).toBe(0x80001);
-    expect(setup.ats(SOURCE + 8, 2)).toBe(-6);
+    expect(setup.ats(SOURCE + 8, 1)).toMatchObject({ status: success, frame: 0x80001, rights: 1, level: 1 });
+    expect(setup.ats(SOURCE + 8, 1, true)).toMatchObject({ status: success, frame: 0x80001, rights: 3 });
+    expect(setup.ats(SOURCE + 8, 2)).toMatchObject({ status: success, frame: -1, rights: 0, reason: 6 });
     expect(setup.unit.faults.takeAll()).toEqual([]);
   });
 
@@ -234,8 +241,15 @@ describe('fault reasons, as QEMU gives them', () => {
     flipContext(setup, 0, 1n | 0xcn); // TT=3
     expect(setup.dma(SOURCE, 1)).toBe(-3);
     expect(setup.unit.faults.status & 0xff).toBe(0);
-    // A reserved bit is reported all the same, as QEMU does.
     flipContext(setup, 0, 1n << 4n);
+    expect(setup.dma(SOURCE, 1)).toBe(-11);
+    expect(setup.unit.faults.takeAll()).toEqual([]);
+  });
+
+  it('FPD did not concern a reserved bit in a context entry before Rev 5.10, and does not in QEMU', () => {
+    const setup = new UnitSetup({ capabilities: { levels: [4], specRevision: '3.x' } }, { mode: 'legacy' });
+    setup.domain().attach(SOURCE, null);
+    flipContext(setup, 0, 2n | (1n << 4n));
     expect(setup.dma(SOURCE, 1)).toBe(-11);
     expect(setup.unit.faults.takeAll()).toHaveLength(1);
   });

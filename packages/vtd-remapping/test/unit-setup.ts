@@ -12,10 +12,16 @@ import { TableMemory } from '@faultline/vtd-pagetable';
 import {
   type AtsEndpoint,
   type Descriptor,
+  type InvalidationExecutor,
+  type IotlbDescriptor,
+  type MessageOutcome,
   RemappingUnit,
   type RemappingUnitOptions,
+  type TranslationCompletion,
   VtdDomain,
   type VtdDomainOptions,
+  VtdDriver,
+  type VtdDriverOptions,
 } from '../src/index.ts';
 
 /** 10 ns for whatever costs something, so that tasks interleave. */
@@ -33,27 +39,33 @@ export class UnitSetup {
   readonly time = new VirtualTime(PROFILE);
   readonly memory: TableMemory;
   readonly unit: RemappingUnit;
+  readonly driver: VtdDriver;
   /** Descriptors other than waits, in the order of execution. */
   readonly executed: Descriptor[] = [];
 
-  constructor(options: Partial<RemappingUnitOptions> = {}, pages = 128) {
-    this.memory = new TableMemory({ pages });
+  constructor(options: Partial<RemappingUnitOptions> = {}, driver: Partial<VtdDriverOptions> = {}) {
+    this.memory = options.memory ?? new TableMemory({ pages: 192 });
     this.unit = new RemappingUnit({ memory: this.memory, iotlb: SMALL_IOTLB, ...options });
+    this.driver = new VtdDriver({ unit: this.unit, ...driver });
     const hardware = new Agent('hardware');
     const { unit, executed } = this;
-    const recording = {
+    const recording: InvalidationExecutor = {
       *execute(agent: Agent, descriptor: Descriptor): Task<void> {
         executed.push(descriptor);
         yield* unit.execute(agent, descriptor);
       },
+      *sendMessage(agent: Agent, descriptor: Descriptor): Task<MessageOutcome> {
+        executed.push(descriptor);
+        return yield* unit.sendMessage(agent, descriptor);
+      },
       drain: (agent: Agent) => unit.drain(agent),
+      descriptorRules: (wide: boolean) => unit.descriptorRules(wide),
     };
-    const queue = unit.invalidationQueue.run(hardware, recording, () => unit.faults.queueError());
-    this.time.spawn(hardware, queue, { daemon: true });
+    this.time.spawn(hardware, unit.invalidationQueue.run(hardware, recording), { daemon: true });
   }
 
   domain(options: Partial<VtdDomainOptions> = {}): VtdDomain {
-    return new VtdDomain({ unit: this.unit, domainId: 1, ...options });
+    return new VtdDomain({ driver: this.driver, domainId: 1, ...options });
   }
 
   /** Runs a task, and the queue beside it, to its end. */
@@ -69,48 +81,45 @@ export class UnitSetup {
   }
 
   submit(...descriptors: Descriptor[]): void {
-    this.run((agent) => this.unit.invalidationQueue.submit(agent, descriptors));
+    this.run((agent) => this.driver.invalidations.submit(agent, descriptors));
   }
 
   /** The whole way of one untranslated request, with nobody in between. @returns a frame, or minus a fault reason */
   dma(sourceId: number, page: number, write = false): number {
-    return translate(this.unit, sourceId, page, write, false);
+    return this.unit.dma(requestFor(sourceId, page, write));
   }
 
   /** An ATS translation request. */
-  ats(sourceId: number, page: number, write = false): number {
-    return translate(this.unit, sourceId, page, write, true);
+  ats(sourceId: number, page: number, write = false): TranslationCompletion {
+    const { iovaHi, iovaLo } = requestFor(sourceId, page, write);
+    return runToEnd(this.unit.translationRequest(walker, { sourceId, iovaHi, iovaLo, noWrite: !write }));
   }
 }
 
 const walker = new Agent('walker');
 
 /** The request that a page stands for. */
-export const requestFor = (sourceId: number, page: number, write: boolean, translationRequest = false) => ({
+export const requestFor = (sourceId: number, page: number, write: boolean) => ({
   sourceId,
   iovaHi: Math.floor(page / 2 ** 20),
   iovaLo: (page << 12) | 0,
   access: write ? 1 : 0,
-  translationRequest,
 });
-
-function translate(unit: RemappingUnit, sourceId: number, page: number, write: boolean, ats: boolean): number {
-  const request = requestFor(sourceId, page, write, ats);
-  const hit = unit.translate(sourceId, request.iovaHi, request.iovaLo, request.access);
-  return hit >= 0 ? hit : runToEnd(unit.translateMiss(walker, request));
-}
 
 /** An endpoint that remembers what reaches it. */
 export class RecordingEndpoint implements AtsEndpoint {
   readonly invalidations: { page: number; sizeLog2: number }[] = [];
   readonly responses: { groupIndex: number; responseCode: number }[] = [];
+  /** How invalidations complete. */
+  outcome: MessageOutcome = 'completed';
   /** Called when an invalidation arrives. */
   onInvalidate: () => void = () => undefined;
 
-  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<void> {
+  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<MessageOutcome> {
     yield agent.spends('invalidate', Cost.deviceTlbInvalidate);
     this.onInvalidate();
     this.invalidations.push({ page, sizeLog2 });
+    return this.outcome;
   }
 
   pageGroupResponse(groupIndex: number, responseCode: number): void {
@@ -121,7 +130,7 @@ export class RecordingEndpoint implements AtsEndpoint {
 export const iotlbDescriptor = (
   granularity: 1 | 2 | 3,
   options: { domainId?: number; page?: number; addressMask?: number; leafOnly?: boolean } = {},
-): Descriptor => ({
+): IotlbDescriptor => ({
   type: 'iotlb',
   granularity,
   domainId: options.domainId ?? 1,
