@@ -1,6 +1,6 @@
 import { Agent, runToEnd, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { PageRequestPort, PageRequestQueue } from '../src/index.ts';
+import { type PageRequestPort, PageRequestStatus, VtdDriver } from '../src/index.ts';
 import { RecordingEndpoint, UnitSetup } from './unit-setup.ts';
 
 const agent = new Agent('driver');
@@ -13,56 +13,65 @@ const request = (groupIndex: number, last = true) => ({
   groupIndex,
 });
 
+const pages = () => {
+  const setup = new UnitSetup({}, { pageRequestEntries: 128 });
+  const port = setup.driver.pageRequests as PageRequestPort;
+  return { setup, port, queue: setup.unit.pageRequestQueue };
+};
+
 describe('the page request queue', () => {
   it('keeps requests in order, over the end of the ring too', () => {
-    const queue = new PageRequestQueue(4, 0);
+    const { port, queue } = pages();
     for (let round = 0; round < 5; round++) {
-      const sent = [0, 1, 2].map((i) => request(round * 3 + i));
+      const sent = Array.from({ length: 50 }, (_, i) => request((round * 50 + i) % 512));
       for (const each of sent) expect(queue.write(each)).toBe('queued');
-      expect(runToEnd(queue.take(agent))).toEqual({ requests: sent, overflowed: false });
+      expect(runToEnd(port.take(agent))).toEqual({ requests: sent, overflowed: false });
     }
-    expect([queue.requests, queue.overflows]).toEqual([15, 0]);
+    expect([queue.requests, queue.overflows, queue.entries]).toEqual([250, 0, 128]);
   });
 
   it('overflows with one slot left: LPIG is answered success, the rest dropped, and nothing is recorded until cleared', () => {
-    const queue = new PageRequestQueue(4, 0);
-    for (const i of [0, 1, 2]) queue.write(request(i));
-    expect(queue.write(request(3, false))).toBe('dropped');
-    expect(queue.overflowed).toBe(true);
-    expect(queue.write(request(4))).toBe('answered-success');
-    expect(queue.clearOverflow()).toBe(false); // not with requests in it
-    const { requests, overflowed } = runToEnd(queue.take(agent));
-    expect([requests.length, overflowed]).toEqual([3, true]);
+    const { port, queue } = pages();
+    for (let i = 0; i < 127; i++) expect(queue.write(request(i))).toBe('queued');
+    expect(queue.write(request(127, false))).toBe('dropped');
+    expect(queue.status).toBe(PageRequestStatus.pending | PageRequestStatus.overflow);
+    expect(queue.write(request(128))).toBe('answered-success');
+    expect(port.clearOverflow()).toBe(false); // not with requests in it
+    const { requests, overflowed } = runToEnd(port.take(agent));
+    expect([requests.length, overflowed]).toEqual([127, true]);
     // Room again, but PRO is still set.
     expect(queue.write(request(5))).toBe('answered-success');
     expect(queue.overflows).toBe(1);
-    expect(queue.clearOverflow()).toBe(true);
+    expect(port.clearOverflow()).toBe(true);
     expect(queue.write(request(6))).toBe('queued');
   });
 
   it('wakes its reader for a request, and for an overflow alone', () => {
-    const queue = new PageRequestQueue(2, 0);
-    const waits = new TaskRun(agent, queue.take(agent));
+    const { port, queue } = pages();
+    const waits = new TaskRun(agent, port.take(agent));
     waits.advance();
     expect(waits.enabled).toBe(false);
     queue.write(request(0));
     expect(waits.enabled).toBe(true);
-    runToEnd(queue.take(agent));
-    queue.write(request(1));
-    queue.write(request(2));
-    runToEnd(queue.take(agent));
-    expect(queue.pending.ready()).toBe(true);
+    runToEnd(port.take(agent));
+    expect(queue.pending.ready()).toBe(false);
+    for (let i = 0; i < 128; i++) queue.write(request(i));
+    runToEnd(port.take(agent));
+    expect([queue.status, queue.pending.ready()]).toEqual([PageRequestStatus.overflow, true]);
   });
 
-  it('has a power of two of entries', () => {
-    for (const entries of [0, 1, 3, 2.5])
-      expect(() => new PageRequestQueue(entries, 0)).toThrow(`entries: ${entries} is not a power of two`);
+  it('has a number of entries that PQS can say', () => {
+    const { setup } = pages();
+    for (const pageRequestEntries of [0, 64, 129, 32768])
+      expect(() => new VtdDriver({ unit: setup.unit, pageRequestEntries })).toThrow(
+        `entries: ${pageRequestEntries} is not a power of two in 128..16384`,
+      );
   });
 });
 
 describe('the unit and page requests', () => {
   const mapped = () => {
-    const setup = new UnitSetup({ pageRequestEntries: 2 });
+    const setup = new UnitSetup({ pageRequestLimit: 2 });
     const endpoint = new RecordingEndpoint();
     const domain = setup.domain();
     domain.attach(0x18, endpoint);
@@ -92,7 +101,7 @@ describe('the unit and page requests', () => {
 
   it('the driver answers through the invalidation queue, a failure with 0xf and not with 2', () => {
     const { unit, endpoint, setup } = mapped();
-    const port = new PageRequestPort(unit);
+    const port = setup.driver.pageRequests as PageRequestPort;
     send(unit, 7);
     expect(setup.run((driver) => port.take(driver)).requests).toHaveLength(1);
     for (const outcome of [0, 1, 2] as const) setup.run((driver) => port.respond(driver, 0x18, 7 + outcome, outcome));
