@@ -1,58 +1,96 @@
-import { QEMU_7_2_IOTLB_OPTIONS, QEMU_IOTLB_OPTIONS } from '@faultline/iotlb';
-import { Agent, runToEnd } from '@faultline/sim';
+import { type IotlbOptions, QEMU_7_2_IOTLB_OPTIONS, QEMU_IOTLB_OPTIONS } from '@faultline/iotlb';
 import { TableMemory, WalkAccess } from '@faultline/vtd-pagetable';
-import { type Descriptor, decodeDescriptor, Granularity, RemappingUnit } from '@faultline/vtd-remapping';
+import { FAULT_REGISTERS, FaultStatus, Register, RemappingUnit, type UnitCapabilities } from '@faultline/vtd-remapping';
+import { decodeFaultRegister, FSTS_FAULTS, GCMD } from './dmar-registers.ts';
 import type { Answer, Configuration, DmaRequest, Subject } from './program.ts';
 import { ALL_RULES, type RuleId } from './rules.ts';
 
-const NO_ENTRIES = { sets: 1, ways: 0 };
+/** Caches without entries. */
+const NO_CACHE = { sets: 1, ways: 0 };
+const NO_PAGING_CACHE = { pde: NO_CACHE, pdpe: NO_CACHE, pml4e: NO_CACHE, pml5e: NO_CACHE };
+/** The invalidation queue: one page, whose words are put back after each descriptor. */
+const QUEUE = 0x8000;
+const QUEUE_BYTES = 0x1000;
 
-/** The IOTLB of the QEMU that answered: before 10 it dropped too much on a page-selective invalidation. */
-function iotlbOptions(qemu: string, rules: ReadonlySet<RuleId>): typeof QEMU_IOTLB_OPTIONS {
-  const major = Number(/(\d+)/.exec(qemu)?.[1] ?? 11);
-  return major < 10 && rules.has('page-mask-8-bits') ? QEMU_7_2_IOTLB_OPTIONS : QEMU_IOTLB_OPTIONS;
-}
+const CONTEXT_DESCRIPTOR = 0x1n;
+const GRANULARITY = 0x30n;
+const GLOBAL = 0x10n;
+const DOMAIN = 0x20n;
+const DID = 0xffff_0000n;
+/** Source-id bits that a function mask leaves out (Rev 5.10, table 21). */
+const FUNCTION_MASKS = [0, 4, 6, 7] as const;
 
 const field = (register: bigint, high: number, low: number): number =>
   Number((register >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n));
+const flag = (register: bigint, position: number): boolean => field(register, position, position) === 1;
 const highHalf = (value: bigint): number => Number(BigInt.asIntN(32, value >> 32n));
 const lowHalf = (value: bigint): number => Number(BigInt.asIntN(32, value));
 
+/** The IOTLB of the QEMU that answered: before 10 it dropped too much on a page-selective invalidation. */
+function iotlbOptions(qemu: string, rules: ReadonlySet<RuleId>): IotlbOptions {
+  const major = Number(/\d+/.exec(qemu)?.[0] ?? 11);
+  return major < 10 && rules.has('page-mask-8-bits') ? QEMU_7_2_IOTLB_OPTIONS : QEMU_IOTLB_OPTIONS;
+}
+
+/** The unit that CAP and ECAP describe. */
+function capabilitiesOf(configuration: Configuration, rules: ReadonlySet<RuleId>): Partial<UnitCapabilities> {
+  const { cap, ecap } = configuration;
+  const sagaw = field(cap, 12, 8);
+  return {
+    majorVersion: 1,
+    specRevision: '3.x',
+    domainIdBits: 4 + 2 * field(cap, 2, 0),
+    levels: ([3, 4, 5] as const).filter((levels) => ((sagaw >> (levels - 2)) & 1) === 1),
+    guestAddressWidth: field(cap, 21, 16) + 1,
+    // QEMU has one width for both: it reserves the address bits that CAP.MGAW does not reach.
+    hostAddressWidth: Math.min(52, field(cap, 21, 16) + 1),
+    page2M: flag(cap, 34),
+    page1G: flag(cap, 35),
+    pageSelective: flag(cap, 39),
+    maximumAddressMask: field(cap, 53, 48),
+    faultRegisters: field(cap, 47, 40) + 1,
+    cachingMode: flag(cap, 7),
+    zeroLengthRead: flag(cap, 22),
+    enhancedSetRootTable: flag(cap, 63) || rules.has('srtp-invalidates'),
+    snoopControl: flag(ecap, 7),
+    passThrough: flag(ecap, 6),
+    deviceTlb: flag(ecap, 2),
+    scalableMode: false,
+    abortDmaMode: false,
+  };
+}
+
 /**
- * The model as a subject: the one place that knows its API. It gets the geometry of QEMU's caches, and each rule of
- * `rules.ts` that is in `rules` is applied here; without them all, it answers as the specification says.
+ * The model as a subject: the one place that knows its API. It is driven as a driver would, by registers and a queue in memory, and
+ * gets the geometry of QEMU's caches. Each rule of `rules.ts` that is in `rules` is applied here; without
+ * them all, it answers as the specification says.
  */
 export class ModelSubject implements Subject {
   readonly memory: TableMemory;
   readonly unit: RemappingUnit;
   readonly #rules: ReadonlySet<RuleId>;
-  readonly #agent = new Agent('device');
+  #tail = 0;
   /** By source-id: what the device read last, which it writes next. */
   readonly #buffers = new Map<number, number>();
   /** Requesters that QEMU has taken out of remapping until the next invalidation of their context. */
   readonly #bypassed = new Set<number>();
 
+  /** @param memory zeroed memory to use again @throws RangeError for capabilities that no unit has */
   constructor(configuration: Configuration, rules: ReadonlySet<RuleId> = ALL_RULES, memory?: TableMemory) {
-    const { cap, ecap, qemu, ramBytes, root } = configuration;
     this.#rules = rules;
-    this.memory = memory ?? new TableMemory({ basePfn: 0, pages: ramBytes / 4096 });
-    const sagaw = field(cap, 12, 8);
+    this.memory = memory ?? new TableMemory({ basePfn: 0, pages: configuration.ramBytes / 4096 });
     this.unit = new RemappingUnit({
       memory: this.memory,
-      capabilities: {
-        // QEMU has one width for both: it reserves the address bits that CAP.MGAW does not reach.
-        hostAddressWidth: field(cap, 21, 16) + 1,
-        page2M: field(cap, 34, 34) === 1,
-        page1G: field(cap, 35, 35) === 1,
-        snoopControl: field(ecap, 7, 7) === 1,
-        transientMapping: field(ecap, 2, 2) === 1,
-      },
-      levels: [3, 4, 5].filter((levels) => ((sagaw >> (levels - 2)) & 1) === 1),
-      iotlb: iotlbOptions(qemu, rules),
-      pagingCache: { pde: NO_ENTRIES, pdpe: NO_ENTRIES, pml4e: NO_ENTRIES, pml5e: NO_ENTRIES },
-      faultRegisters: field(cap, 47, 40) + 1,
+      capabilities: capabilitiesOf(configuration, rules),
+      iotlb: iotlbOptions(configuration.qemu, rules),
+      pagingCache: NO_PAGING_CACHE,
     });
-    this.#pointAt(root);
+    const { registers } = this.unit;
+    registers.write64(Register.RTADDR, configuration.root);
+    registers.write32(Register.GCMD, GCMD.srtp);
+    registers.write64(Register.IQA, BigInt(QUEUE));
+    registers.write32(Register.GCMD, GCMD.qie);
+    registers.write32(Register.GCMD, GCMD.te + GCMD.qie);
   }
 
   writeWord(pa: bigint, value: bigint): void {
@@ -60,19 +98,16 @@ export class ModelSubject implements Subject {
     if (this.memory.contains(pfn)) this.memory.store(pfn, Number((pa >> 3n) & 511n), value);
   }
 
+  /** @throws RangeError for a descriptor that the unit refuses (IQE) */
   invalidate(lo: bigint, hi: bigint): void {
-    const descriptor = decodeDescriptor(lo, hi);
-    if (descriptor === null) throw new RangeError(`descriptor: 0x${lo.toString(16)} 0x${hi.toString(16)} is reserved`);
-    if (descriptor.type === 'contextCache') this.#invalidateContext(descriptor);
-    else runToEnd(this.unit.execute(this.#agent, descriptor));
+    if ((lo & 0xfn) === CONTEXT_DESCRIPTOR) this.#invalidateContext(lo);
+    else this.#submit(lo, hi);
   }
 
   setRoot(pa: bigint): void {
-    this.#pointAt(pa);
-    if (!this.#rules.has('srtp-invalidates')) return;
-    this.#bypassed.clear();
-    this.unit.contextCache.invalidateGlobal();
-    this.unit.iotlb.invalidateGlobal();
+    if (this.#rules.has('srtp-invalidates')) this.#bypassed.clear();
+    this.unit.registers.write64(Register.RTADDR, pa);
+    this.unit.registers.write32(Register.GCMD, GCMD.te + GCMD.qie + GCMD.srtp);
   }
 
   dma(request: DmaRequest): Answer {
@@ -83,68 +118,72 @@ export class ModelSubject implements Subject {
     const iovaLo = lowHalf(iova);
     const access = request.access === 'w' ? WalkAccess.write : WalkAccess.read;
     const cached = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
-    if (cached >= 0) {
-      const frame = unit.translate(sourceId, iovaHi, iovaLo, access);
-      if (frame >= 0) return this.#translated(request, cached, frame, true);
-      if (this.#rules.has('silent-denial')) {
-        if (access === WalkAccess.read) this.#buffers.set(sourceId, 0);
-        return this.#page(cached, unit.iotlb.pfnAt(cached, iovaHi, iovaLo), true);
-      }
+    const isDenied = cached >= 0 && (unit.iotlb.rightsAt(cached) & (request.access === 'w' ? 2 : 1)) === 0;
+    if (isDenied && this.#rules.has('silent-denial')) {
+      if (request.access === 'r') this.#buffers.set(sourceId, 0);
+      return this.#page(cached, unit.iotlb.pfnAt(cached, iovaHi, iovaLo), true);
     }
-    const miss = { sourceId, iovaHi, iovaLo, access, translationRequest: false };
-    const frame = runToEnd(unit.translateMiss(this.#agent, miss));
+    const frame = unit.dma({ sourceId, iovaHi, iovaLo, access });
     if (frame < 0) return this.#faulted(request);
-    const filled = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
-    if (filled >= 0) return this.#translated(request, filled, frame, false);
+    const slot = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
+    if (slot >= 0) {
+      this.#transfer(request, BigInt(frame) << 12n);
+      return this.#page(slot, frame, cached >= 0 && !isDenied);
+    }
     if (this.#rules.has('pass-through-bypass')) this.#bypassed.add(sourceId);
     return this.#passThrough(request);
   }
 
-  #pointAt(root: bigint): void {
-    // The unit allocates its root table; here the program has built one.
-    Object.defineProperty(this.unit, 'rootPfn', { value: Number(root >> 12n), configurable: true });
+  /** QEMU does a domain-selective one as global, and looks at no domain-id in a device-selective one. */
+  #invalidateContext(lo: bigint): void {
+    const granularity = lo & GRANULARITY;
+    const isDevice = granularity !== GLOBAL && granularity !== DOMAIN;
+    const sourceId = field(lo, 47, 32);
+    const compared = 0xffff & ~(FUNCTION_MASKS[field(lo, 49, 48)] as number);
+    for (const bypassed of this.#bypassed)
+      if (!isDevice || ((bypassed ^ sourceId) & compared) === 0) this.#bypassed.delete(bypassed);
+    if (granularity === DOMAIN && this.#rules.has('context-domain-is-global'))
+      this.#submit((lo & ~GRANULARITY) | GLOBAL, 0n);
+    else if (isDevice && this.#rules.has('context-device-ignores-did'))
+      for (const { did } of [...this.unit.contextCache.entries()]) this.#submit((lo & ~DID) | (BigInt(did) << 16n), 0n);
+    else this.#submit(lo, 0n);
   }
 
-  /** QEMU does a domain-selective one as global, and looks at no domain-id in a device-selective one. */
-  #invalidateContext(descriptor: Extract<Descriptor, { type: 'contextCache' }>): void {
-    const { granularity, sourceId, functionMask } = descriptor;
-    if (granularity === Granularity.domain && this.#rules.has('context-domain-is-global')) {
-      this.#invalidateContext({ ...descriptor, granularity: Granularity.global });
-      return;
-    }
-    if (granularity === Granularity.selective) {
-      const compared = 0xffff & ~([0, 4, 6, 7][functionMask] as number);
-      for (const bypassed of this.#bypassed)
-        if (((bypassed ^ sourceId) & compared) === 0) this.#bypassed.delete(bypassed);
-      if (this.#rules.has('context-device-ignores-did'))
-        for (const { did } of [...this.unit.contextCache.entries()])
-          this.unit.contextCache.invalidateDevice(did, sourceId, functionMask);
-    } else this.#bypassed.clear();
-    runToEnd(this.unit.execute(this.#agent, descriptor));
+  /** One descriptor through the queue in memory. */
+  #submit(lo: bigint, hi: bigint): void {
+    const { registers } = this.unit;
+    const pfn = QUEUE / 4096;
+    const slot = this.#tail / 8;
+    const kept = [this.memory.load(pfn, slot), this.memory.load(pfn, slot + 1)];
+    this.memory.store(pfn, slot, lo);
+    this.memory.store(pfn, slot + 1, hi);
+    this.#tail = (this.#tail + 16) % QUEUE_BYTES;
+    registers.write64(Register.IQT, BigInt(this.#tail));
+    this.unit.processQueue();
+    for (const [index, word] of kept.entries()) this.memory.store(pfn, slot + index, word);
+    if ((registers.read32(Register.FSTS) & FaultStatus.queueError) !== 0)
+      throw new RangeError(`descriptor: the unit refuses 0x${lo.toString(16)}, 0x${hi.toString(16)}`);
   }
 
   #faulted(request: DmaRequest): Answer {
     if (request.access === 'r') this.#buffers.set(request.sourceId, 0);
-    const [record] = this.unit.faults.takeAll();
-    if (record === undefined) return { kind: 'blocked' };
-    return {
-      kind: 'fault',
-      reason: record.reason,
-      type: record.write ? 'w' : 'r',
-      address: BigInt(record.page) << 12n,
-      sourceId: record.sourceId,
-    };
-  }
-
-  #translated(request: DmaRequest, slot: number, frame: number, hit: boolean): Answer {
-    this.#transfer(request, BigInt(frame) << 12n);
-    return this.#page(slot, frame, hit);
+    const { registers } = this.unit;
+    // One fault at a time, and the registers are used in turn: the pending one is where FRI says.
+    const index = (registers.read32(Register.FSTS) >> 8) & 0xff;
+    const at = FAULT_REGISTERS + index * 16;
+    const fault = decodeFaultRegister(registers.read64(at), registers.read64(at + 8));
+    registers.write32(at + 12, 0x8000_0000);
+    registers.write32(Register.FSTS, FSTS_FAULTS);
+    if (fault === null) return { kind: 'blocked' };
+    const { reason, write, address, sourceId } = fault;
+    return { kind: 'fault', reason, type: write ? 'w' : 'r', address, sourceId };
   }
 
   #page(slot: number, frame: number, hit: boolean): Answer {
     const { iotlb } = this.unit;
     const mask = (1n << BigInt(9 * iotlb.levelAt(slot) + 3)) - 1n;
-    return { kind: 'translated', gpa: (BigInt(frame) << 12n) & ~mask, mask, hit, slpte: iotlb.leafAt(slot) };
+    const slpte = BigInt.asUintN(64, (BigInt(iotlb.leafHiAt(slot)) << 32n) | BigInt(iotlb.leafLoAt(slot) >>> 0));
+    return { kind: 'translated', gpa: (BigInt(frame) << 12n) & ~mask, mask, hit, slpte };
   }
 
   #passThrough(request: DmaRequest): Answer {
