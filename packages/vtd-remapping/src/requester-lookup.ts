@@ -168,7 +168,6 @@ function* readLegacyContext(
     if (reason !== 0) return fault(reason, faultDisable);
     const entry = decodeContext(words[0] as bigint, words[1] as bigint) as ContextEntry;
     const passThrough = entry.translationType === TranslationType.passThrough;
-    if (!passThrough && !memory.contains(entry.tablePfn)) return fault(FaultReason.contextInvalid, faultDisable);
     if (epoch !== unit.epoch) continue;
     const context: RequesterContext = {
       passThrough,

@@ -202,6 +202,8 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
+  // LCT.4.3 is about the access to the first entry: a context with such a pointer is cached, and the width comes first. QEMU agrees.
+  if (!unit.memory.contains(found.tablePfn) && unit.mode === TranslationMode.legacy) return FaultReason.contextInvalid;
 
   yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
   if (epoch !== unit.epoch) return RESTART;

@@ -1,7 +1,7 @@
 import { type IotlbOptions, QEMU_7_2_IOTLB_OPTIONS, QEMU_IOTLB_OPTIONS } from '@faultline/iotlb';
-import { TableMemory, WalkAccess } from '@faultline/vtd-pagetable';
+import { FaultReason, readContext, readRoot, TableMemory, TranslationType, WalkAccess } from '@faultline/vtd-pagetable';
 import { FAULT_REGISTERS, FaultStatus, Register, RemappingUnit, type UnitCapabilities } from '@faultline/vtd-remapping';
-import { decodeFaultRegister, FSTS_FAULTS, GCMD } from './dmar-registers.ts';
+import { decodeFaultRegister, type FaultRegister, FSTS_FAULTS, GCMD } from './dmar-registers.ts';
 import type { Answer, Configuration, DmaRequest, Subject } from './program.ts';
 import { ALL_RULES, type RuleId } from './rules.ts';
 
@@ -72,12 +72,15 @@ export class ModelSubject implements Subject {
   #tail = 0;
   /** By source-id: what the device read last, which it writes next. */
   readonly #buffers = new Map<number, number>();
-  /** Requesters that QEMU has taken out of remapping until the next invalidation of their context. */
+  /** Functions that there are. */
+  readonly #requesters: Set<number>;
+  /** Those that QEMU has taken out of remapping until the next invalidation of their context. */
   readonly #bypassed = new Set<number>();
 
   /** @param memory zeroed memory to use again @throws RangeError for capabilities that no unit has */
   constructor(configuration: Configuration, rules: ReadonlySet<RuleId> = ALL_RULES, memory?: TableMemory) {
     this.#rules = rules;
+    this.#requesters = new Set(configuration.requesters);
     this.memory = memory ?? new TableMemory({ basePfn: 0, pages: configuration.ramBytes / 4096 });
     this.unit = new RemappingUnit({
       memory: this.memory,
@@ -105,14 +108,15 @@ export class ModelSubject implements Subject {
   }
 
   setRoot(pa: bigint): void {
-    if (this.#rules.has('srtp-invalidates')) this.#bypassed.clear();
     this.unit.registers.write64(Register.RTADDR, pa);
     this.unit.registers.write32(Register.GCMD, GCMD.te + GCMD.qie + GCMD.srtp);
+    this.#switchBypass(0, 0);
   }
 
   dma(request: DmaRequest): Answer {
     const { iova, sourceId } = request;
     const { unit } = this;
+    this.#requesters.add(sourceId);
     if (this.#bypassed.has(sourceId)) return this.#passThrough(request);
     const iovaHi = highHalf(iova);
     const iovaLo = lowHalf(iova);
@@ -124,13 +128,12 @@ export class ModelSubject implements Subject {
       return this.#page(cached, unit.iotlb.pfnAt(cached, iovaHi, iovaLo), true);
     }
     const frame = unit.dma({ sourceId, iovaHi, iovaLo, access });
-    if (frame < 0) return this.#faulted(request);
+    if (frame < 0) return this.#faulted(request, -frame);
     const slot = unit.iotlb.peek(sourceId, iovaHi, iovaLo);
     if (slot >= 0) {
       this.#transfer(request, BigInt(frame) << 12n);
       return this.#page(slot, frame, cached >= 0 && !isDenied);
     }
-    if (this.#rules.has('pass-through-bypass')) this.#bypassed.add(sourceId);
     return this.#passThrough(request);
   }
 
@@ -140,13 +143,31 @@ export class ModelSubject implements Subject {
     const isDevice = granularity !== GLOBAL && granularity !== DOMAIN;
     const sourceId = field(lo, 47, 32);
     const compared = 0xffff & ~(FUNCTION_MASKS[field(lo, 49, 48)] as number);
-    for (const bypassed of this.#bypassed)
-      if (!isDevice || ((bypassed ^ sourceId) & compared) === 0) this.#bypassed.delete(bypassed);
+    this.#switchBypass(sourceId, isDevice ? compared : 0);
     if (granularity === DOMAIN && this.#rules.has('context-domain-is-global'))
       this.#submit((lo & ~GRANULARITY) | GLOBAL, 0n);
     else if (isDevice && this.#rules.has('context-device-ignores-did'))
       for (const { did } of [...this.unit.contextCache.entries()]) this.#submit((lo & ~DID) | (BigInt(did) << 16n), 0n);
     else this.#submit(lo, 0n);
+  }
+
+  /** At an invalidation of contexts QEMU looks which of the functions are passed through, and takes those out of remapping. */
+  #switchBypass(sourceId: number, compared: number): void {
+    if (!this.#rules.has('pass-through-bypass')) return;
+    for (const known of this.#requesters) {
+      if (((known ^ sourceId) & compared) !== 0) continue;
+      if (this.#isPassedThrough(known)) this.#bypassed.add(known);
+      else this.#bypassed.delete(known);
+    }
+  }
+
+  #isPassedThrough(sourceId: number): boolean {
+    const { rootPfn, structures } = this.unit;
+    const root = readRoot(this.memory, rootPfn, sourceId >> 8, structures);
+    if (root.reason !== 0) return false;
+    const levels = new Set(structures.addressWidths.map((width) => width + 2));
+    const found = readContext(this.memory, root.pfn, sourceId & 0xff, levels, structures);
+    return found.ok && found.context.translationType === TranslationType.passThrough;
   }
 
   /** One descriptor through the queue in memory. */
@@ -165,8 +186,29 @@ export class ModelSubject implements Subject {
       throw new RangeError(`descriptor: the unit refuses 0x${lo.toString(16)}, 0x${hi.toString(16)}`);
   }
 
-  #faulted(request: DmaRequest): Answer {
+  #faulted(request: DmaRequest, reason: number): Answer {
+    const fault = this.#takeFault();
+    if (reason === FaultReason.addressBeyondWidth && this.#rules.has('pass-through-any-width')) {
+      const slot = this.unit.contextCache.lookup(request.sourceId);
+      if (slot >= 0 && this.unit.contextCache.valueAt(slot).passThrough) return this.#passThrough(request);
+    }
     if (request.access === 'r') this.#buffers.set(request.sourceId, 0);
+    if (fault !== null)
+      return {
+        kind: 'fault',
+        reason: fault.reason,
+        type: fault.write ? 'w' : 'r',
+        address: fault.address,
+        sourceId: fault.sourceId,
+      };
+    if (reason !== FaultReason.contextReserved || !this.#rules.has('context-reserved-recorded'))
+      return { kind: 'blocked' };
+    const { access, iova, sourceId } = request;
+    return { kind: 'fault', reason, type: access, address: iova & ~0xfffn, sourceId };
+  }
+
+  /** Reads the fault recording register that holds something, and clears it. */
+  #takeFault(): FaultRegister | null {
     const { registers } = this.unit;
     // One fault at a time, and the registers are used in turn: the pending one is where FRI says.
     const index = (registers.read32(Register.FSTS) >> 8) & 0xff;
@@ -174,9 +216,7 @@ export class ModelSubject implements Subject {
     const fault = decodeFaultRegister(registers.read64(at), registers.read64(at + 8));
     registers.write32(at + 12, 0x8000_0000);
     registers.write32(Register.FSTS, FSTS_FAULTS);
-    if (fault === null) return { kind: 'blocked' };
-    const { reason, write, address, sourceId } = fault;
-    return { kind: 'fault', reason, type: write ? 'w' : 'r', address, sourceId };
+    return fault;
   }
 
   #page(slot: number, frame: number, hit: boolean): Answer {
@@ -187,6 +227,7 @@ export class ModelSubject implements Subject {
   }
 
   #passThrough(request: DmaRequest): Answer {
+    if (this.#rules.has('pass-through-bypass')) this.#bypassed.add(request.sourceId);
     this.#transfer(request, request.iova & ~0xfffn);
     return { kind: 'passThrough' };
   }

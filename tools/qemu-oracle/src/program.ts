@@ -60,6 +60,8 @@ export interface Configuration {
   readonly contextTable: bigint;
   /** Requester of every DMA that names none. */
   readonly sourceId: number;
+  /** All requesters that there are, as far as is known. */
+  readonly requesters: readonly number[];
   /** RAM from address 0 on, in bytes. */
   readonly ramBytes: number;
 }

@@ -103,7 +103,7 @@ export class QemuSubject implements Subject {
       const cap = BigInt(await qtest.ask(`readq ${hexOf(DMAR.base + DMAR.cap)}`));
       const ecap = BigInt(await qtest.ask(`readq ${hexOf(DMAR.base + DMAR.ecap)}`));
       const sourceId = SOURCE_IDS[0] as number;
-      const configuration = { qemu: '7.2', seed, levels, cap, ecap, root, contextTable, sourceId, ramBytes: RAM_BYTES };
+      const configuration = { qemu: '7.2', seed, levels, cap, ecap, root, contextTable, sourceId, ramBytes: RAM_BYTES, requesters: SOURCE_IDS };
       subject = new QemuSubject(qtest, { ...configuration, qemu: await versionOf(program) });
       await subject.#setUp();
       return subject;

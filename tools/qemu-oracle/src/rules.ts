@@ -51,12 +51,28 @@ const REPRODUCED = [
     seen: 'live, 7.2.22',
   },
   {
+    id: 'context-reserved-recorded',
+    qemu: 'A reserved bit in a context entry (reason 0xb) is recorded with FPD set, too.',
+    hardware: 'A fault that FPD suppresses (LCT.3 of table 30 is qualified).',
+    treatment: 'reproduced',
+    comparison: 'The model answers with the record that it suppressed.',
+    seen: 'live, 7.2.22',
+  },
+  {
+    id: 'pass-through-any-width',
+    qemu: 'Passes an address of any width through.',
+    hardware: 'Refuses an address beyond the host address width with reason 4 (LGN.1.3).',
+    treatment: 'reproduced',
+    comparison: 'Where the model refuses so, it passes the address through.',
+    seen: 'live, 7.2.22',
+  },
+  {
     id: 'pass-through-bypass',
-    qemu: 'The first DMA through a context entry with TT=10b takes its function out of remapping until its context is invalidated: the IOTLB is not looked at.',
+    qemu: 'A function whose context entry has TT=10b is taken out of remapping by its first DMA, or by the next context-cache invalidation that concerns it or SRTP, until a later one of those: the IOTLB is not looked at.',
     hardware: 'Every DMA is looked up.',
     treatment: 'reproduced',
     comparison:
-      'From the first pass-through on, until such an invalidation, the model passes DMA of that function through.',
+      'The model passes DMA of that function through in the same intervals.',
     seen: 'live, 7.2.22',
   },
   {

@@ -59,8 +59,8 @@ class LineReader {
     return Number(id);
   }
 
-  list(value: unknown, lengths: readonly number[], what: string): readonly unknown[] {
-    if (!Array.isArray(value) || !lengths.includes(value.length)) this.fail(what, value);
+  list(value: unknown, what: string, lengths?: readonly number[]): readonly unknown[] {
+    if (!Array.isArray(value) || lengths?.includes(value.length) === false) this.fail(what, value);
     return value as readonly unknown[];
   }
 }
@@ -85,6 +85,9 @@ function readConfiguration(reader: LineReader, fields: Fields): Configuration {
     root: reader.aligned(fields.root, '"root"', 4096n),
     contextTable: fields.ctx === undefined ? 0n : reader.hex(fields.ctx, '"ctx"'),
     sourceId,
+    requesters: (fields.requesters === undefined ? [] : reader.list(fields.requesters, '"requesters" as a list')).map(
+      (requester) => reader.sourceId(requester, 'an element of "requesters"'),
+    ),
     ramBytes: Number(ram),
   };
 }
@@ -118,7 +121,7 @@ function readOperation(reader: LineReader, fields: Fields, configuration: Config
     answer,
   });
   if (fields.w !== undefined) {
-    const [pa, value] = reader.list(fields.w, [2], '"w" as [address, value]');
+    const [pa, value] = reader.list(fields.w, '"w" as [address, value]', [2]);
     return operation({
       kind: 'write',
       pa: reader.aligned(pa, 'the address of "w"', 8n),
@@ -126,7 +129,7 @@ function readOperation(reader: LineReader, fields: Fields, configuration: Config
     });
   }
   if (fields.inv !== undefined) {
-    const [lo, hi] = reader.list(fields.inv, [2], '"inv" as [low, high] of a descriptor');
+    const [lo, hi] = reader.list(fields.inv, '"inv" as [low, high] of a descriptor', [2]);
     return operation({
       kind: 'invalidate',
       lo: reader.hex(lo, 'the low half of "inv"'),
@@ -135,7 +138,7 @@ function readOperation(reader: LineReader, fields: Fields, configuration: Config
   }
   if (fields.root !== undefined) return operation({ kind: 'root', pa: reader.aligned(fields.root, '"root"', 4096n) });
   if (fields.dma !== undefined) {
-    const [iova, access, source] = reader.list(fields.dma, [2, 3], '"dma" as [iova, "r" or "w"] or with a source-id');
+    const [iova, access, source] = reader.list(fields.dma, '"dma" as [iova, "r" or "w"] or with a source-id', [2, 3]);
     if (access !== 'r' && access !== 'w') reader.fail('the access of "dma" as "r" or "w"', access);
     const sourceId = source === undefined ? configuration.sourceId : reader.sourceId(source, 'the source-id of "dma"');
     return operation(
@@ -185,7 +188,7 @@ export const answerText = (answer: Answer): string => JSON.stringify(answerField
 
 /** The first line of a file. */
 export function configurationText(configuration: Configuration): string {
-  const { qemu, seed, levels, cap, ecap, root, contextTable, sourceId, ramBytes } = configuration;
+  const { qemu, seed, levels, cap, ecap, root, contextTable, sourceId, requesters, ramBytes } = configuration;
   return JSON.stringify({
     cfg: {
       qemu,
@@ -197,6 +200,7 @@ export function configurationText(configuration: Configuration): string {
       ctx: hexOf(contextTable),
       devfn: hexOf(sourceId & 0xff),
       sid: hexOf(sourceId),
+      ...(requesters.length === 0 ? {} : { requesters: requesters.map(hexOf) }),
       ram: hexOf(ramBytes),
     },
   });
