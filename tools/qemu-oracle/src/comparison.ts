@@ -1,6 +1,6 @@
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { ModelSubject } from './model-subject.ts';
-import { type Answer, type Configuration, type Operation, perform, sameAnswer, type Subject } from './program.ts';
+import { type Answer, type Configuration, type Operation, perform, type Subject, sameAnswer } from './program.ts';
 import type { RuleId } from './rules.ts';
 
 /** A DMA that was answered in two ways. */

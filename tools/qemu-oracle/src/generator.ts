@@ -32,9 +32,9 @@ export function randomProgram(options: ProgramOptions): Operation[] {
   if (index % SWEEP_EVERY === SWEEP_EVERY - 1) paging.sweep();
   while (world.operations.length < options.operations) {
     const dice = random.below(1000);
-    if (dice < 550) world.dma();
-    else if (dice < 730) paging.change();
-    else if (dice < 800) paging.splitOrCollapse();
+    if (dice < 640) world.dma();
+    else if (dice < 780) paging.change();
+    else if (dice < 830) paging.splitOrCollapse();
     else if (dice < 950) randomInvalidation(world);
     else if (dice < 990) contextOperation(world);
     else rootOperation(world);

@@ -30,9 +30,7 @@ function programLines(
   program: readonly Operation[],
   answers: readonly (Answer | null)[],
 ): string {
-  return program
-    .map((operation, at) => `${operationText(operation, answers[at] ?? null, configuration)}\n`)
-    .join('');
+  return program.map((operation, at) => `${operationText(operation, answers[at] ?? null, configuration)}\n`).join('');
 }
 
 /** Writes a recording. Programs follow each other, so between two of them everything is brought back to the start. */
@@ -133,7 +131,9 @@ export async function liveCommand(terminal: Terminal, options: LiveOptions): Pro
     else {
       if (result.difference !== null) reportDifference(terminal, result.difference, options);
       const kinds = Object.entries(result.answers).map(([name, count]) => `${name}: ${count}`);
-      terminal.out(`QEMU ${result.qemuVersion}, ${result.operations} operations in ${seconds} s; ${kinds.join(', ')}\n`);
+      terminal.out(
+        `QEMU ${result.qemuVersion}, ${result.operations} operations in ${seconds} s; ${kinds.join(', ')}\n`,
+      );
       terminal.out(`${result.agree} of ${result.compared} agree\n`);
     }
     if (result.difference !== null) return EXIT.differs;

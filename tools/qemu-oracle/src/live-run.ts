@@ -24,7 +24,11 @@ export interface LiveRunOptions {
   /** How long to look for a shorter program, in milliseconds. */
   readonly shrinkMs: number;
   /** Takes every program that agreed, with QEMU's answers, in order. */
-  readonly record: (configuration: Configuration, program: readonly Operation[], answers: readonly (Answer | null)[]) => void;
+  readonly record: (
+    configuration: Configuration,
+    program: readonly Operation[],
+    answers: readonly (Answer | null)[],
+  ) => void;
 }
 
 /** A difference with everything that is needed to see it again. */
@@ -49,7 +53,13 @@ export interface LiveResult {
 }
 
 const answerClass = (answer: Answer): string =>
-  answer.kind === 'translated' ? (answer.hit ? 'hit' : 'walk') : answer.kind === 'fault' ? `fault ${answer.reason}` : answer.kind;
+  answer.kind === 'translated'
+    ? answer.hit
+      ? 'hit'
+      : 'walk'
+    : answer.kind === 'fault'
+      ? `fault ${answer.reason}`
+      : answer.kind;
 
 /** Compares random programs until the operations are used up, somebody stops it, or an answer differs. */
 export class LiveRun {

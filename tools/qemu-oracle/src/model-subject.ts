@@ -8,6 +8,8 @@ import { ALL_RULES, type RuleId } from './rules.ts';
 /** Caches without entries. */
 const NO_CACHE = { sets: 1, ways: 0 };
 const NO_PAGING_CACHE = { pde: NO_CACHE, pdpe: NO_CACHE, pml4e: NO_CACHE, pml5e: NO_CACHE };
+const LARGE = { sets: 1, ways: 2048 };
+const LARGE_GEOMETRY = { '4K': LARGE, '2M': LARGE, '1G': LARGE };
 /** The invalidation queue: one page, whose words are put back after each descriptor. */
 const QUEUE = 0x8000;
 const QUEUE_BYTES = 0x1000;
@@ -29,7 +31,13 @@ const lowHalf = (value: bigint): number => Number(BigInt.asIntN(32, value));
 /** The IOTLB of the QEMU that answered: before 10 it dropped too much on a page-selective invalidation. */
 function iotlbOptions(qemu: string, rules: ReadonlySet<RuleId>): IotlbOptions {
   const major = Number(/\d+/.exec(qemu)?.[0] ?? 11);
-  return major < 10 && rules.has('page-mask-8-bits') ? QEMU_7_2_IOTLB_OPTIONS : QEMU_IOTLB_OPTIONS;
+  const options = major < 10 && rules.has('page-mask-8-bits') ? QEMU_7_2_IOTLB_OPTIONS : QEMU_IOTLB_OPTIONS;
+  const { resetAtEntries, ...unlimited } = options;
+  return {
+    ...unlimited,
+    ...(rules.has('iotlb-1024-reset') ? { resetAtEntries } : { geometry: LARGE_GEOMETRY }),
+    partialInvalidation: rules.has('partial-invalidation-drops-large') ? 'whole' : 'none',
+  };
 }
 
 /** The unit that CAP and ECAP describe. */
@@ -43,7 +51,7 @@ function capabilitiesOf(configuration: Configuration, rules: ReadonlySet<RuleId>
     levels: ([3, 4, 5] as const).filter((levels) => ((sagaw >> (levels - 2)) & 1) === 1),
     guestAddressWidth: field(cap, 21, 16) + 1,
     // QEMU has one width for both: it reserves the address bits that CAP.MGAW does not reach.
-    hostAddressWidth: Math.min(52, field(cap, 21, 16) + 1),
+    hostAddressWidth: rules.has('address-width-is-mgaw') ? Math.min(52, field(cap, 21, 16) + 1) : 52,
     page2M: flag(cap, 34),
     page1G: flag(cap, 35),
     pageSelective: flag(cap, 39),
@@ -86,7 +94,7 @@ export class ModelSubject implements Subject {
       memory: this.memory,
       capabilities: capabilitiesOf(configuration, rules),
       iotlb: iotlbOptions(configuration.qemu, rules),
-      pagingCache: NO_PAGING_CACHE,
+      ...(rules.has('no-paging-structure-cache') ? { pagingCache: NO_PAGING_CACHE } : {}),
     });
     const { registers } = this.unit;
     registers.write64(Register.RTADDR, configuration.root);

@@ -1,5 +1,12 @@
 import { execFile } from 'node:child_process';
-import { DMAR, decodeFaultRegister, FSTS_FAULTS, type FaultRegister, faultRegisterOffset, GCMD } from './dmar-registers.ts';
+import {
+  DMAR,
+  decodeFaultRegister,
+  type FaultRegister,
+  FSTS_FAULTS,
+  faultRegisterOffset,
+  GCMD,
+} from './dmar-registers.ts';
 import type { Answer, Configuration, DmaRequest, Subject } from './program.ts';
 import { QemuError, Qtest } from './qtest.ts';
 import { answerOf } from './trace-answer.ts';
@@ -103,7 +110,18 @@ export class QemuSubject implements Subject {
       const cap = BigInt(await qtest.ask(`readq ${hexOf(DMAR.base + DMAR.cap)}`));
       const ecap = BigInt(await qtest.ask(`readq ${hexOf(DMAR.base + DMAR.ecap)}`));
       const sourceId = SOURCE_IDS[0] as number;
-      const configuration = { qemu: '7.2', seed, levels, cap, ecap, root, contextTable, sourceId, ramBytes: RAM_BYTES, requesters: SOURCE_IDS };
+      const configuration = {
+        qemu: '7.2',
+        seed,
+        levels,
+        cap,
+        ecap,
+        root,
+        contextTable,
+        sourceId,
+        ramBytes: RAM_BYTES,
+        requesters: SOURCE_IDS,
+      };
       subject = new QemuSubject(qtest, { ...configuration, qemu: await versionOf(program) });
       await subject.#setUp();
       return subject;

@@ -166,7 +166,10 @@ export class Qtest {
     for (const line of lines) {
       if (this.#answered === this.#waiting.length) continue;
       const reply = this.#waiting[this.#answered++] ?? null;
-      if (!line.startsWith('OK')) return this.#abort(new QemuError(`QEMU refused a command: ${line}`));
+      if (!line.startsWith('OK')) {
+        this.#abort(new QemuError(`QEMU refused a command: ${line}`));
+        return;
+      }
       reply?.(line.slice(3));
     }
     if (this.#answered < this.#waiting.length) return;
