@@ -142,7 +142,15 @@ export class ModelSubject implements Subject {
       this.#transfer(request, BigInt(frame) << 12n);
       return this.#page(slot, frame, cached >= 0 && !isDenied);
     }
-    return this.#passThrough(request);
+    if (this.#isContextPassThrough(sourceId)) return this.#passThrough(request);
+    // Translated and not cached: a page of a leaf that overlaps the interrupt range.
+    this.#transfer(request, BigInt(frame) << 12n);
+    return { kind: 'translated', gpa: BigInt(frame) << 12n, mask: 0xfffn, hit: false, slpte: 0n };
+  }
+
+  #isContextPassThrough(sourceId: number): boolean {
+    const slot = this.unit.contextCache.lookup(sourceId);
+    return slot >= 0 && this.unit.contextCache.valueAt(slot).passThrough;
   }
 
   /** QEMU does a domain-selective one as global, and looks at no domain-id in a device-selective one. */
@@ -196,10 +204,8 @@ export class ModelSubject implements Subject {
 
   #faulted(request: DmaRequest, reason: number): Answer {
     const fault = this.#takeFault();
-    if (reason === FaultReason.addressBeyondWidth && this.#rules.has('pass-through-any-width')) {
-      const slot = this.unit.contextCache.lookup(request.sourceId);
-      if (slot >= 0 && this.unit.contextCache.valueAt(slot).passThrough) return this.#passThrough(request);
-    }
+    const isBeyond = reason === FaultReason.addressBeyondWidth && this.#isContextPassThrough(request.sourceId);
+    if (isBeyond && this.#rules.has('pass-through-any-width')) return this.#passThrough(request);
     if (request.access === 'r') this.#buffers.set(request.sourceId, 0);
     if (fault !== null)
       return {
