@@ -48,6 +48,8 @@ export class Qtest {
   #queued: string[] = [];
   #stdout = '';
   #trace = '';
+  /** What QEMU said last that is no trace. */
+  #complaint = '';
   #lastSign = performance.now();
   #failure: Error | null = null;
   #fail: (error: Error) => void = () => undefined;
@@ -69,13 +71,15 @@ export class Qtest {
     process_.stderr.setEncoding('utf8').on('data', (text: string) => {
       const lines = (this.#trace + text).split('\n');
       this.#trace = lines.pop() ?? '';
-      for (const line of lines) options.onTrace(line);
+      for (const line of lines)
+        if (line.startsWith('vtd_')) options.onTrace(line);
+        else if (line !== '') this.#complaint = `: ${line}`;
     });
     process_.stdin.on('error', () => undefined);
     process.on('exit', this.#kill);
     this.#exited = new Promise((resolve) => {
       process_.once('close', (code, signal) => {
-        this.#abort(new QemuError(`QEMU ended (${signal ?? `status ${code}`}) ${this.#trace}`.trimEnd()));
+        this.#abort(new QemuError(`QEMU ended (${signal ?? `status ${code}`})${this.#complaint}`));
         resolve();
       });
     });

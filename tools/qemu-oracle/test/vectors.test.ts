@@ -64,7 +64,9 @@ test.each([
 });
 
 test('root and requester are what the first line and the DMA say', async () => {
-  const configuration = CONFIGURATION.replace('0x100000', '0x3000').replace('"0x20"', '"0x9"').replace('"0x20"', '"0x109"');
+  const configuration = CONFIGURATION.replace('0x100000', '0x3000')
+    .replace('"0x20"', '"0x9"')
+    .replace('"0x20"', '"0x109"');
   const translated = '{"gpa":"0x40000000","mask":"0x3fffffff","hit":false,"slpte":"0x40000083"}';
   const lines = [
     ...['{"w":["0x3010","0x4001"]}', '{"w":["0x4098","0x702"]}', '{"w":["0x4090","0x5001"]}'],
@@ -81,12 +83,24 @@ describe('damage', () => {
     ['no operation', '{"x":1}', 'expected an object with "w", "inv", "root" or "dma", got {"x":1}'],
     ['an empty line', '', 'expected a JSON object, got an empty line'],
     ['a number for an address', '{"w":[4096,"0x0"]}', 'expected the address of "w" as a hexadecimal string'],
-    ['65 bits', '{"w":["0x1000","0x10000000000000000"]}', 'expected the value of "w" as a hexadecimal string of at most 64 bits'],
+    [
+      '65 bits',
+      '{"w":["0x1000","0x10000000000000000"]}',
+      'expected the value of "w" as a hexadecimal string of at most 64 bits',
+    ],
     ['an unaligned store', '{"w":["0x1004","0x0"]}', 'expected the address of "w" as a multiple of 8, got 0x1004'],
     ['an access', '{"dma":["0x0","x"],"res":{}}', 'expected the access of "dma" as "r" or "w", got x'],
     ['no answer', '{"dma":["0x0","r"]}', 'expected "res" as the answer of the DMA, got nothing'],
-    ['half an answer', '{"dma":["0x0","r"],"res":{"gpa":"0x0"}}', 'expected "gpa", "mask", "hit" and "slpte", or "fault"'],
-    ['a descriptor that the unit refuses', '{"inv":["0x7","0x0"]}', 'expected what the model can do: descriptor: the unit refuses 0x7'],
+    [
+      'half an answer',
+      '{"dma":["0x0","r"],"res":{"gpa":"0x0"}}',
+      'expected "gpa", "mask", "hit" and "slpte", or "fault"',
+    ],
+    [
+      'a descriptor that the unit refuses',
+      '{"inv":["0x7","0x0"]}',
+      'expected what the model can do: descriptor: the unit refuses 0x7',
+    ],
   ])('%s: the line, what was expected, and what was compared before', async (_name, line, message) => {
     const result = await run(CONFIGURATION, ABSENT, line, ABSENT);
     expect(result).toMatchObject({ lines: line.includes('inv') ? 3 : 2, compared: 1, agree: 1, damage: { line: 3 } });
@@ -97,7 +111,11 @@ describe('damage', () => {
     ['no first line', ABSENT, 'expected {"cfg": ...} as the first line'],
     ['levels', CONFIGURATION.replace('4', '6'), 'expected "levels" as 3, 4 or 5, got 6'],
     ['no capabilities', CONFIGURATION.replace('"cap"', '"c"'), 'expected "cap" as a hexadecimal string'],
-    ['two requesters', CONFIGURATION.replace('"devfn":"0x20"', '"devfn":"0x28"'), 'expected "devfn" as the low byte of "sid" 0x20'],
+    [
+      'two requesters',
+      CONFIGURATION.replace('"devfn":"0x20"', '"devfn":"0x28"'),
+      'expected "devfn" as the low byte of "sid" 0x20',
+    ],
   ])('%s in the first line', async (_name, line, message) => {
     const { damage } = await run(line, ABSENT);
     expect(damage?.line).toBe(1);
@@ -105,7 +123,10 @@ describe('damage', () => {
   });
 
   test('a file without DMA, and an empty one', async () => {
-    expect((await run(CONFIGURATION)).damage).toEqual({ line: 2, message: 'expected at least one "dma" line, got none' });
+    expect((await run(CONFIGURATION)).damage).toEqual({
+      line: 2,
+      message: 'expected at least one "dma" line, got none',
+    });
     expect((await runVectors({ name: 'test', chunks: [] })).damage?.line).toBe(1);
   });
 
