@@ -168,7 +168,6 @@ function* readLegacyContext(
     if (reason !== 0) return fault(reason, faultDisable);
     const entry = decodeContext(words[0] as bigint, words[1] as bigint) as ContextEntry;
     const passThrough = entry.translationType === TranslationType.passThrough;
-    if (!passThrough && !memory.contains(entry.tablePfn)) return fault(FaultReason.contextInvalid, faultDisable);
     if (epoch !== unit.structureEpoch) continue;
     const context: RequesterContext = {
       passThrough,
@@ -268,8 +267,6 @@ function* pasidContext(
   if (reason !== 0) return fault(reason, faultDisable);
   const entry = decodePasidEntry(words) as Required<PasidEntry>;
   const passThrough = entry.translationType === PasidTranslationType.passThrough;
-  if (!passThrough && !memory.contains(entry.secondStagePfn))
-    return fault(FaultReason.secondStagePointer, faultDisable);
   if (epoch !== unit.structureEpoch) return null;
   const snoops = unit.capabilities.pageWalkCoherent && entry.pageWalkSnoop;
   const update = snoops ? AccessedDirtyMode.update : AccessedDirtyMode.fault;

@@ -201,6 +201,9 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
+  // LCT.4.3 and SSS.4 are about the access to the first entry: a context with such a pointer is cached, and the width comes first. QEMU agrees.
+  if (!unit.memory.contains(found.tablePfn))
+    return unit.mode === TranslationMode.legacy ? FaultReason.contextInvalid : FaultReason.secondStagePointer;
   const { structureEpoch } = unit;
 
   yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
