@@ -48,18 +48,25 @@ static void make_addresses(uint64_t *iovas, uint32_t pages) {
   }
 }
 
-static struct outcome iotlb_hit(uint32_t operations, int size) {
-  static const uint32_t entries[3] = {64, 32, 4};
-  struct table_memory *memory = table_memory_new(0x1000, 16);
-  struct remapping_unit *unit = remapping_unit_new(memory);
-  static uint64_t iovas[ADDRESSES];
-  make_addresses(iovas, entries[size] << (9 * size));
+/* A unit whose IOTLB is full of pages of one size. */
+static struct remapping_unit *hot_unit(uint32_t entries, int size) {
+  struct remapping_unit *unit = remapping_unit_new(table_memory_new(0x1000, 16));
   random_state = 0x9e3779b9;
-  for (uint32_t i = 0; i < entries[size]; i++) {
+  for (uint32_t i = 0; i < entries; i++) {
     uint64_t frame = (uint64_t)(next_random() & 0x3fffffff) >> (9 * size) << (9 * size);
     uint64_t iova = (FIRST_PAGE + ((uint64_t)i << (9 * size))) << 12;
     iotlb_fill(&unit->iotlb, SOURCE_ID, DOMAIN_ID, iova, size + 1, leaf_entry(size + 1, frame, 3), 3);
   }
+  return unit;
+}
+
+static struct outcome iotlb_hit(uint32_t operations, int size) {
+  static const uint32_t entries[3] = {64, 32, 4};
+  static struct remapping_unit *units[3];
+  static uint64_t iovas[ADDRESSES];
+  make_addresses(iovas, entries[size] << (9 * size));
+  if (units[size] == NULL) units[size] = hot_unit(entries[size], size);
+  struct remapping_unit *unit = units[size];
   uint32_t hash = 0;
   uint64_t start = now();
   for (uint32_t i = 0; i < operations; i++)
@@ -72,53 +79,60 @@ static struct outcome iotlb_hit_4k(uint32_t operations) { return iotlb_hit(opera
 static struct outcome iotlb_hit_2m(uint32_t operations) { return iotlb_hit(operations, 1); }
 static struct outcome iotlb_hit_1g(uint32_t operations) { return iotlb_hit(operations, 2); }
 
+/* An IOTLB made at the first call, with the first pages in it. */
+static struct iotlb *small_iotlb(struct iotlb **made) {
+  if (*made == NULL) {
+    *made = must(calloc(1, sizeof(**made)));
+    iotlb_init(*made);
+    for (uint32_t i = 0; i < 64; i++)
+      iotlb_fill(*made, SOURCE_ID, DOMAIN_ID, (FIRST_PAGE + i) << 12, 1, leaf_entry(1, 0x100000 + i, 3), 3);
+  }
+  return *made;
+}
+
 static struct outcome iotlb_miss(uint32_t operations) {
-  struct iotlb iotlb = {0};
-  iotlb_init(&iotlb);
+  static struct iotlb *made;
+  struct iotlb *iotlb = small_iotlb(&made);
+  static uint32_t turn = 64;
   uint32_t hash = 0;
   uint64_t start = now();
   for (uint32_t i = 0; i < operations; i++) {
-    uint32_t page = i & 1023; /* sixteen times what the cache holds, in turn: LRU never has it */
+    uint32_t page = turn++ & 1023; /* sixteen times what the cache holds, in turn: LRU never has it */
     uint64_t iova = (FIRST_PAGE + page) << 12;
-    struct iotlb_hit hit = iotlb_lookup(&iotlb, SOURCE_ID, iova);
+    struct iotlb_hit hit = iotlb_lookup(iotlb, SOURCE_ID, iova);
     hash = mix(hash, (uint32_t)hit.slot);
     if (hit.size == NONE)
-      iotlb_fill(&iotlb, SOURCE_ID, DOMAIN_ID, iova, 1, leaf_entry(1, 0x100000 + page, 3), 3);
+      iotlb_fill(iotlb, SOURCE_ID, DOMAIN_ID, iova, 1, leaf_entry(1, 0x100000 + page, 3), 3);
   }
   uint64_t ns = now() - start;
-  return (struct outcome){ns, mix(mix(hash, (uint32_t)iotlb.fills), (uint32_t)iotlb.evictions)};
+  return (struct outcome){ns, mix(mix(hash, (uint32_t)iotlb->fills), (uint32_t)iotlb->evictions)};
 }
 
 static struct outcome iotlb_invalidation(uint32_t operations) {
-  struct iotlb iotlb = {0};
-  iotlb_init(&iotlb);
-  for (uint32_t i = 0; i < 64; i++)
-    iotlb_fill(&iotlb, SOURCE_ID, DOMAIN_ID, (FIRST_PAGE + i) << 12, 1, leaf_entry(1, 0x100000 + i, 3), 3);
+  static struct iotlb *made;
+  struct iotlb *iotlb = small_iotlb(&made);
   uint32_t hash = 0;
   uint64_t start = now();
   for (uint32_t i = 0; i < operations; i++) {
     uint32_t page = (i * 29) & 63;
     uint64_t iova = (FIRST_PAGE + page) << 12;
-    hash = mix(hash, iotlb_invalidate_pages(&iotlb, DOMAIN_ID, iova, 0));
-    iotlb_fill(&iotlb, SOURCE_ID, DOMAIN_ID, iova, 1, leaf_entry(1, 0x100000 + page, 3), 3);
+    hash = mix(hash, iotlb_invalidate_pages(iotlb, DOMAIN_ID, iova, 0));
+    iotlb_fill(iotlb, SOURCE_ID, DOMAIN_ID, iova, 1, leaf_entry(1, 0x100000 + page, 3), 3);
   }
   uint64_t ns = now() - start;
-  return (struct outcome){ns, mix(mix(hash, (uint32_t)iotlb.fills), (uint32_t)iotlb.dropped)};
+  return (struct outcome){ns, mix(mix(hash, (uint32_t)iotlb->fills), (uint32_t)iotlb->dropped)};
 }
 
-/* One table for all that walk and change tables; 16 MiB of table pages. */
+/* A table in 4 MiB of table pages of its own, and what its changes owe. */
 struct world {
   struct page_table *table;
   struct gather gather;
 };
 
-static struct world *world(void) {
-  static struct world *made;
-  if (made == NULL) {
-    made = must(calloc(1, sizeof(*made)));
-    made->table = page_table_new(table_memory_new(0x1000, 4096));
-    gather_reset(&made->gather);
-  }
+static struct world *world_new(void) {
+  struct world *made = must(calloc(1, sizeof(*made)));
+  made->table = page_table_new(table_memory_new(0x1000, 1024));
+  gather_reset(&made->gather);
   return made;
 }
 
@@ -131,15 +145,15 @@ static void must_be(int64_t got, int64_t expected, const char *what) {
 /* A frame that makes `level` the largest leaf that fits: aligned to it and to nothing larger. */
 static uint64_t frame_for(int level) { return 0x4000000ull + (level == 1 ? 1 : level == 2 ? 512 : 0); }
 
-static void map_gib(struct world *world, uint64_t gib, uint64_t count, int level) {
-  for (uint64_t i = gib; i < gib + count; i++)
+static void map_gib(struct world *world, uint64_t count, int level) {
+  for (uint64_t i = 0; i < count; i++)
     must_be(page_table_map(world->table, FIRST_PAGE + i * GIB_PAGES, frame_for(level) + i * GIB_PAGES, GIB_PAGES, 3,
                            &world->gather),
             0, "map");
 }
 
-static void unmap_gib(struct world *world, uint64_t gib, uint64_t count) {
-  for (uint64_t i = gib; i < gib + count; i++)
+static void unmap_gib(struct world *world, uint64_t count) {
+  for (uint64_t i = 0; i < count; i++)
     must_be(page_table_unmap(world->table, FIRST_PAGE + i * GIB_PAGES, GIB_PAGES, &world->gather), GIB_PAGES, "unmap");
 }
 
@@ -169,14 +183,28 @@ static uint32_t hash_gather(uint32_t hash, const struct gather *gather) {
   return mix(mix(mix(hash, (uint32_t)gather->first_page), (uint32_t)gather->last_page), (uint32_t)gather->table_count);
 }
 
+/* The table whose map and unmap are measured; empty between two rounds. */
+static struct world *changing_world(void) {
+  static struct world *made;
+  return made ? made : (made = world_new());
+}
+
+/* The table where 1 GiB is mapped in leaves of a level, or 16 GiB in 1G leaves. */
+static uint64_t mapped_gib(int level) { return level == 3 ? BATCH_GIB : 1; }
+static struct page_table *mapped_table(int level) {
+  static struct world *made[4];
+  if (made[level] == NULL) {
+    made[level] = world_new();
+    map_gib(made[level], mapped_gib(level), level);
+  }
+  return made[level]->table;
+}
+
 static struct outcome walk_to(uint32_t operations, int level) {
-  struct world *at = world();
-  struct page_table *table = at->table;
+  struct page_table *table = mapped_table(level);
   struct reserved_masks masks = reserved_masks_for(46);
-  uint64_t gib = level == 3 ? BATCH_GIB : 1;
-  map_gib(at, 0, gib, level);
   static uint64_t iovas[ADDRESSES];
-  make_addresses(iovas, (uint32_t)(gib * GIB_PAGES));
+  make_addresses(iovas, (uint32_t)(mapped_gib(level) * GIB_PAGES));
   struct walk_state state = {0};
   uint32_t hash = 0;
   uint64_t start = now();
@@ -185,8 +213,6 @@ static struct outcome walk_to(uint32_t operations, int level) {
     hash = mix(hash, walk(table->memory, &masks, &state) == WALK_TRANSLATED ? (uint32_t)walk_frame(&state) : 0);
   }
   uint64_t ns = now() - start;
-  unmap_gib(at, 0, gib);
-  free_gathered(at);
   return (struct outcome){ns, mix(hash, state.reads)};
 }
 
@@ -194,16 +220,20 @@ static struct outcome walk_to_4k(uint32_t operations) { return walk_to(operation
 static struct outcome walk_to_2m(uint32_t operations) { return walk_to(operations, 2); }
 static struct outcome walk_to_1g(uint32_t operations) { return walk_to(operations, 3); }
 
-static struct outcome translation_miss(uint32_t operations) {
-  struct world *at = world();
-  struct page_table *table = at->table;
-  map_gib(at, 0, 1, 1);
+/* A unit with one device whose domain is that table. */
+static struct remapping_unit *attached_unit(struct page_table *table) {
   struct remapping_unit *unit = remapping_unit_new(table->memory);
   uint64_t context = table_allocate(table->memory);
   entry_t *entry = table_at(table->memory, context) + (SOURCE_ID & 0xff) * 2;
   entry_store(entry + 1, 2 | DOMAIN_ID << 8);
   entry_store(entry, table->root_pfn << 12 | 1);
   entry_store(table_at(table->memory, unit->root_pfn) + (SOURCE_ID >> 8) * 2, context << 12 | 1);
+  return unit;
+}
+
+static struct outcome translation_miss(uint32_t operations) {
+  static struct remapping_unit *unit;
+  if (unit == NULL) unit = attached_unit(mapped_table(1));
   static uint64_t iovas[ADDRESSES];
   make_addresses(iovas, GIB_PAGES);
   uint32_t hash = 0;
@@ -217,26 +247,22 @@ static struct outcome translation_miss(uint32_t operations) {
   uint64_t ns = now() - start;
   hash = mix(mix(mix(hash, (uint32_t)unit->walk_reads), (uint32_t)unit->paging_cache_hits),
              (uint32_t)unit->iotlb.evictions);
-  table_free(table->memory, context);
-  table_free(table->memory, unit->root_pfn);
-  unmap_gib(at, 0, 1);
-  free_gathered(at);
   return (struct outcome){ns, hash};
 }
 
 /* Batches of 1 GiB maps of one GiB each; the time of the maps, or that of the unmaps. */
 static struct outcome change(uint32_t operations, uint64_t batch, int level, bool unmap) {
-  struct world *at = world();
+  struct world *at = changing_world();
   uint64_t ns = 0;
   uint32_t hash = 0;
   for (uint32_t done = 0; done < operations; done += (uint32_t)batch) {
     if (batch > operations - done) batch = operations - done;
     uint64_t start = now();
-    map_gib(at, 0, batch, level);
+    map_gib(at, batch, level);
     uint64_t mapped = now();
     if (done == 0) hash = hash_table(at->table);
     uint64_t again = now();
-    unmap_gib(at, 0, batch);
+    unmap_gib(at, batch);
     uint64_t end = now();
     ns += unmap ? end - again : mapped - start;
     hash = mix(hash_gather(hash, &at->gather), hash_table(at->table));
@@ -251,19 +277,19 @@ static struct outcome unmap_4k(uint32_t operations) { return change(operations, 
 static struct outcome unmap_2m(uint32_t operations) { return change(operations, BATCH_GIB, 2, true); }
 
 static struct outcome cut_1g(uint32_t operations) {
-  struct world *at = world();
+  struct world *at = changing_world();
   uint64_t ns = 0;
   uint32_t hash = 0;
   uint32_t batch = CUT_LEAVES;
   for (uint32_t done = 0; done < operations; done += batch) {
     if (batch > operations - done) batch = operations - done;
-    map_gib(at, 0, batch, 3);
+    map_gib(at, batch, 3);
     uint64_t start = now();
     for (uint64_t i = 0; i < batch; i++)
       must_be(page_table_cut(at->table, FIRST_PAGE + i * GIB_PAGES + 0x12345 + i * 37, 1, &at->gather), 0, "cut");
     ns += now() - start;
     hash = mix(hash_gather(hash, &at->gather), done == 0 ? hash_table(at->table) : 0);
-    unmap_gib(at, 0, batch);
+    unmap_gib(at, batch);
     free_gathered(at);
   }
   return (struct outcome){ns, hash};

@@ -1,13 +1,14 @@
-import { WalkStatus, walk } from '@faultline/vtd-pagetable';
+import { type SecondStageTable, WalkState, WalkStatus, walk } from '@faultline/vtd-pagetable';
 import { clockNs, type Outcome, outcome } from './benchmark.ts';
 import {
   BATCH_GIB,
+  changingWorld,
   freeGathered,
   hashGather,
   hashTable,
   mapGib,
-  type TableWorld,
-  tableWorld,
+  mappedGib,
+  mappedTable,
   unmapGib,
 } from './table-world.ts';
 import { ADDRESSES, type Addresses, FIRST_PAGE, GIB_PAGES, makeAddresses, mix } from './working-set.ts';
@@ -15,8 +16,10 @@ import { ADDRESSES, type Addresses, FIRST_PAGE, GIB_PAGES, makeAddresses, mix } 
 /** Large leaves that are cut in a row. */
 const CUT_LEAVES = 64;
 
+const state = new WalkState();
+
 /** Walks from the root to each of the addresses in turn, reads and writes. @returns the hash over the frames */
-export function walkAll({ table, state }: TableWorld, { hi, lo }: Addresses, operations: number): number {
+export function walkAll(table: SecondStageTable, { hi, lo }: Addresses, operations: number): number {
   const { memory, masks, rootPfn, levels } = table;
   let hash = 0;
   for (let i = 0; i < operations; i++) {
@@ -27,30 +30,19 @@ export function walkAll({ table, state }: TableWorld, { hi, lo }: Addresses, ope
   return hash;
 }
 
-/** Gives `body` addresses that are mapped by leaves of a level: 1 GiB, or 16 GiB in 1G leaves. */
-export function withMapped<T>(level: 1 | 2 | 3, body: (world: TableWorld, addresses: Addresses) => T): T {
-  const world = tableWorld();
-  const gib = level === 3 ? BATCH_GIB : 1;
-  mapGib(world, gib, level);
-  const result = body(world, makeAddresses(gib * GIB_PAGES));
-  unmapGib(world, gib);
-  freeGathered(world);
-  return result;
-}
-
 /** The whole 4-level walk, with nothing cached. */
 export function walkTo(level: 1 | 2 | 3, operations: number): Outcome {
-  return withMapped(level, (world, addresses) => {
-    const start = clockNs();
-    const hash = walkAll(world, addresses, operations);
-    const end = clockNs();
-    return outcome(start, end, mix(hash, world.state.reads));
-  });
+  const table = mappedTable(level);
+  const addresses = makeAddresses(mappedGib(level) * GIB_PAGES);
+  const start = clockNs();
+  const hash = walkAll(table, addresses, operations);
+  const end = clockNs();
+  return outcome(start, end, mix(hash, state.reads));
 }
 
 /** Maps and unmaps of 1 GiB each, in batches; which of the two is measured is the caller's choice. */
 function change(operations: number, batch: number, level: number, measured: 'map' | 'unmap'): Outcome {
-  const world = tableWorld();
+  const world = changingWorld();
   let ns = 0n;
   let hash = 0;
   for (let done = 0; done < operations; ) {
@@ -80,7 +72,7 @@ export const unmapGibOf = (level: 1 | 2, operations: number): Outcome =>
 
 /** Cuts one page out of a 1G leaf: 511 leaves of 2M and 512 of 4K in two new tables, and one compare-and-swap. */
 export function cutPage(operations: number): Outcome {
-  const world = tableWorld();
+  const world = changingWorld();
   let ns = 0n;
   let hash = 0;
   for (let done = 0; done < operations; ) {

@@ -1,27 +1,19 @@
-import { InvalidationGather, SecondStageTable, TableMemory, WalkState } from '@faultline/vtd-pagetable';
+import { InvalidationGather, SecondStageTable, TableMemory } from '@faultline/vtd-pagetable';
 import { FIRST_PAGE, GIB_PAGES, mix } from './working-set.ts';
 
 /** GiB that are mapped and unmapped together where one is over too soon for the clock. */
 export const BATCH_GIB = 16;
 
-/** A table, and what its unmaps and cuts owe. */
+/** A table in 4 MiB of table memory of its own, and what its changes owe. */
 export interface TableWorld {
   readonly table: SecondStageTable;
   gather: InvalidationGather;
-  readonly state: WalkState;
 }
 
-let made: TableWorld | undefined;
-
-/** The one table of all benchmarks that walk and change tables, in 16 MiB of table memory. */
-export function tableWorld(): TableWorld {
-  made ??= {
-    table: new SecondStageTable({ memory: new TableMemory({ pages: 4096 }), reservePages: 0 }),
-    gather: new InvalidationGather(),
-    state: new WalkState(),
-  };
-  return made;
-}
+const makeWorld = (): TableWorld => ({
+  table: new SecondStageTable({ memory: new TableMemory({ pages: 1024 }), reservePages: 0 }),
+  gather: new InvalidationGather(),
+});
 
 const RIGHTS = { read: true, write: true };
 
@@ -78,3 +70,28 @@ export function hashTable(table: SecondStageTable): number {
 /** Folds what is owed into a hash. */
 export const hashGather = (hash: number, { firstPage, lastPage, freedTables }: InvalidationGather): number =>
   mix(mix(mix(hash, firstPage), lastPage), freedTables.length);
+
+// Kept from round to round: when the last object of a class is collected, V8 throws away the code that was compiled for it.
+let changing: TableWorld | undefined;
+const mapped: (SecondStageTable | undefined)[] = [];
+
+/** The table whose map, unmap and cut are measured; empty between two rounds. */
+export function changingWorld(): TableWorld {
+  changing ??= makeWorld();
+  return changing;
+}
+
+/** GiB that {@link mappedTable} maps. */
+export const mappedGib = (level: 1 | 2 | 3): number => (level === 3 ? BATCH_GIB : 1);
+
+/** The table where 1 GiB is mapped in leaves of a level, or 16 GiB in 1G leaves. */
+export function mappedTable(level: 1 | 2 | 3): SecondStageTable {
+  let table = mapped[level];
+  if (table === undefined) {
+    const world = makeWorld();
+    mapGib(world, mappedGib(level), level);
+    table = world.table;
+    mapped[level] = table;
+  }
+  return table;
+}
