@@ -1,6 +1,6 @@
 // Makes a checkout ready: checks Node, installs the dependencies if they are not those of this checkout, and, with
-// `--application`, builds the command line if its sources changed. It writes nothing to stdout, so that
-// `npm start --silent -- <command>` can be piped, and it needs nothing but Node and npm.
+// `--application` or `--bench`, builds the command line or the benchmarks if their sources changed. It writes nothing to stdout, so
+// that `npm start --silent -- <command>` can be piped, and it needs nothing but Node and npm.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -87,8 +87,9 @@ function installDependencies() {
   writeFileSync(stamp, hash);
 }
 
-function buildApplication() {
-  const application = join(root, 'apps', 'vm-sim');
+/** Builds what `group/name` bundles, for which the sources of every package count. */
+function build(group, name) {
+  const application = join(root, group, name);
   const output = join(application, 'dist');
   const stamp = join(output, '.faultline-built');
   const hash = hashOf([
@@ -97,21 +98,22 @@ function buildApplication() {
     ...['tsup.config.ts', 'tsconfig.json', 'tsconfig.src.json'].map((path) => join(application, path)),
   ]);
   if (isStamped(stamp, hash)) return;
-  process.stderr.write('faultline: building vm-sim\n');
+  process.stderr.write(`faultline: building ${name}\n`);
   const turbo = [
     join(root, 'tools', 'turbo.mjs'),
     'run',
     'build',
-    '--filter=@faultline/vm-sim',
+    `--filter=@faultline/${name}`,
     '--output-logs=errors-only',
   ];
   // A stale stamp would let the next run start what a failed build left behind.
   rmSync(stamp, { force: true });
-  if (!run(process.execPath, turbo, true)) fail('the build of vm-sim failed, see above');
+  if (!run(process.execPath, turbo, true)) fail(`the build of ${name} failed, see above`);
   mkdirSync(output, { recursive: true });
   writeFileSync(stamp, hash);
 }
 
 checkNode();
 installDependencies();
-if (process.argv.includes('--application')) buildApplication();
+if (process.argv.includes('--application')) build('apps', 'vm-sim');
+if (process.argv.includes('--bench')) build('tools', 'bench');
