@@ -80,7 +80,8 @@ export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
     lo[level * 2] = LO_SNOOP | (level > 1 && !largeLeaf ? LO_PAGE_SIZE : 0);
     hi[level * 2] = aboveHaw | HI_BIT_62;
     const offset = level === 1 ? 0 : level === 2 ? 0x001f_f000 : 0x3fff_f000;
-    lo[level * 2 + 1] = offset | (capabilities.snoopControl ? 0 : LO_SNOOP);
+    const noLeaf = level > 1 && !largeLeaf ? LO_PAGE_SIZE : 0;
+    lo[level * 2 + 1] = offset | noLeaf | (capabilities.snoopControl ? 0 : LO_SNOOP);
     hi[level * 2 + 1] = aboveHaw | (capabilities.transientMapping ? 0 : HI_BIT_62);
   }
   return { lo, hi };
