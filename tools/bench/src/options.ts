@@ -64,7 +64,7 @@ export function parseOptions(args: readonly string[]): Options {
     quick: boolean;
   }>();
   const effort = quick
-    ? { rounds: rounds ?? 1, warmUpRounds: 1, divisor: 100 }
-    : { rounds: rounds ?? 20, warmUpRounds: 4, divisor: 1 };
+    ? { rounds: rounds ?? 1, warmUpRounds: 1, divisor: 10 }
+    : { rounds: rounds ?? 40, warmUpRounds: 8, divisor: 1 };
   return { benchmarks: only, effort, json };
 }

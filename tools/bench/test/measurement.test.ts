@@ -55,12 +55,13 @@ function sides(nativeChecksum: number) {
 test('the sides take turns, all benchmarks in each round, and the warm-up does not count', async () => {
   const { calls, benchmarks, native } = sides(7);
   const rows = await measure(benchmarks, native, effort, () => undefined);
-  const round = ['a here 10', 'a C 10', 'b here 10', 'b C 10'];
+  const turn = (name: string) => [`${name} here 1`, `${name} here 10`, `${name} C 1`, `${name} C 10`];
+  const round = [...turn('a'), ...turn('b')];
   expect(calls).toEqual([...round, ...round, ...round]);
-  // The first call of `a` took 100 ns, in the warm-up; the fifth 500 ns, for 10 operations.
+  // The n-th call takes n x 100 ns: the first that counts of `a` is the tenth, for 10 operations.
   expect(rows.map(({ name, nsPerOp, nativeNsPerOp }) => [name, nsPerOp, nativeNsPerOp])).toEqual([
-    ['a', 50, 5],
-    ['b', 70, 5],
+    ['a', 100, 5],
+    ['b', 140, 5],
   ]);
 });
 

@@ -20,7 +20,7 @@ describe.skipIf(missing !== undefined)(missing ?? 'the C side', () => {
   // Twice: what the first round leaves in caches and tables is part of what the second computes. Not the same number, so
   // that a batch that is not full comes up too.
   test.each(BENCHMARKS)('$name: computes what the TypeScript computes', async ({ name, operations, run }) => {
-    const few = Math.max(1, Math.floor(operations / 200));
+    const few = Math.max(1, Math.floor(operations / 20));
     for (const count of [few, few + 1]) {
       const here = run(count);
       const there = await native.run(name, count);

@@ -15,7 +15,7 @@ const usageOf = (...args: string[]): Usage => {
 test('without options everything is measured in pinned rounds', () => {
   expect(parseOptions([])).toEqual({
     benchmarks: BENCHMARKS,
-    effort: { rounds: 20, warmUpRounds: 4, divisor: 1 },
+    effort: { rounds: 40, warmUpRounds: 8, divisor: 1 },
     json: false,
   });
 });
@@ -23,7 +23,7 @@ test('without options everything is measured in pinned rounds', () => {
 test('options choose', () => {
   const { benchmarks, effort, json } = parseOptions(['--json', '--quick', '--rounds', '3', '--only', 'walk']);
   expect(benchmarks.map(({ name }) => name)).toEqual(['walk to 4K', 'walk to 2M', 'walk to 1G']);
-  expect(effort).toMatchObject({ rounds: 3, divisor: 100 });
+  expect(effort).toMatchObject({ rounds: 3, divisor: 10 });
   expect(json).toBe(true);
 });
 
