@@ -1,5 +1,5 @@
 // Makes a checkout ready: checks Node, installs the dependencies if they are not those of this checkout, and, with
-// `--application` or `--oracle`, builds that command line if its sources changed. It writes nothing to stdout, so that
+// `--application`, `--oracle` or `--bench`, builds that command line if its sources changed. It writes nothing to stdout, so that
 // `npm start --silent -- <command>` can be piped, and it needs nothing but Node and npm.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -117,3 +117,4 @@ checkNode();
 installDependencies();
 if (process.argv.includes('--application')) buildCommand(['apps', 'vm-sim']);
 if (process.argv.includes('--oracle')) buildCommand(['tools', 'qemu-oracle']);
+if (process.argv.includes('--bench')) buildCommand(['tools', 'bench']);

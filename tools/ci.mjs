@@ -172,6 +172,28 @@ function runExamples() {
   }
 }
 
+/** That every benchmark runs, in both languages, and gives numbers: nothing about how fast, since machines differ. */
+function runBenchmarks() {
+  const built = run(process.execPath, [join(root, 'tools', 'bootstrap.mjs'), '--bench']);
+  check('the benchmarks are built', built.ok, built.all);
+  const { ok, stdout, all } = run(process.execPath, [
+    join(root, 'tools', 'bench', 'dist', 'main.js'),
+    '--quick',
+    '--json',
+  ]);
+  const rows = ok && isJson(stdout) ? JSON.parse(stdout) : [];
+  const isPositive = (value) => typeof value === 'number' && Number.isFinite(value) && value > 0;
+  const complete = rows.filter(
+    ({ name, nsPerOp, nativeNsPerOp, ratio }) => name && [nsPerOp, nativeNsPerOp, ratio].every(isPositive),
+  );
+  check('benchmarks: same results in TypeScript and C', ok, all.slice(-4000));
+  check(
+    `benchmarks: ${complete.length} rows of positive numbers`,
+    ok && rows.length > 0 && complete.length === rows.length,
+    stdout,
+  );
+}
+
 await step('set up', () => {
   const { ok, all } = run(process.execPath, [join(root, 'tools', 'bootstrap.mjs')], { timeoutSeconds: 300 });
   check('bootstrap', ok, all);
@@ -198,6 +220,7 @@ await step('scenarios', () => {
   runScenarios();
 });
 await step('examples', runExamples);
+await step('benchmarks', runBenchmarks);
 await step('cache', () => tool('cache-proof.mjs', 900));
 
 print(`\n== result (${elapsed()}${total.skipped > 0 ? `, ${total.skipped} tests skipped` : ''})`);

@@ -11,6 +11,8 @@ export interface TableMemoryOptions {
    * Default true. If false, a CPU write reaches hardware only with {@link TableMemory.flush} of its cache line.
    */
   readonly coherent?: boolean;
+  /** Whether other threads change tables while this one walks them: a walk then guards against torn reads. Default false. */
+  readonly concurrent?: boolean;
 }
 
 /** Entries in a cache line of 64 bytes. */
@@ -36,6 +38,8 @@ export class TableMemory {
   readonly pages: number;
   /** Whether hardware sees CPU writes without a flush. */
   readonly coherent: boolean;
+  /** Whether other threads may write what this one reads. */
+  readonly concurrent: boolean;
   /** The memory itself, as hardware sees it; hand it to {@link TableMemory.attach} in another thread. */
   readonly buffer: SharedArrayBuffer;
   /**
@@ -57,7 +61,7 @@ export class TableMemory {
 
   /** @throws RangeError naming the option that does not fit */
   constructor(options: TableMemoryOptions, buffer?: SharedArrayBuffer) {
-    const { basePfn = 0x1000, pages, coherent = true } = options;
+    const { basePfn = 0x1000, pages, coherent = true, concurrent = false } = options;
     if (!Number.isInteger(pages) || pages <= 0 || pages > MAX_PAGES)
       throw new RangeError(`pages: ${pages} is not an integer in 1..2^21`);
     if (!Number.isInteger(basePfn) || basePfn < 0 || basePfn + pages > 0x7fff_ffff)
@@ -65,6 +69,7 @@ export class TableMemory {
     this.basePfn = basePfn;
     this.pages = pages;
     this.coherent = coherent;
+    this.concurrent = concurrent;
     this.buffer = buffer ?? new SharedArrayBuffer(pages * 4096);
     this.halves = new Int32Array(this.buffer);
     this.#memory = new BigUint64Array(this.buffer);
@@ -75,7 +80,7 @@ export class TableMemory {
 
   /** A view for walking in another thread: same memory, no allocation. */
   static attach(options: TableMemoryOptions, buffer: SharedArrayBuffer): TableMemory {
-    return new TableMemory(options, buffer);
+    return new TableMemory({ concurrent: true, ...options }, buffer);
   }
 
   /** Table pages in use. */

@@ -1,0 +1,39 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { measure, ResultsDiffer } from './measurement.ts';
+import { CompilerMissing, compilerVersion, Native } from './native.ts';
+import { parseOptions, Usage } from './options.ts';
+import { toDocument, toTable } from './report.ts';
+
+const note = (message: string): void => {
+  process.stderr.write(`bench: ${message}\n`);
+};
+
+/** @returns the exit code: 0 measured, whatever the ratios; 1 the results of the two sides differ; 2 usage, or no compiler */
+async function bench(args: readonly string[]): Promise<number> {
+  const { benchmarks, effort, json } = parseOptions(args);
+  note(`Node ${process.versions.node}, V8 ${process.versions.v8}; ${compilerVersion()}`);
+  // So that no round pays for the garbage of the one before.
+  setFlagsFromString('--expose-gc');
+  globalThis.gc = runInNewContext('gc') as NonNullable<typeof globalThis.gc>;
+  const native = Native.start();
+  try {
+    const rows = await measure(benchmarks, native, effort, note);
+    process.stdout.write(json ? toDocument(rows) : toTable(rows));
+    return 0;
+  } finally {
+    await native.stop();
+  }
+}
+
+try {
+  process.exitCode = await bench(process.argv.slice(2));
+} catch (error) {
+  if (error instanceof Usage) {
+    (error.exitCode === 0 ? process.stdout : process.stderr).write(`${error.message}\n`);
+    process.exitCode = error.exitCode;
+  } else if (error instanceof CompilerMissing || error instanceof ResultsDiffer) {
+    note(error.message);
+    process.exitCode = error instanceof CompilerMissing ? 2 : 1;
+  } else throw error;
+}

@@ -1,0 +1,3 @@
+import { applicationBuild } from '../../tsup.shared.ts';
+
+export default applicationBuild({ main: 'src/main.ts' });
