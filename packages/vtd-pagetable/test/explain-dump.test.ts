@@ -9,11 +9,20 @@ import {
   encodeTable,
   explainDump,
   explainTable,
+  FaultReason,
   InvalidationGather,
   parseTranslationDump,
+  reservedMasks,
   SecondStageTable,
+  type TableLevel,
   TableMemory,
+  WalkAccess,
+  WalkMode,
+  WalkState,
+  WalkStatus,
+  walk,
 } from '../src/index.ts';
+import { entryUnits, words64 } from './arbitrary-unit.ts';
 
 const RW = { read: true, write: true };
 const hex16 = (value: bigint): string => `0x${value.toString(16).padStart(16, '0')}`;
@@ -86,6 +95,51 @@ describe('a dump', () => {
         },
       ),
       { numRuns: 40 },
+    );
+  });
+
+  it('has the page and the faults that a walk of either mode has, over any entries', () => {
+    const entry = (next: number) =>
+      fc.oneof(
+        { weight: 6, arbitrary: fc.nat(3).map((rights) => (BigInt(next) << 12n) | BigInt(rights)) },
+        { weight: 6, arbitrary: fc.constant((BigInt(next) << 12n) | 3n) },
+        { weight: 1, arbitrary: fc.nat(11).map((bit) => (BigInt(next) << 12n) | 3n | (1n << BigInt(bit))) },
+        { weight: 1, arbitrary: fc.constant(0x4000_0083n) },
+        { weight: 1, arbitrary: words64 },
+      );
+    const chain = fc.tuple(entry(0x101), entry(0x102), entry(0x103), entry(0x900));
+    fc.assert(
+      fc.property(entryUnits, chain, (unit, words) => {
+        const memory = new TableMemory({ basePfn: 0x100, pages: 4 });
+        for (const word of words) memory.store(memory.allocate(), 0, word);
+        const rows = [
+          {
+            line: 1,
+            dump: 1,
+            device: '',
+            iova: 0n,
+            entries: words.map((value, index) => ({ level: (4 - index) as TableLevel, value })),
+          },
+        ];
+        const [account] = explainDump(rows, { ...DEFAULT_STRUCTURE_CAPABILITIES, ...unit });
+        for (const mode of ['legacy', 'scalable'] as const)
+          for (const request of ['read', 'write'] as const) {
+            const state = new WalkState();
+            state.mode = WalkMode[mode];
+            state.begin(0x100, 4, 0, 0, WalkAccess[request]);
+            walk(memory, reservedMasks(unit), state);
+            // A dump shows what the kernel found; where the words lead elsewhere, it is no chain.
+            fc.pre(![FaultReason.tableAccess, FaultReason.secondStageAccess].includes(state.faultReason as 7));
+            fc.pre(state.status !== WalkStatus.faulted || state.tablePfn === 0x104 - state.level);
+            fc.pre(state.status !== WalkStatus.translated || state.tablePfn === 0x104 - state.level);
+            const fault = account?.faults.find((found) => found.mode === mode && found.request === request);
+            expect(fault?.reason ?? 0, `${mode} ${request}`).toBe(state.faultReason);
+            if (state.status !== WalkStatus.translated) continue;
+            expect(account?.page?.host).toBe(BigInt(state.framePfn) << 12n);
+            expect(account?.page?.rights).toBe(state.rights);
+          }
+      }),
+      { numRuns: 3000 },
     );
   });
 

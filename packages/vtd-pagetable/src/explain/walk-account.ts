@@ -1,4 +1,5 @@
 import { checkHostAddressWidth, entryName, levelFrames } from '../entry.ts';
+import { FaultReason } from '../fault-reason.ts';
 import { DEFAULT_STRUCTURE_CAPABILITIES, type StructureCapabilities } from '../structure-capabilities.ts';
 import { type EntryVerdict, judgeEntry } from './entry-account.ts';
 import { kindOfLevel } from './entry-kind.ts';
@@ -85,24 +86,40 @@ function explainRow(row: DumpRow, capabilities: StructureCapabilities): WalkAcco
   return { row, entries, page, faults, oddities: oddities(row, entries, capabilities) };
 }
 
-/** The first fault of each request on the way down; rights are those of all levels so far. */
+/** Reads and writes in both modes, with the rights of all levels together. */
 function walkFaults(entries: readonly EntryVerdict[]): FaultAccount[] {
   const faults: FaultAccount[] = [];
-  for (const { faults: found } of entries)
-    for (const fault of found)
-      if (!faults.some(({ request, mode }) => request === fault.request && mode === fault.mode)) faults.push(fault);
-  return splitRights(entries, faults);
+  for (const [request, right] of [
+    ['read', 1n],
+    ['write', 2n],
+  ] as const)
+    for (const mode of ['legacy', 'scalable'] as const) {
+      const reason = walkReason(entries, right, mode);
+      if (reason !== 0) faults.push(faultAccount(request, mode, reason));
+    }
+  return faults;
 }
 
-/** R from one level and W from another only: nothing is left, which scalable mode calls no permission (condition SSS.2). */
-function splitRights(entries: readonly EntryVerdict[], faults: FaultAccount[]): FaultAccount[] {
+/**
+ * The reason of a walk's fault, or 0. Legacy mode looks for the right at each level and then for reserved bits; scalable mode for any
+ * right at all, then for reserved bits, and at the leaf for the right (table 30).
+ */
+function walkReason(entries: readonly EntryVerdict[], right: bigint, mode: FaultAccount['mode']): number {
   let rights = 3n;
-  for (const { words, reservedBits } of entries) {
-    if (reservedBits.length > 0) return faults;
+  for (const { words, reservedBits, shape } of entries) {
     rights &= words[0] ?? 0n;
+    const granted = (rights & right) !== 0n;
+    if (mode === 'legacy') {
+      if (!granted) return right === 1n ? FaultReason.readNotAllowed : FaultReason.writeNotAllowed;
+      if (reservedBits.length > 0) return FaultReason.pagingReserved;
+    } else {
+      if (rights === 0n) return FaultReason.secondStageNoPermission;
+      if (reservedBits.length > 0) return FaultReason.secondStageReserved;
+      if (!granted && shape === 'leaf')
+        return right === 1n ? FaultReason.scalableReadNotAllowed : FaultReason.scalableWriteNotAllowed;
+    }
   }
-  if (rights !== 0n) return faults;
-  return faults.map((fault) => (fault.mode === 'scalable' ? faultAccount(fault.request, 'scalable', 0x79) : fault));
+  return 0;
 }
 
 function oddities(row: DumpRow, entries: readonly EntryVerdict[], unit: StructureCapabilities): string[] {
