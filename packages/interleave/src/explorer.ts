@@ -240,6 +240,7 @@ const KIND_NAMES = [
   'notifier sequence',
   'allocator',
   'device',
+  'context cache',
 ] as const;
 
 function describe({ footprint, chosen }: Transition): string {

@@ -231,8 +231,9 @@ export function walk(memory: TableMemory, masks: ReservedMasks, state: WalkState
 function walkFourLevels(memory: TableMemory, masks: ReservedMasks, state: WalkState): number {
   const { basePfn, halves } = memory;
   const { iovaHi, iovaLo } = state;
-  const reservedLo = masks.lo[2]!;
-  const reservedHi = masks.hi[2]! | HI_BEYOND_TABLES;
+  // Those of a level-2 table hold for the tables above it too; PS of those is looked at apart.
+  const reservedLo = masks.lo[4]!;
+  const reservedHi = masks.hi[4]! | HI_BEYOND_TABLES;
   // From here on, `pages` is the OR of the tables' page numbers and `all` the AND of the low halves.
   let pages = state.tablePfn - basePfn;
   let half = (pages << 10) | ((iovaHi >>> 6) & 0x3fe);
