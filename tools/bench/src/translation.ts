@@ -1,7 +1,7 @@
 import { Iotlb } from '@faultline/iotlb';
 import { Agent, runToEnd } from '@faultline/sim';
-import { type SecondStageTable, TableMemory, TranslationType, writeContext } from '@faultline/vtd-pagetable';
-import { MISS, RemappingUnit } from '@faultline/vtd-remapping';
+import { type SecondStageTable, TableMemory } from '@faultline/vtd-pagetable';
+import { MISS, RemappingUnit, VtdDriver } from '@faultline/vtd-remapping';
 import { clockNs, type Outcome, outcome } from './benchmark.ts';
 import { mappedTable } from './table-world.ts';
 import { ADDRESSES, type Addresses, FIRST_PAGE, GIB_PAGES, makeAddresses, mix, xorshift32 } from './working-set.ts';
@@ -35,6 +35,7 @@ export function hotUnit(level: LeafLevel): HotUnit {
   const kept = hot[level];
   if (kept !== undefined) return kept;
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 16 }) });
+  new VtdDriver({ unit, mode: 'legacy' }); // turns translation on
   const entries = HOT_ENTRIES[level];
   const shift = 9 * (level - 1);
   const addresses = makeAddresses(entries * 2 ** shift);
@@ -119,13 +120,8 @@ export function iotlbInvalidation(operations: number): Outcome {
 function attachedUnit(table: SecondStageTable): RemappingUnit {
   const { memory, rootPfn } = table;
   const unit = new RemappingUnit({ memory });
-  writeContext(memory, unit.rootPfn, SOURCE_ID, {
-    faultProcessingDisabled: false,
-    translationType: TranslationType.untranslatedOnly,
-    tablePfn: rootPfn,
-    addressWidth: 2,
-    domainId: DOMAIN_ID,
-  });
+  const driver = new VtdDriver({ unit, mode: 'legacy' });
+  driver.attach(SOURCE_ID, { domainId: DOMAIN_ID, tablePfn: rootPfn, levels: 4, endpoint: null });
   return unit;
 }
 
@@ -144,7 +140,7 @@ export function translationMiss(operations: number): Outcome {
     const access = i & 1;
     let frame = unit.translate(SOURCE_ID, iovaHi, iovaLo, access);
     if (frame === MISS) {
-      const request = { sourceId: SOURCE_ID, iovaHi, iovaLo, access, translationRequest: false };
+      const request = { sourceId: SOURCE_ID, iovaHi, iovaLo, access };
       frame = runToEnd(unit.translateMiss(agent, request));
     }
     hash = mix(hash, frame);
