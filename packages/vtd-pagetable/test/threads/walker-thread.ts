@@ -30,6 +30,9 @@ export function runWalker(task: ThreadTask): ThreadReport {
     Atomics.add(control, clock, 1);
     state.begin(task.rootPfn, 4, Math.floor(page / 2 ** 20), page << 12, 0);
     walk(memory, masks, state);
+    // Every fourth walk is a write by hardware that sets A and D: the mapper's exchanges meet changes that are not its own.
+    if (count % 4 === 0 && state.status === WalkStatus.translated && (state.rights & 2) !== 0)
+      memory.compareExchange(state.tablePfn, state.index, state.entry, state.entry | 0x300n);
     Atomics.add(control, clock, 1);
     // A walk of a page that is not mapped ends with "read not allowed"; any other fault is a wrong answer.
     const faulted = state.status === WalkStatus.faulted;
