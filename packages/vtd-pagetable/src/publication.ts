@@ -43,8 +43,8 @@ export function* flushEntries(
 /** Writes the entry that leads to a table back to memory and marks it so. Only for memory without coherency. */
 export function* flushTableEntry(agent: Agent, memory: TableMemory, pfn: number, index: number): Task<void> {
   yield* flushEntries(agent, memory, pfn, index, 1);
+  const flushed = memory.load(pfn, index);
   yield agent.writes('mark entry flushed', Location.entry, memory.location(pfn, index), Cost.entryWrite);
-  const entry = memory.load(pfn, index);
-  // If it changed in between, whoever changed it flushes it.
-  if ((entry & 3n) !== 0n) memory.compareExchange(pfn, index, entry, entry | SS_FLUSHED);
+  // If it has changed, whoever changed it flushes it.
+  if ((flushed & 3n) !== 0n) memory.compareExchange(pfn, index, flushed, flushed | SS_FLUSHED);
 }

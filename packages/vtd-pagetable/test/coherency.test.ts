@@ -102,15 +102,29 @@ describe('where hardware does not snoop', () => {
       { numRuns: 60 },
     );
   });
-  it('a mapper that shares a table which another has not flushed yet flushes it itself', () => {
-    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64, coherent: false }) });
+  /** A map of page 0 in an empty table that stands before its first step of this name. */
+  function interrupted(label: string) {
+    const memory = new TableMemory({ pages: 64, coherent: false });
+    const table = new SecondStageTable({ memory });
     const first = map(PLAIN, table, { page: 0, frame: 100, pages: 1, rights: 3 }, new InvalidationGather());
-    for (let at = first.next(); !at.done && at.value.label !== 'flush entries'; ) at = first.next();
+    for (let at = first.next(); !at.done && at.value.label !== label; ) at = first.next();
+    return { memory, table, first };
+  }
+  it('a mapper that shares a table which another has not flushed yet flushes it itself', () => {
+    const { table, first } = interrupted('flush entries');
     // The first table of the path is installed, but not where hardware looks.
     table.map({ page: 1, frame: 101, pages: 1, rights: { read: true, write: true } });
     expect(asHardware(table, 1)).toBe(101 * 4 + 3);
     while (!first.next().done);
     expect(asHardware(table, 0)).toBe(100 * 4 + 3);
+  });
+  it('a mapper marks what it has flushed, and not what came in its place', () => {
+    const { memory, first, table } = interrupted('mark entry flushed');
+    const { rootPfn } = table;
+    const other = memory.allocate();
+    memory.store(rootPfn, 0, (BigInt(other) << 12n) | 3n);
+    first.next();
+    expect(memory.load(rootPfn, 0) & SS_FLUSHED).toBe(0n);
   });
   it('a missing flush shows: hardware does not find the new table (D1)', () => {
     const memory = new TableMemory({ pages: 64, coherent: false });

@@ -11,7 +11,7 @@ describe('walkers in other threads', () => {
     const reports = await runThreads(code, { walkers: 1, milliseconds: 1000, defect: 'none', seed: 1 });
     expect(reports.flatMap(({ wrong }) => wrong)).toEqual([]);
     const [mapper, walker] = reports;
-    expect(Object.keys(mapper?.kinds ?? {}).sort()).toEqual(['collapse', 'cut', 'map', 'protect', 'unmap']);
+    expect(Object.keys(mapper?.kinds ?? {}).sort()).toEqual(['collapse', 'cut', 'map', 'protect', 'retry', 'unmap']);
     expect(mapper?.count).toBeGreaterThan(20);
     expect(walker?.count).toBeGreaterThan(1000);
   });

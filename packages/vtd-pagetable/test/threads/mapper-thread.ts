@@ -31,7 +31,10 @@ class MapperThread {
     this.#control = new Int32Array(task.control);
     this.#history = new SharedHistory(watchedPages, task.history);
     const Memory = task.defect === 'torn-install' ? TornMemory : TableMemory;
-    this.#table = new SecondStageTable({ memory: new Memory({ pages: task.tablePages }, task.memory) });
+    this.#table = new SecondStageTable({
+      memory: new Memory({ pages: task.tablePages }, task.memory),
+      accessedDirty: true,
+    });
   }
 
   run(): ThreadReport {
@@ -71,8 +74,9 @@ class MapperThread {
 
   #cut(page: number, pages: number): void {
     const gather = new InvalidationGather();
-    const { ok } = this.#table.cut(page, pages, gather, { installs: this.#pick(2) === 0 ? 'one' : 'two' });
+    const { ok, retries } = this.#table.cut(page, pages, gather, { installs: this.#pick(2) === 0 ? 'one' : 'two' });
     if (!ok) this.#wrong.push('a cut found no table page');
+    this.#kinds.retry = (this.#kinds.retry ?? 0) + retries;
     this.#flush(gather, 'cut');
   }
 

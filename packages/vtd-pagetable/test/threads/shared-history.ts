@@ -46,11 +46,14 @@ export class SharedHistory {
     return Atomics.load(this.#ended, nth);
   }
 
-  /** Walker: whether the value was right at some moment since the mark; null if the log is too short to tell. */
-  judge(nth: number, mark: number, value: number): boolean | null {
+  /**
+   * Walker: whether the value, or those of its bits that `mask` has, was right at some moment since the mark; null if the
+   * log is too short to tell.
+   */
+  judge(nth: number, mark: number, value: number, mask = -1): boolean | null {
     const last = Atomics.load(this.#begun, nth);
     let found = false;
-    for (let change = mark; change <= last && !found; change++) found = this.#at(nth, change) === value;
+    for (let change = mark; change <= last && !found; change++) found = (this.#at(nth, change) & mask) === value;
     // A log that went round while it was read proves nothing.
     return Atomics.load(this.#begun, nth) - mark >= SharedHistory.depth - 1 ? null : found;
   }

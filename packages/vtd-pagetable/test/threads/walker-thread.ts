@@ -1,8 +1,10 @@
 import {
+  AccessedDirtyMode,
   DEFAULT_ENTRY_CAPABILITIES,
   FaultReason,
   reservedMasks,
   TableMemory,
+  WalkAccess,
   WalkState,
   WalkStatus,
   walk,
@@ -18,6 +20,7 @@ export function runWalker(task: ThreadTask): ThreadReport {
   const control = new Int32Array(task.control);
   const clock = Control.walkers + task.nth * Control.wordsPerWalker;
   const state = new WalkState();
+  state.accessedDirty = AccessedDirtyMode.update;
   const wrong: string[] = [];
   let random = task.seed | 1;
   let count = 0;
@@ -28,17 +31,13 @@ export function runWalker(task: ThreadTask): ThreadReport {
     const page = watchedPages[nth] as number;
     const mark = history.mark(nth);
     Atomics.add(control, clock, 1);
-    state.begin(task.rootPfn, 4, Math.floor(page / 2 ** 20), page << 12, 0);
+    // Every fourth walk is a write, and sets D; all of them set A, in table entries too: the mapper's exchanges meet it.
+    const access = count % 4 === 0 ? WalkAccess.write : WalkAccess.read;
+    state.begin(task.rootPfn, 4, Math.floor(page / 2 ** 20), page << 12, access);
     walk(memory, masks, state);
     Atomics.add(control, clock, 1);
-    // A walk of a page that is not mapped ends with "read not allowed"; any other fault is a wrong answer.
     const faulted = state.status === WalkStatus.faulted;
-    const value = faulted
-      ? state.faultReason === FaultReason.readNotAllowed
-        ? 0
-        : -1
-      : state.framePfn * 4 + state.rights;
-    const right = history.judge(nth, mark, value);
+    const right = judge(history, nth, mark, state);
     if (right === null) unjudged++;
     else count++;
     if (right === false)
@@ -50,4 +49,12 @@ export function runWalker(task: ThreadTask): ThreadReport {
   }
   Atomics.store(control, Control.stop, wrong.length > 0 ? 1 : Atomics.load(control, Control.stop));
   return { role: 'walker', count, unjudged, kinds: {}, wrong };
+}
+
+/** Whether the answer was right at some moment since the mark; null if the log is too short to tell. */
+function judge(history: SharedHistory, nth: number, mark: number, state: WalkState): boolean | null {
+  if (state.status === WalkStatus.translated) return history.judge(nth, mark, state.framePfn * 4 + state.rights);
+  if (state.faultReason === FaultReason.readNotAllowed) return history.judge(nth, mark, 0);
+  // Not mapped, or mapped without W; any other fault is wrong whenever it comes.
+  return state.faultReason === FaultReason.writeNotAllowed ? history.judge(nth, mark, 0, 2) : false;
 }
