@@ -1,7 +1,7 @@
 import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
-import { checkInteger } from './argument.ts';
 import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from './folio-order.ts';
+import { FrameSpan, type FrameSpanOptions } from './frame-span.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 
 const State = { outside: 0, free: 1, allocated: 2, split: 3 } as const;
@@ -62,14 +62,6 @@ class Region implements Linked<Region> {
   }
 }
 
-/** What a {@link FrameAllocator} manages. */
-export interface FrameAllocatorOptions {
-  /** First frame number; below 2^31 with all frames. Best a multiple of 2^18, since 1G folios are aligned. */
-  readonly firstPfn: number;
-  /** How many 4 KiB frames. */
-  readonly frames: number;
-}
-
 /**
  * Hands out naturally aligned runs of 1, 512 and 262,144 frames. Every operation is O(1) amortised: larger blocks are
  * split when a smaller one is needed, small ones are preferred from blocks already split, and a block whose frames have
@@ -77,8 +69,7 @@ export interface FrameAllocatorOptions {
  * 1G comes from hugetlb there.)
  */
 export class FrameAllocator {
-  readonly firstPfn: number;
-  readonly frames: number;
+  readonly #span: FrameSpan;
   #freeFrames = 0;
   /** Index of the first 1G region. */
   readonly #firstRegion: number;
@@ -90,17 +81,26 @@ export class FrameAllocator {
   readonly #withFrames = new LinkedList<Block>();
 
   /** @throws RangeError naming the argument that is not a whole number or leaves 31 bits */
-  constructor({ firstPfn, frames }: FrameAllocatorOptions) {
-    checkInteger('firstPfn', firstPfn, 0, 2 ** 31 - 2);
-    checkInteger('frames', frames, 1, 2 ** 31 - 1 - firstPfn);
-    this.firstPfn = firstPfn;
-    this.frames = frames;
-    this.#firstRegion = firstPfn >> 18;
-    const end = firstPfn + frames;
+  constructor(options: FrameSpanOptions) {
+    const span = new FrameSpan(options);
+    this.#span = span;
+    this.#firstRegion = span.firstPfn >> 18;
+    const end = span.endPfn;
     const regions = ((end - 1) >> 18) - this.#firstRegion + 1;
     this.#states = new Uint8Array(regions);
     this.#regions = new Array<Region | null>(regions).fill(null);
-    for (let r = regions - 1; r >= 0; r--) this.#addRegion(r, end);
+    for (let r = regions - 1; r >= 0; r--)
+      if (!span.isHole((r + this.#firstRegion) * FRAMES_PER_1G)) this.#addRegion(r, end);
+  }
+
+  /** First frame number. */
+  get firstPfn(): number {
+    return this.#span.firstPfn;
+  }
+
+  /** Frames in all. */
+  get frames(): number {
+    return this.#span.frames;
   }
 
   /** Frames that can be allocated as 4K. */
@@ -126,7 +126,7 @@ export class FrameAllocator {
   free(pfn: number, order: FolioOrder): void {
     const frames = framesOf(order);
     assert(
-      pfn >= this.firstPfn && pfn + frames <= this.firstPfn + this.frames && pfn % frames === 0,
+      this.#span.contains(pfn) && this.#span.contains(pfn + frames - 1) && pfn % frames === 0,
       `frame ${hex(pfn)} of order ${order} is outside the allocator or not aligned`,
     );
     if (order === 18) this.#free1G(pfn);
@@ -137,7 +137,7 @@ export class FrameAllocator {
 
   /** Whether a frame is allocated. False outside the allocator. */
   isAllocated(pfn: number): boolean {
-    if (pfn < this.firstPfn || pfn >= this.firstPfn + this.frames) return false;
+    if (!this.#span.contains(pfn)) return false;
     const r = (pfn >> 18) - this.#firstRegion;
     const region = this.#regions[r];
     if (!region) return this.#states[r] === State.allocated;
@@ -147,7 +147,7 @@ export class FrameAllocator {
 
   #addRegion(r: number, end: number): void {
     const start = (r + this.#firstRegion) * FRAMES_PER_1G;
-    const first = Math.max(start, this.firstPfn);
+    const first = Math.max(start, this.#span.firstPfn);
     const last = Math.min(start + FRAMES_PER_1G, end) - 1;
     this.#freeFrames += last - first + 1;
     if (last - first + 1 === FRAMES_PER_1G) {

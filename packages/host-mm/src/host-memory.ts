@@ -10,12 +10,17 @@ import { reclaimPages } from './reclaim.ts';
 import { SwapDevice } from './swap-device.ts';
 
 const DEFAULT_FIRST_PFN = 0x40000;
+/**
+ * The GiB below 4 GiB, where a PC has MMIO and the interrupt address range FEEx_xxxxh, to which no IOMMU translates (VT-d Rev 5.10,
+ * 3.15).
+ */
+const MMIO_HOLE = { firstPfn: 0xc_0000, frames: 0x4_0000 } as const;
 
 /** What a {@link HostMemory} has. */
 export interface HostMemoryOptions {
   /** Memory in 4 KiB frames. */
   readonly frames: number;
-  /** The first frame's number; 0x40000 (1 GiB) if left out. A multiple of 2^18 wastes no 1G folio. */
+  /** The first frame's number; 0x40000 (1 GiB) if left out. A multiple of 2^18 wastes no 1G folio. From 3 to 4 GiB there are no frames. */
   readonly firstPfn?: number;
   /** Size of the swap device in 4 KiB slots; 0 for none. */
   readonly swapSlots: number;
@@ -45,8 +50,8 @@ export class HostMemory {
   constructor(options: HostMemoryOptions) {
     const { frames, swapSlots, splitNotify = 'none', firstPfn = DEFAULT_FIRST_PFN } = options;
     this.#state = new HostState({
-      allocator: new FrameAllocator({ firstPfn, frames }),
-      memory: new PhysicalMemory({ firstPfn, frames }),
+      allocator: new FrameAllocator({ firstPfn, frames, hole: MMIO_HOLE }),
+      memory: new PhysicalMemory({ firstPfn, frames, hole: MMIO_HOLE }),
       swap: new SwapDevice({ slots: swapSlots }),
       random: options.random ?? new RandomStream(0, 'host-mm reclaim'),
       splitNotify,

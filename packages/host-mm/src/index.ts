@@ -1,8 +1,8 @@
 export type { AddressSpace } from './address-space.ts';
 export type { PageRun } from './contiguous-run.ts';
 export type { FolioOrder } from './folio-order.ts';
-export type { FrameAllocatorOptions } from './frame-allocator.ts';
 export { FrameAllocator } from './frame-allocator.ts';
+export type { FrameRun, FrameSpanOptions } from './frame-span.ts';
 export type { HostMemoryOptions } from './host-memory.ts';
 export { HostMemory } from './host-memory.ts';
 export type { HostMemoryErrno } from './host-memory-error.ts';

@@ -2,6 +2,7 @@ import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
 import { checkInteger } from './argument.ts';
 import { type FolioOrder, framesOf } from './folio-order.ts';
+import { FrameSpan, type FrameSpanOptions } from './frame-span.ts';
 import { type PageContent, tagAfterStore, tagOf, tagOfWords, WORDS_PER_PAGE, wordOfTag } from './page-content.ts';
 import { PageStore } from './page-store.ts';
 
@@ -18,20 +19,17 @@ import { PageStore } from './page-store.ts';
  * ```
  */
 export class PhysicalMemory {
-  readonly firstPfn: number;
-  readonly frames: number;
+  readonly #span: FrameSpan;
   readonly #store = new PageStore();
 
-  constructor({ firstPfn, frames }: { readonly firstPfn: number; readonly frames: number }) {
-    checkInteger('firstPfn', firstPfn, 0, 2 ** 31 - 2);
-    checkInteger('frames', frames, 1, 2 ** 31 - 1 - firstPfn);
-    this.firstPfn = firstPfn;
-    this.frames = frames;
+  /** @throws RangeError naming the argument that does not fit */
+  constructor(options: FrameSpanOptions) {
+    this.#span = new FrameSpan(options);
   }
 
   /** Whether there is such a frame. */
   contains(pfn: number): boolean {
-    return pfn >= this.firstPfn && pfn < this.firstPfn + this.frames;
+    return this.#span.contains(pfn);
   }
 
   /** Low half of the frame's tag, as int32. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type FolioOrder, FrameAllocator } from '../src/index.ts';
+import { type FolioOrder, FrameAllocator, PhysicalMemory } from '../src/index.ts';
 
 const GIG = 1 << 18;
 const ORDERS: readonly FolioOrder[] = [0, 9, 18];
@@ -107,6 +107,37 @@ describe('FrameAllocator', () => {
         expect(allocator.allocate(18)).toBe(first + GIG <= GIG - skew + frames ? first : -1);
       }),
       { numRuns: 100 },
+    );
+  });
+});
+
+describe('a hole', () => {
+  const hole = { firstPfn: 0xc_0000, frames: 0x4_0000 };
+
+  it('is no memory: what would lie there lies behind the end', () => {
+    const allocator = new FrameAllocator({ firstPfn: GIG, frames: 4 * GIG, hole });
+    const taken = [0, 1, 2, 3].map(() => allocator.allocate(18));
+    expect(taken.sort((a, b) => a - b)).toEqual([GIG, 2 * GIG, 4 * GIG, 5 * GIG]);
+    expect([allocator.allocate(0), allocator.freeFrames, allocator.frames]).toEqual([-1, 0, 4 * GIG]);
+    expect(() => allocator.free(0xc_0000, 18)).toThrow('frame 0xc0000 of order 18 is outside the allocator');
+    const memory = new PhysicalMemory({ firstPfn: GIG, frames: 4 * GIG, hole });
+    expect([0xb_ffff, 0xc_0000, 0xf_ffff, 0x10_0000, 6 * GIG - 1, 6 * GIG].map((pfn) => memory.contains(pfn))).toEqual([
+      true,
+      false,
+      false,
+      true,
+      true,
+      false,
+    ]);
+  });
+
+  it('does not concern memory that ends below or begins above it, and is whole GiBs', () => {
+    for (const firstPfn of [GIG, 0x10_0000]) {
+      const allocator = new FrameAllocator({ firstPfn, frames: GIG, hole });
+      expect([allocator.allocate(18), allocator.allocate(0)]).toEqual([firstPfn, -1]);
+    }
+    expect(() => new FrameAllocator({ firstPfn: 0, frames: GIG, hole: { firstPfn: 512, frames: 512 } })).toThrow(
+      'hole:',
     );
   });
 });

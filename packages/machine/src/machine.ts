@@ -40,7 +40,7 @@ export interface MachineProgress {
   readonly phase: 'booting' | 'running' | 'over';
 }
 
-/** Host frames begin at 1 GiB; below lie the page-table pages, from 16 MiB. */
+/** Host frames begin at 1 GiB; below lie page-table pages and the unit's queues, from 16 MiB. */
 const FIRST_HOST_PFN = 0x4_0000;
 const TABLE_BASE_PFN = 0x1000;
 /** The smallest page request queue: PQS = 0. */
