@@ -77,12 +77,17 @@ export function checkHostAddressWidth(hostAddressWidth: number): void {
     throw new RangeError(`hostAddressWidth: ${hostAddressWidth} is not an integer in 32..52`);
 }
 
+/** Kept for each capabilities object, which is not to change. */
+const MASKS = new WeakMap<EntryCapabilities, ReservedMasks>();
+
 /**
  * Builds the reserved-bit masks of a unit from the layouts of its entries (Rev 5.10, tables 41-47). Levels 4 and 5 have no leaves; their
  * second mask equals the first.
  * @throws RangeError for an impossible host address width
  */
 export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
+  const known = MASKS.get(capabilities);
+  if (known !== undefined) return known;
   checkHostAddressWidth(capabilities.hostAddressWidth);
   const lo = new Int32Array(12);
   const hi = new Int32Array(12);
@@ -92,7 +97,9 @@ export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
       lo[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask));
       hi[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask >> 32n));
     }
-  return { lo, hi };
+  const masks = { lo, hi };
+  MASKS.set(capabilities, masks);
+  return masks;
 }
 
 /** Rights of a mapping, as in bits 1:0 of an entry. */

@@ -187,9 +187,15 @@ export function unitCapabilities(options: Partial<UnitCapabilities>): UnitCapabi
   return unit;
 }
 
-/** What vtd-pagetable's formats need of it: which bits are reserved, which values are valid. */
+/** One object for units that are alike: vtd-pagetable keeps layouts and masks for each object. */
+const structuresOf = new Map<string, StructureCapabilities>();
+
+/** What vtd-pagetable's formats need of it: which bits are reserved, which values are valid. The same object for units that are alike. */
 export function structureCapabilities(unit: UnitCapabilities): StructureCapabilities {
-  return {
+  const key = JSON.stringify(unit);
+  const known = structuresOf.get(key);
+  if (known !== undefined) return known;
+  const structures: StructureCapabilities = {
     specRevision: unit.specRevision,
     hostAddressWidth: unit.hostAddressWidth,
     page2M: unit.page2M,
@@ -217,6 +223,8 @@ export function structureCapabilities(unit: UnitCapabilities): StructureCapabili
     supervisorRequest: false,
     executeRequest: false,
   };
+  structuresOf.set(key, structures);
+  return structures;
 }
 
 function check(name: string, value: number, least: number, most: number): void {
