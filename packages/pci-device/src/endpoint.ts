@@ -1,9 +1,10 @@
-import { Iotlb, type IotlbGeometry } from '@faultline/iotlb';
+import { DeviceTlb, type IotlbGeometry } from '@faultline/iotlb';
 import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { FaultReason } from '@faultline/vtd-pagetable';
 import {
   type AtsEndpoint,
   CompletionStatus,
+  type DeviceTlbScope,
   InFlightDma,
   type MessageOutcome,
   MISS,
@@ -73,7 +74,7 @@ export class Endpoint implements AtsEndpoint {
   readonly unit: RemappingUnit;
   readonly faults: DmaFaultReport;
   /** The device TLB, or null without ATS. */
-  readonly deviceTlb: Iotlb | null;
+  readonly deviceTlb: DeviceTlb | null;
   readonly counters: EndpointCounters = {
     completed: 0,
     faulted: 0,
@@ -100,7 +101,7 @@ export class Endpoint implements AtsEndpoint {
     this.faults = options.faults;
     this.#target = options.target;
     this.#translated = new InFlightDma(`${options.name}: translated requests`);
-    this.deviceTlb = options.deviceTlb ? new Iotlb({ geometry: options.deviceTlb }) : null;
+    this.deviceTlb = options.deviceTlb ? new DeviceTlb({ geometry: options.deviceTlb }) : null;
     this.#credits = options.pageRequestCredits ?? 32;
     if (!Number.isInteger(this.#credits) || this.#credits < 1 || this.#credits > 512)
       throw new RangeError(`pageRequestCredits: ${this.#credits} is not in 1..512`);
@@ -182,7 +183,7 @@ export class Endpoint implements AtsEndpoint {
   #lookup(iovaHi: number, iovaLo: number, access: number): number {
     const tlb = this.deviceTlb;
     if (tlb === null) return this.unit.translate(this.sourceId, iovaHi, iovaLo, access);
-    const slot = tlb.lookup(this.sourceId, iovaHi, iovaLo);
+    const slot = tlb.lookup(iovaHi, iovaLo);
     if (slot < 0 || (tlb.rightsAt(slot) & (access + 1)) === 0) return MISS;
     return tlb.pfnAt(slot, iovaHi, iovaLo);
   }
@@ -208,11 +209,12 @@ export class Endpoint implements AtsEndpoint {
       const epoch = this.#tlbEpoch;
       yield agent.reads('translation request', Location.translationCache, unit.id, Cost.translationRequest);
       const request = { sourceId, iovaHi, iovaLo, noWrite: access === 0 };
-      const { status, frame, level, rights, leafLo, leafHi, reason } = yield* unit.translationRequest(agent, request);
+      const { status, frame, level, rights, reason } = yield* unit.translationRequest(agent, request);
       if (status !== CompletionStatus.success || rights === 0) return -(reason || lackOf(access));
       yield agent.writes('fill device TLB', Location.translationCache, deviceTlbLocation(sourceId), Cost.free);
       if (epoch !== this.#tlbEpoch) continue;
-      deviceTlb.fill(sourceId, 0, iovaHi, iovaLo, level, leafLo, leafHi, rights);
+      const address = sizedAddress(frame, 9 * (level - 1));
+      deviceTlb.fill(iovaHi, iovaLo, address.hi, address.lo, level > 1, rights);
       return (rights & wanted) === wanted ? frame : -lackOf(access);
     }
   }
@@ -258,15 +260,22 @@ export class Endpoint implements AtsEndpoint {
   }
 
   /** {@inheritDoc AtsEndpoint.invalidateDeviceTlb} */
-  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number): Task<MessageOutcome> {
+  *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number, scope: DeviceTlbScope): Task<MessageOutcome> {
     const location = deviceTlbLocation(this.sourceId);
     yield agent.writes('invalidate device TLB', Location.translationCache, location, Cost.deviceTlbInvalidate);
     this.#tlbEpoch++;
-    const hi = Math.floor(page / 0x10_0000) | 0;
-    this.deviceTlb?.invalidateSourcePages(this.sourceId, hi, (page << 12) | 0, Math.min(sizeLog2, 52));
+    const { hi, lo } = sizedAddress(page, sizeLog2);
+    this.deviceTlb?.invalidate(hi, lo, sizeLog2 > 0, scope.pasid, scope.global);
     yield* this.#translated.drain(agent);
     return 'completed';
   }
+}
+
+/** An address as ATS messages carry it with S: the lowest zero bit from bit 12 on says the size, 2^sizeLog2 pages. */
+function sizedAddress(page: number, sizeLog2: number): { readonly hi: number; readonly lo: number } {
+  const first = page - (page % 2 ** sizeLog2);
+  const address = sizeLog2 === 0 ? first : first + 2 ** (sizeLog2 - 1) - 1;
+  return { hi: Math.floor(address / 0x10_0000) | 0, lo: ((address % 0x10_0000) << 12) | 0 };
 }
 
 /** Why a device whose translation lacks the right asked for cannot go on, in the unit's words for untranslated requests. */

@@ -85,14 +85,14 @@ describe('a device-TLB invalidation', () => {
     for (const page of [8, 15, 0x40000]) setup.run((agent) => endpoint.dmaPage(agent, 'read', page, false, 0, 0));
     const pages = () => [...(endpoint.deviceTlb?.entries() ?? [])].map(({ iova }) => Number(iova >> 12n));
     const invalidate = (page: number, sizeLog2: number) =>
-      setup.run((agent) => endpoint.invalidateDeviceTlb(agent, page, sizeLog2));
+      setup.run((agent) => endpoint.invalidateDeviceTlb(agent, page, sizeLog2, {}));
     invalidate(8, 2);
     expect(pages()).toEqual([15, 0x40000]);
     invalidate(0x40123, 0); // not sure to reach a large one
     expect(pages()).toEqual([15, 0x40000]);
     invalidate(0x40000, 9);
     expect(pages()).toEqual([15]);
-    invalidate(0, 51);
+    invalidate(0, 52);
     expect(pages()).toEqual([]);
   });
 });
