@@ -11,7 +11,7 @@ import {
   type TableLevel,
   tableIndex,
 } from './entry.ts';
-import type { InvalidationGather } from './invalidation-gather.ts';
+import { InvalidationGather } from './invalidation-gather.ts';
 import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
 import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
@@ -43,8 +43,18 @@ export interface MapRequest {
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
-  const pass = new MapPass(table, request, gather);
-  const { memory, reserve } = table;
+  const pass = (table.idle.map ?? new MapPass(table)).begin(request, gather);
+  table.idle.map = null;
+  try {
+    return yield* mapRuns(agent, pass, request);
+  } finally {
+    table.idle.map = pass;
+  }
+}
+
+/** @returns 4K pages mapped */
+function* mapRuns(agent: Agent, pass: MapPass, request: MapRequest): Task<number> {
+  const { memory, reserve } = pass.table;
   const end = request.page + request.pages;
   for (; pass.page < end; pass.advance()) {
     const level = pass.chooseRun(end);
@@ -87,15 +97,15 @@ function* flushIfNew(agent: Agent, memory: TableMemory, pfn: number, index: numb
 }
 
 /** A map under way: the run of leaves side by side in one table that is next, and the tables on the way to it. */
-class MapPass {
+export class MapPass {
   readonly table: TableState;
-  readonly gather: InvalidationGather;
+  #gather = new InvalidationGather();
   /** Rights and attributes of each leaf, as halves. */
-  readonly #bitsLo: number;
-  readonly #bitsHi: number;
+  #bitsLo = 0;
+  #bitsHi = 0;
   /** The run: first page and frame, level, index of the first leaf, number of leaves, how many of them are written. */
-  page: number;
-  frame: number;
+  page = 0;
+  frame = 0;
   level: TableLevel = 1;
   index = 0;
   count = 0;
@@ -104,14 +114,19 @@ class MapPass {
   readonly tables = [-1, -1, -1, -1, -1, -1];
   #reached = 0;
 
-  constructor(table: TableState, { page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather) {
+  constructor(table: TableState) {
     this.table = table;
-    this.gather = gather;
+    this.tables[table.levels] = table.rootPfn;
+  }
+
+  begin({ page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather): this {
+    this.#gather = gather;
     this.#bitsLo = attributes === 0n ? rights : Number(BigInt.asIntN(32, attributes)) | rights;
     this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
     this.page = page;
     this.frame = frame;
-    this.tables[table.levels] = table.rootPfn;
+    for (let level = 1; level < this.table.levels; level++) this.tables[level] = -1;
+    return this;
   }
 
   /** Chooses the largest leaf that fits here, and how many of them. @returns its level */
@@ -198,7 +213,7 @@ class MapPass {
         const child = table.tableBelow(pfn, at, level, page + done);
         if (!isVacant(table, child, level - 1, page + done)) break;
         memory.store(pfn, at, 0n);
-        gatherVacant(table, child, level - 1, page + done, this.gather);
+        gatherVacant(table, child, level - 1, page + done, this.#gather);
       }
       memory.store(pfn, at, (BigInt(frame + done) << 12n) | bits);
     }

@@ -1,8 +1,9 @@
 import { type Agent, ANY_LOCATION, Cost, Location, type Task } from '@faultline/sim';
 import { isLeaf, isPresent, LO_RIGHTS, levelFrames, SS_DIRTY } from './entry.ts';
-import type { InvalidationGather } from './invalidation-gather.ts';
+import { InvalidationGather } from './invalidation-gather.ts';
 import { isLeafLo } from './leaf-run.ts';
 import { flushEntries } from './publication.ts';
+import type { TableMemory } from './table-memory.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /**
@@ -39,8 +40,17 @@ export function* unmap(
   gather: InvalidationGather,
 ): Task<number> {
   checkRange(table, request.page, request.pages);
-  const pass = new UnmapPass(table, request, gather);
-  const { memory } = table;
+  const pass = (table.idle.unmap ?? new UnmapPass(table)).begin(request, gather);
+  table.idle.unmap = null;
+  try {
+    return yield* clearRange(agent, pass, table.memory);
+  } finally {
+    table.idle.unmap = pass;
+  }
+}
+
+/** @returns 4K pages unmapped */
+function* clearRange(agent: Agent, pass: UnmapPass, memory: TableMemory): Task<number> {
   // What is looked at to choose a step is looked at again after it.
   while (pass.hasEntry()) {
     const { pfn, index } = pass;
@@ -74,12 +84,12 @@ export function* unmap(
 const Kind = { hole: 0, leaf: 1, table: 2 } as const;
 
 /** An unmap under way: where it stands, and what it has done. */
-class UnmapPass {
+export class UnmapPass {
   readonly #table: TableState;
-  readonly #request: UnmapRequest;
-  readonly #gather: InvalidationGather;
+  #request: UnmapRequest = { page: 0, pages: 0, partialLeaf: 'linux-7.3', holes: 'stop' };
+  #gather = new InvalidationGather();
   readonly #halves: Int32Array;
-  readonly #end: number;
+  #end = 0;
   unmapped = 0;
   /** The entry that it stands at: table, index, level; `last` ends the part of the table that the range covers. */
   pfn = 0;
@@ -92,13 +102,20 @@ class UnmapPass {
   /** Where to go on in the tables above, innermost last: table, index, base. */
   readonly #above: number[] = [];
 
-  constructor(table: TableState, request: UnmapRequest, gather: InvalidationGather) {
+  constructor(table: TableState) {
     this.#table = table;
+    this.#halves = table.memory.cpuHalves;
+  }
+
+  begin(request: UnmapRequest, gather: InvalidationGather): this {
     this.#request = request;
     this.#gather = gather;
-    this.#halves = table.memory.cpuHalves;
     this.#end = request.page + request.pages;
-    this.#enter(table.rootPfn, table.levels, 0);
+    this.unmapped = 0;
+    this.#stopped = false;
+    this.#above.length = 0;
+    this.#enter(this.#table.rootPfn, this.#table.levels, 0);
+    return this;
   }
 
   /** First page of the entry. */
