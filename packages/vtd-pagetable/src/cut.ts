@@ -58,45 +58,41 @@ export function* cut(
   const pass = (table.idle.cut ?? new CutPass(table)).begin(page, pages, whole, accessedDirty !== 'inherit');
   table.idle.cut = null;
   try {
-    return yield* cutEnds(agent, table, pass, gather);
+    const { memory, reserve } = table;
+    const { cpuHalves } = memory;
+    for (const boundary of [pass.page, pass.end]) {
+      if (pass.settles(boundary)) break;
+      let pfn = table.rootPfn;
+      for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
+        const index = tableIndex(boundary, level);
+        yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+        const half = ((pfn - memory.basePfn) << 10) | (index << 1);
+        const lo = cpuHalves[half] as number;
+        if ((lo & LO_RIGHTS) === 0) break;
+        if (isLeafLo(lo, level)) {
+          const entry = memory.load(pfn, index);
+          // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
+          const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
+          pass.replaces(leaf, boundary);
+          while (pass.needsTable()) {
+            if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+            if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
+            yield agent.spends('build table', Cost.tableBuild);
+          }
+          pass.build();
+          if (!memory.coherent) yield* pass.flushBuilt(agent);
+          yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
+          if (!pass.install(gather)) continue; // look again at what is there now
+          if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+        }
+        pfn = table.tableBelow(pfn, index, level, boundary);
+        level--;
+      }
+    }
+    return pass.result(true);
   } finally {
     table.idle.cut = pass;
   }
-}
-
-function* cutEnds(agent: Agent, table: TableState, pass: CutPass, gather: InvalidationGather): Task<CutResult> {
-  const { memory, reserve } = table;
-  const { cpuHalves } = memory;
-  for (const boundary of [pass.page, pass.end]) {
-    if (pass.settles(boundary)) break;
-    let pfn = table.rootPfn;
-    for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
-      const index = tableIndex(boundary, level);
-      yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-      const half = ((pfn - memory.basePfn) << 10) | (index << 1);
-      const lo = cpuHalves[half] as number;
-      if ((lo & LO_RIGHTS) === 0) break;
-      if (isLeafLo(lo, level)) {
-        const entry = memory.load(pfn, index);
-        // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
-        const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
-        pass.replaces(leaf, boundary);
-        while (pass.needsTable()) {
-          if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
-          if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
-          yield agent.spends('build table', Cost.tableBuild);
-        }
-        pass.build();
-        if (!memory.coherent) yield* pass.flushBuilt(agent);
-        yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
-        if (!pass.install(gather)) continue; // look again at what is there now
-        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
-      }
-      pfn = table.tableBelow(pfn, index, level, boundary);
-      level--;
-    }
-  }
-  return pass.result(true);
 }
 
 interface FoundLeaf {

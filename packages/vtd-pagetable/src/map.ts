@@ -46,49 +46,44 @@ export function* map(agent: Agent, table: TableState, request: MapRequest, gathe
   const pass = (table.idle.map ?? new MapPass(table)).begin(request, gather);
   table.idle.map = null;
   try {
-    return yield* mapRuns(agent, pass, request);
+    const { memory, reserve } = pass.table;
+    const end = request.page + request.pages;
+    for (; pass.page < end; pass.advance()) {
+      const level = pass.chooseRun(end);
+      let above = pass.knownAbove(level);
+      while (above > level) {
+        const pfn = pass.tables[above] as number;
+        const index = tableIndex(pass.page, above);
+        yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+        const found = pass.below(pfn, index, above);
+        if (found >= 0) {
+          if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
+          pass.tables[--above] = found;
+          continue;
+        }
+        if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+        const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
+        const filled = above - 1 === level;
+        if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
+        if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
+        yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
+        if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
+        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+        pass.tables[--above] = child;
+        if (filled) pass.written = pass.count;
+      }
+      if (pass.written === pass.count) continue;
+      const pfn = pass.tables[level] as number;
+      const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
+      yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
+      pass.writeLeaves(pfn);
+      if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
+      if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
+    }
+    return request.pages;
   } finally {
     table.idle.map = pass;
   }
-}
-
-/** @returns 4K pages mapped */
-function* mapRuns(agent: Agent, pass: MapPass, request: MapRequest): Task<number> {
-  const { memory, reserve } = pass.table;
-  const end = request.page + request.pages;
-  for (; pass.page < end; pass.advance()) {
-    const level = pass.chooseRun(end);
-    let above = pass.knownAbove(level);
-    while (above > level) {
-      const pfn = pass.tables[above] as number;
-      const index = tableIndex(pass.page, above);
-      yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-      const found = pass.below(pfn, index, above);
-      if (found >= 0) {
-        if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
-        pass.tables[--above] = found;
-        continue;
-      }
-      if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
-      const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
-      const filled = above - 1 === level;
-      if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
-      if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
-      yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
-      if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
-      if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
-      pass.tables[--above] = child;
-      if (filled) pass.written = pass.count;
-    }
-    if (pass.written === pass.count) continue;
-    const pfn = pass.tables[level] as number;
-    const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
-    yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
-    pass.writeLeaves(pfn);
-    if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
-    if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
-  }
-  return request.pages;
 }
 
 /** Another mapper may still be about to flush this entry: what is mapped below has to be reachable when the call returns. */
@@ -186,11 +181,14 @@ export class MapPass {
   installTable(pfn: number, index: number, level: number, child: number): boolean {
     const { table } = this;
     const { memory } = table;
-    // Not present is not zero: ignored bits of an empty entry give way.
-    const empty = memory.load(pfn, index);
-    if ((empty !== 0n && isPresent(empty)) || memory.compareExchange(pfn, index, empty, tableEntry(child)) !== empty) {
-      memory.free(child);
-      return false;
+    for (let empty = 0n; ; ) {
+      const seen = memory.compareExchange(pfn, index, empty, tableEntry(child));
+      if (seen === empty) break;
+      if (isPresent(seen)) {
+        memory.free(child);
+        return false;
+      }
+      empty = seen; // not present is not zero: ignored bits give way
     }
     table.places.put(child, level - 1, pageBase(this.page, level));
     if (level - 1 === this.level) table.leaves[this.level] = (table.leaves[this.level] as number) + this.count;

@@ -3,7 +3,6 @@ import { isLeaf, isPresent, LO_RIGHTS, levelFrames, SS_DIRTY } from './entry.ts'
 import { InvalidationGather } from './invalidation-gather.ts';
 import { isLeafLo } from './leaf-run.ts';
 import { flushEntries } from './publication.ts';
-import type { TableMemory } from './table-memory.ts';
 import { checkRange, type TableState } from './table-state.ts';
 
 /**
@@ -43,42 +42,38 @@ export function* unmap(
   const pass = (table.idle.unmap ?? new UnmapPass(table)).begin(request, gather);
   table.idle.unmap = null;
   try {
-    return yield* clearRange(agent, pass, table.memory);
+    const { memory } = table;
+    // What is looked at to choose a step is looked at again after it.
+    while (pass.hasEntry()) {
+      const { pfn, index } = pass;
+      const location = memory.location(pfn, index);
+      const kind = pass.kind();
+      if (kind === Kind.hole) {
+        const seen = pass.holes();
+        yield agent.reads('read entry', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryRead, seen);
+        pass.passHoles(seen);
+      } else if (kind === Kind.leaf) {
+        if (pass.stopsAtLeaf()) break;
+        const seen = pass.leaves();
+        yield agent.writes('clear leaf', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryWrite, seen);
+        const cleared = pass.clearLeaves(seen);
+        if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
+      } else if (pass.covers()) {
+        // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
+        yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
+        if (pass.kind() !== Kind.table) continue;
+        const cleared = pass.unlink();
+        if (cleared > 0) yield agent.spends('clear leaves', Cost.entryWrite, cleared);
+        if (!memory.coherent && cleared >= 0) yield* flushEntries(agent, memory, pfn, index, 1);
+      } else {
+        yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
+        if (pass.kind() === Kind.table) pass.descend();
+      }
+    }
+    return pass.unmapped;
   } finally {
     table.idle.unmap = pass;
   }
-}
-
-/** @returns 4K pages unmapped */
-function* clearRange(agent: Agent, pass: UnmapPass, memory: TableMemory): Task<number> {
-  // What is looked at to choose a step is looked at again after it.
-  while (pass.hasEntry()) {
-    const { pfn, index } = pass;
-    const location = memory.location(pfn, index);
-    const kind = pass.kind();
-    if (kind === Kind.hole) {
-      const seen = pass.holes();
-      yield agent.reads('read entry', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryRead, seen);
-      pass.passHoles(seen);
-    } else if (kind === Kind.leaf) {
-      if (pass.stopsAtLeaf()) break;
-      const seen = pass.leaves();
-      yield agent.writes('clear leaf', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryWrite, seen);
-      const cleared = pass.clearLeaves(seen);
-      if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
-    } else if (pass.covers()) {
-      // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
-      yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
-      if (pass.kind() !== Kind.table) continue;
-      const cleared = pass.unlink();
-      if (cleared > 0) yield agent.spends('clear leaves', Cost.entryWrite, cleared);
-      if (!memory.coherent && cleared >= 0) yield* flushEntries(agent, memory, pfn, index, 1);
-    } else {
-      yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
-      if (pass.kind() === Kind.table) pass.descend();
-    }
-  }
-  return pass.unmapped;
 }
 
 const Kind = { hole: 0, leaf: 1, table: 2 } as const;
