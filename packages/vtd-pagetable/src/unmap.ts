@@ -253,23 +253,20 @@ interface Survey {
 function look(table: TableState, survey: Survey, pfn: number, level: number, page: number, stops: boolean): boolean {
   const halves = table.memory.cpuHalves;
   const first = (pfn - table.memory.basePfn) << 10;
+  // With R or W, and PS where that makes a leaf, an entry's bits are above those of everything that is none.
+  const mask = level === 1 ? 0x3 : 0x83;
+  const noLeaf = level === 1 ? 0 : level <= 3 ? 0x80 : mask;
   let leaves = 0;
-  if (level === 1) {
-    for (let half = first; half < first + 1024; half += 2) {
-      if (((halves[half] as number) & LO_RIGHTS) !== 0) leaves++;
-      else if (stops) return false;
-    }
-  } else {
-    for (let index = 0; index < 512; index++) {
-      const lo = halves[first + (index << 1)] as number;
-      if ((lo & LO_RIGHTS) === 0) {
-        if (stops) return false;
-      } else if (isLeafLo(lo, level)) {
-        leaves++;
-      } else {
-        const below = page + index * levelFrames(level);
-        if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
-      }
+  for (let half = first; half < first + 1024; half += 2) {
+    const bits = (halves[half] as number) & mask;
+    if (bits > noLeaf) {
+      leaves++;
+    } else if ((bits & LO_RIGHTS) === 0) {
+      if (stops) return false;
+    } else {
+      const index = (half - first) >> 1;
+      const below = page + index * levelFrames(level);
+      if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
     }
   }
   survey.leaves[level] = (survey.leaves[level] ?? 0) + leaves;
