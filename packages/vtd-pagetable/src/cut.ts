@@ -54,39 +54,45 @@ export function* cut(
 ): Task<CutResult> {
   checkRange(table, page, pages);
   const { installs = 'one', accessedDirty = 'inherit' } = options;
-  const { memory, reserve } = table;
-  const { cpuHalves } = memory;
-  const pass = new CutPass(table, page, page + pages, installs === 'one', accessedDirty !== 'inherit');
-  for (const boundary of [page, page + pages]) {
-    if (pass.settles(boundary)) break;
-    let pfn = table.rootPfn;
-    for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
-      const index = tableIndex(boundary, level);
-      yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-      const half = ((pfn - memory.basePfn) << 10) | (index << 1);
-      const lo = cpuHalves[half] as number;
-      if ((lo & LO_RIGHTS) === 0) break;
-      if (isLeafLo(lo, level)) {
-        const entry = memory.load(pfn, index);
-        // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
-        const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
-        pass.begin(leaf, boundary);
-        while (pass.needsTable()) {
-          if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
-          if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
-          yield agent.spends('build table', Cost.tableBuild);
+  const whole = installs === 'one';
+  const pass = (table.idle.cut ?? new CutPass(table)).begin(page, pages, whole, accessedDirty !== 'inherit');
+  table.idle.cut = null;
+  try {
+    const { memory, reserve } = table;
+    const { cpuHalves } = memory;
+    for (const boundary of [pass.page, pass.end]) {
+      if (pass.settles(boundary)) break;
+      let pfn = table.rootPfn;
+      for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
+        const index = tableIndex(boundary, level);
+        yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+        const half = ((pfn - memory.basePfn) << 10) | (index << 1);
+        const lo = cpuHalves[half] as number;
+        if ((lo & LO_RIGHTS) === 0) break;
+        if (isLeafLo(lo, level)) {
+          const entry = memory.load(pfn, index);
+          // The halves are read after the entry: if hardware sets A or D in between, the exchange fails.
+          const leaf = { pfn, index, level, lo: cpuHalves[half] as number, hi: cpuHalves[half + 1] as number, entry };
+          pass.replaces(leaf, boundary);
+          while (pass.needsTable()) {
+            if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+            if (!pass.takeTable(reserve.asksScheduler && agent.step.chosen === 1)) return pass.result(false);
+            yield agent.spends('build table', Cost.tableBuild);
+          }
+          pass.build();
+          if (!memory.coherent) yield* pass.flushBuilt(agent);
+          yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
+          if (!pass.install(gather)) continue; // look again at what is there now
+          if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
         }
-        pass.build();
-        if (!memory.coherent) yield* pass.flushBuilt(agent);
-        yield agent.writes('install sub-tree', Location.entry, memory.location(pfn, index), Cost.entryWrite);
-        if (!pass.install(gather)) continue; // look again at what is there now
-        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+        pfn = table.tableBelow(pfn, index, level, boundary);
+        level--;
       }
-      pfn = table.tableBelow(pfn, index, level, boundary);
-      level--;
     }
+    return pass.result(true);
+  } finally {
+    table.idle.cut = pass;
   }
-  return pass.result(true);
 }
 
 interface FoundLeaf {
@@ -102,27 +108,33 @@ interface FoundLeaf {
 const LO_DIRTY = 0x200;
 
 /** A cut under way, and the sub-tree that is to take the place of one leaf: a table, and below it one for each end that needs it. */
-class CutPass {
+export class CutPass {
   readonly #table: TableState;
-  readonly #page: number;
-  readonly #end: number;
+  page = 0;
+  end = 0;
   /** Build down to where the ends are boundaries, not just one level. */
-  readonly #whole: boolean;
+  #whole = true;
   #leaf: FoundLeaf = { pfn: -1, index: 0, level: 1, lo: 0, hi: 0, entry: 0n };
   #start = 0;
-  readonly #harvests: boolean;
+  #harvests = false;
   /** Indexes of the new table at which a lower one is needed, and tables taken so far: the new table first. */
   readonly #crossed: number[] = [];
   readonly #taken: number[] = [];
   #installs = 0;
   #retries = 0;
 
-  constructor(table: TableState, page: number, end: number, whole: boolean, harvests: boolean) {
-    this.#harvests = harvests;
+  constructor(table: TableState) {
     this.#table = table;
-    this.#page = page;
-    this.#end = end;
+  }
+
+  begin(page: number, pages: number, whole: boolean, harvests: boolean): this {
+    this.page = page;
+    this.end = page + pages;
     this.#whole = whole;
+    this.#harvests = harvests;
+    this.#installs = 0;
+    this.#retries = 0;
+    return this;
   }
 
   result(ok: boolean): CutResult {
@@ -135,7 +147,8 @@ class CutPass {
     return this.#whole && this.#installs > 0 && boundary > this.#start && boundary < this.#start + levelFrames(level);
   }
 
-  begin(leaf: FoundLeaf, boundary: number): void {
+  /** Plans the sub-tree that is to take the place of a leaf. */
+  replaces(leaf: FoundLeaf, boundary: number): void {
     const { level, lo } = leaf;
     if ((lo & (level === 2 ? 0x1f_f000 : 0x3fff_f000)) !== 0)
       throw corruptEntry({ ...leaf, tablePfn: leaf.pfn }, 'address bits below the size of the leaf are set');
@@ -144,7 +157,7 @@ class CutPass {
     this.#taken.length = 0;
     this.#crossed.length = 0;
     if (level === 2 || !this.#whole) return;
-    for (const end of [this.#page, this.#end]) {
+    for (const end of [this.page, this.end]) {
       const index = Math.floor((end - this.#start) / 512);
       const inside = index >= 0 && index < 512 && end !== pageBase(end, 2);
       if (inside && this.#crossed[0] !== index) this.#crossed.push(index);

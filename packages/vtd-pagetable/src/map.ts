@@ -11,7 +11,7 @@ import {
   type TableLevel,
   tableIndex,
 } from './entry.ts';
-import type { InvalidationGather } from './invalidation-gather.ts';
+import { InvalidationGather } from './invalidation-gather.ts';
 import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
 import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
@@ -43,42 +43,47 @@ export interface MapRequest {
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
-  const pass = new MapPass(table, request, gather);
-  const { memory, reserve } = table;
-  const end = request.page + request.pages;
-  for (; pass.page < end; pass.advance()) {
-    const level = pass.chooseRun(end);
-    let above = pass.knownAbove(level);
-    while (above > level) {
-      const pfn = pass.tables[above] as number;
-      const index = tableIndex(pass.page, above);
-      yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
-      const found = pass.below(pfn, index, above);
-      if (found >= 0) {
-        if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
-        pass.tables[--above] = found;
-        continue;
+  const pass = (table.idle.map ?? new MapPass(table)).begin(request, gather);
+  table.idle.map = null;
+  try {
+    const { memory, reserve } = pass.table;
+    const end = request.page + request.pages;
+    for (; pass.page < end; pass.advance()) {
+      const level = pass.chooseRun(end);
+      let above = pass.knownAbove(level);
+      while (above > level) {
+        const pfn = pass.tables[above] as number;
+        const index = tableIndex(pass.page, above);
+        yield agent.reads('read table entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
+        const found = pass.below(pfn, index, above);
+        if (found >= 0) {
+          if (!memory.coherent) yield* flushIfNew(agent, memory, pfn, index);
+          pass.tables[--above] = found;
+          continue;
+        }
+        if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
+        const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
+        const filled = above - 1 === level;
+        if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
+        if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
+        yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
+        if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
+        if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
+        pass.tables[--above] = child;
+        if (filled) pass.written = pass.count;
       }
-      if (reserve.asksScheduler) yield reserve.chooseFailure(agent);
-      const child = pass.buildTable(above, reserve.asksScheduler && agent.step.chosen === 1);
-      const filled = above - 1 === level;
-      if (filled) yield agent.spends('write leaves', Cost.entryWrite, pass.count);
-      if (!memory.coherent) yield* flushPrivateTable(agent, memory, child);
-      yield agent.writes('install table', Location.entry, memory.location(pfn, index), Cost.tableBuild);
-      if (!pass.installTable(pfn, index, above, child)) continue; // somebody else was faster: use theirs
-      if (!memory.coherent) yield* flushTableEntry(agent, memory, pfn, index);
-      pass.tables[--above] = child;
-      if (filled) pass.written = pass.count;
+      if (pass.written === pass.count) continue;
+      const pfn = pass.tables[level] as number;
+      const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
+      yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
+      pass.writeLeaves(pfn);
+      if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
+      if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
     }
-    if (pass.written === pass.count) continue;
-    const pfn = pass.tables[level] as number;
-    const location = pass.count === 1 ? memory.location(pfn, pass.index) : ANY_LOCATION;
-    yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
-    pass.writeLeaves(pfn);
-    if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
-    if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
+    return request.pages;
+  } finally {
+    table.idle.map = pass;
   }
-  return request.pages;
 }
 
 /** Another mapper may still be about to flush this entry: what is mapped below has to be reachable when the call returns. */
@@ -87,15 +92,15 @@ function* flushIfNew(agent: Agent, memory: TableMemory, pfn: number, index: numb
 }
 
 /** A map under way: the run of leaves side by side in one table that is next, and the tables on the way to it. */
-class MapPass {
+export class MapPass {
   readonly table: TableState;
-  readonly gather: InvalidationGather;
+  #gather = new InvalidationGather();
   /** Rights and attributes of each leaf, as halves. */
-  readonly #bitsLo: number;
-  readonly #bitsHi: number;
+  #bitsLo = 0;
+  #bitsHi = 0;
   /** The run: first page and frame, level, index of the first leaf, number of leaves, how many of them are written. */
-  page: number;
-  frame: number;
+  page = 0;
+  frame = 0;
   level: TableLevel = 1;
   index = 0;
   count = 0;
@@ -104,14 +109,19 @@ class MapPass {
   readonly tables = [-1, -1, -1, -1, -1, -1];
   #reached = 0;
 
-  constructor(table: TableState, { page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather) {
+  constructor(table: TableState) {
     this.table = table;
-    this.gather = gather;
+    this.tables[table.levels] = table.rootPfn;
+  }
+
+  begin({ page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather): this {
+    this.#gather = gather;
     this.#bitsLo = attributes === 0n ? rights : Number(BigInt.asIntN(32, attributes)) | rights;
     this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
     this.page = page;
     this.frame = frame;
-    this.tables[table.levels] = table.rootPfn;
+    for (let level = 1; level < this.table.levels; level++) this.tables[level] = -1;
+    return this;
   }
 
   /** Chooses the largest leaf that fits here, and how many of them. @returns its level */
@@ -171,11 +181,14 @@ class MapPass {
   installTable(pfn: number, index: number, level: number, child: number): boolean {
     const { table } = this;
     const { memory } = table;
-    // Not present is not zero: ignored bits of an empty entry give way.
-    const empty = memory.load(pfn, index);
-    if ((empty !== 0n && isPresent(empty)) || memory.compareExchange(pfn, index, empty, tableEntry(child)) !== empty) {
-      memory.free(child);
-      return false;
+    for (let empty = 0n; ; ) {
+      const seen = memory.compareExchange(pfn, index, empty, tableEntry(child));
+      if (seen === empty) break;
+      if (isPresent(seen)) {
+        memory.free(child);
+        return false;
+      }
+      empty = seen; // not present is not zero: ignored bits give way
     }
     table.places.put(child, level - 1, pageBase(this.page, level));
     if (level - 1 === this.level) table.leaves[this.level] = (table.leaves[this.level] as number) + this.count;
@@ -198,7 +211,7 @@ class MapPass {
         const child = table.tableBelow(pfn, at, level, page + done);
         if (!isVacant(table, child, level - 1, page + done)) break;
         memory.store(pfn, at, 0n);
-        gatherVacant(table, child, level - 1, page + done, this.gather);
+        gatherVacant(table, child, level - 1, page + done, this.#gather);
       }
       memory.store(pfn, at, (BigInt(frame + done) << 12n) | bits);
     }

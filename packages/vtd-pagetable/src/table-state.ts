@@ -1,6 +1,7 @@
 import type { PageSize } from '@faultline/address';
 import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
+import type { CutPass } from './cut.ts';
 import {
   DEFAULT_ENTRY_CAPABILITIES,
   type EntryCapabilities,
@@ -19,10 +20,12 @@ import { FaultReason } from './fault-reason.ts';
 import type { DirtyRange, InvalidationGather } from './invalidation-gather.ts';
 import { settleLateTables } from './late-bits.ts';
 import { isLeafLo, pageBase } from './leaf-run.ts';
+import type { MapPass } from './map.ts';
 import { corruptEntry, PageTableError } from './page-table-error.ts';
 import type { TableMemory } from './table-memory.ts';
 import { TablePlaces } from './table-places.ts';
 import { TableReserve } from './table-reserve.ts';
+import type { UnmapPass } from './unmap.ts';
 import { type WalkState, WalkStatus } from './walk.ts';
 
 /** Options of a {@link SecondStageTable}. */
@@ -99,6 +102,16 @@ export class TableState {
       allocationMayFail: options.allocationMayFail ?? false,
     });
   }
+
+  /**
+   * Records of finished operations, to be used again: no garbage, and V8 keeps the code that it compiled for a class as
+   * long as one of its objects lives.
+   */
+  readonly idle: { map: MapPass | null; unmap: UnmapPass | null; cut: CutPass | null } = {
+    map: null,
+    unmap: null,
+    cut: null,
+  };
 
   /** Table pages linked in this table, the root included. */
   get tablePages(): number {

@@ -1,6 +1,6 @@
 import { type Agent, ANY_LOCATION, Cost, Location, type Task } from '@faultline/sim';
 import { isLeaf, isPresent, LO_RIGHTS, levelFrames, SS_DIRTY } from './entry.ts';
-import type { InvalidationGather } from './invalidation-gather.ts';
+import { InvalidationGather } from './invalidation-gather.ts';
 import { isLeafLo } from './leaf-run.ts';
 import { flushEntries } from './publication.ts';
 import { checkRange, type TableState } from './table-state.ts';
@@ -39,47 +39,52 @@ export function* unmap(
   gather: InvalidationGather,
 ): Task<number> {
   checkRange(table, request.page, request.pages);
-  const pass = new UnmapPass(table, request, gather);
-  const { memory } = table;
-  // What is looked at to choose a step is looked at again after it.
-  while (pass.hasEntry()) {
-    const { pfn, index } = pass;
-    const location = memory.location(pfn, index);
-    const kind = pass.kind();
-    if (kind === Kind.hole) {
-      const seen = pass.holes();
-      yield agent.reads('read entry', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryRead, seen);
-      pass.passHoles(seen);
-    } else if (kind === Kind.leaf) {
-      if (pass.stopsAtLeaf()) break;
-      const seen = pass.leaves();
-      yield agent.writes('clear leaf', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryWrite, seen);
-      const cleared = pass.clearLeaves(seen);
-      if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
-    } else if (pass.covers()) {
-      // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
-      yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
-      if (pass.kind() !== Kind.table) continue;
-      const cleared = pass.unlink();
-      if (cleared > 0) yield agent.spends('clear leaves', Cost.entryWrite, cleared);
-      if (!memory.coherent && cleared >= 0) yield* flushEntries(agent, memory, pfn, index, 1);
-    } else {
-      yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
-      if (pass.kind() === Kind.table) pass.descend();
+  const pass = (table.idle.unmap ?? new UnmapPass(table)).begin(request, gather);
+  table.idle.unmap = null;
+  try {
+    const { memory } = table;
+    // What is looked at to choose a step is looked at again after it.
+    while (pass.hasEntry()) {
+      const { pfn, index } = pass;
+      const location = memory.location(pfn, index);
+      const kind = pass.kind();
+      if (kind === Kind.hole) {
+        const seen = pass.holes();
+        yield agent.reads('read entry', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryRead, seen);
+        pass.passHoles(seen);
+      } else if (kind === Kind.leaf) {
+        if (pass.stopsAtLeaf()) break;
+        const seen = pass.leaves();
+        yield agent.writes('clear leaf', Location.entry, seen === 1 ? location : ANY_LOCATION, Cost.entryWrite, seen);
+        const cleared = pass.clearLeaves(seen);
+        if (!memory.coherent && cleared > 0) yield* flushEntries(agent, memory, pfn, index, cleared);
+      } else if (pass.covers()) {
+        // Whatever is below is taken with it, so this conflicts with whoever touches any of it.
+        yield agent.writes('unlink table', Location.entry, ANY_LOCATION, Cost.entryWrite);
+        if (pass.kind() !== Kind.table) continue;
+        const cleared = pass.unlink();
+        if (cleared > 0) yield agent.spends('clear leaves', Cost.entryWrite, cleared);
+        if (!memory.coherent && cleared >= 0) yield* flushEntries(agent, memory, pfn, index, 1);
+      } else {
+        yield agent.reads('read entry', Location.entry, location, Cost.entryRead);
+        if (pass.kind() === Kind.table) pass.descend();
+      }
     }
+    return pass.unmapped;
+  } finally {
+    table.idle.unmap = pass;
   }
-  return pass.unmapped;
 }
 
 const Kind = { hole: 0, leaf: 1, table: 2 } as const;
 
 /** An unmap under way: where it stands, and what it has done. */
-class UnmapPass {
+export class UnmapPass {
   readonly #table: TableState;
-  readonly #request: UnmapRequest;
-  readonly #gather: InvalidationGather;
+  #request: UnmapRequest = { page: 0, pages: 0, partialLeaf: 'linux-7.3', holes: 'stop' };
+  #gather = new InvalidationGather();
   readonly #halves: Int32Array;
-  readonly #end: number;
+  #end = 0;
   unmapped = 0;
   /** The entry that it stands at: table, index, level; `last` ends the part of the table that the range covers. */
   pfn = 0;
@@ -92,13 +97,20 @@ class UnmapPass {
   /** Where to go on in the tables above, innermost last: table, index, base. */
   readonly #above: number[] = [];
 
-  constructor(table: TableState, request: UnmapRequest, gather: InvalidationGather) {
+  constructor(table: TableState) {
     this.#table = table;
+    this.#halves = table.memory.cpuHalves;
+  }
+
+  begin(request: UnmapRequest, gather: InvalidationGather): this {
     this.#request = request;
     this.#gather = gather;
-    this.#halves = table.memory.cpuHalves;
     this.#end = request.page + request.pages;
-    this.#enter(table.rootPfn, table.levels, 0);
+    this.unmapped = 0;
+    this.#stopped = false;
+    this.#above.length = 0;
+    this.#enter(this.#table.rootPfn, this.#table.levels, 0);
+    return this;
   }
 
   /** First page of the entry. */
@@ -241,23 +253,20 @@ interface Survey {
 function look(table: TableState, survey: Survey, pfn: number, level: number, page: number, stops: boolean): boolean {
   const halves = table.memory.cpuHalves;
   const first = (pfn - table.memory.basePfn) << 10;
+  // With R or W, and PS where that makes a leaf, an entry's bits are above those of everything that is none.
+  const mask = level === 1 ? 0x3 : 0x83;
+  const noLeaf = level === 1 ? 0 : level <= 3 ? 0x80 : mask;
   let leaves = 0;
-  if (level === 1) {
-    for (let half = first; half < first + 1024; half += 2) {
-      if (((halves[half] as number) & LO_RIGHTS) !== 0) leaves++;
-      else if (stops) return false;
-    }
-  } else {
-    for (let index = 0; index < 512; index++) {
-      const lo = halves[first + (index << 1)] as number;
-      if ((lo & LO_RIGHTS) === 0) {
-        if (stops) return false;
-      } else if (isLeafLo(lo, level)) {
-        leaves++;
-      } else {
-        const below = page + index * levelFrames(level);
-        if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
-      }
+  for (let half = first; half < first + 1024; half += 2) {
+    const bits = (halves[half] as number) & mask;
+    if (bits > noLeaf) {
+      leaves++;
+    } else if ((bits & LO_RIGHTS) === 0) {
+      if (stops) return false;
+    } else {
+      const index = (half - first) >> 1;
+      const below = page + index * levelFrames(level);
+      if (!look(table, survey, table.tableBelow(pfn, index, level, below), level - 1, below, stops)) return false;
     }
   }
   survey.leaves[level] = (survey.leaves[level] ?? 0) + leaves;
