@@ -57,7 +57,14 @@ class VectorsRun {
     if (line.kind === 'configuration') {
       this.#configuration = line.configuration;
       this.#model = new ModelSubject(line.configuration, this.#rules);
-    } else if (this.#model !== null) this.#perform(this.#model, line);
+    } else if (this.#model !== null && this.#configuration !== null) {
+      if (line.kind === 'operation') this.#perform(this.#model, line);
+      else {
+        const { memory } = this.#model;
+        memory.halves.fill(0);
+        this.#model = new ModelSubject(this.#configuration, this.#rules, memory);
+      }
+    }
   }
 
   #perform(model: ModelSubject, { operation, answer }: Extract<VectorLine, { kind: 'operation' }>): void {
@@ -85,7 +92,7 @@ export async function runVectors(source: TraceSource, options: VectorsOptions = 
       for (const text of batch) run.line(text);
       if (options.stopped?.(run.lines, run.compared) === true) break;
     }
-    if (run.compared === 0) throw new VectorsError(run.lines + 1, 'expected at least one "dma" line, got none');
+    if (run.compared === 0) throw new VectorsError(run.lines + 1, 'expected at least one answer, got none');
   } catch (error) {
     if (error instanceof VectorsError) damage = { line: error.line, message: error.message };
     else if (error instanceof TraceFormatError) damage = { line: run.lines + 1, message: error.message };
