@@ -1,15 +1,19 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
-import { afterAll, expect, type TestContext, test } from 'vitest';
+import { afterAll, expect, type TestContext, test, vi } from 'vitest';
 import { runOracle } from '../src/command-line.ts';
 import { type Answer, type Configuration, type Operation, perform } from '../src/program.ts';
 import { QemuSubject } from '../src/qemu-subject.ts';
 import { Qtest } from '../src/qtest.ts';
 import { answerText, readVectorLine } from '../src/vectors.ts';
 import { RecordingTerminal } from './recording-terminal.ts';
+
+/** Other tests may keep the processors busy meanwhile. */
+vi.setConfig({ testTimeout: 180_000 });
 
 const PROGRAM = 'qemu-system-x86_64';
 const FIXTURES = join(import.meta.dirname, 'fixtures');
@@ -113,12 +117,31 @@ test('Ctrl-C: what was compared so far, exit 130, no QEMU left', async (context)
   needsQemu(context);
   const terminal = new RecordingTerminal({ cwd: directory, stderrIsTerminal: true });
   const running = runOracle(terminal, ['--seed', '1', '--ops', '1000000']);
-  while (!terminal.stderr.includes('operations/s')) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!terminal.stderr.includes('operations/s')) await sleep(20);
   terminal.pressCtrlC();
   expect(await running).toBe(130);
   expect(terminal.stdout).toMatch(/\n[1-9]\d* of [1-9]\d* agree\n$/);
   expect(terminal.listening).toBe(false);
   expect(qemuChildren()).toEqual([]);
+});
+
+test('if the oracle itself is killed, QEMU ends too', async (context) => {
+  needsQemu(context);
+  if (!existsSync('/usr/bin/setpriv')) context.skip('not tested: no setpriv (Debian package util-linux)');
+  // The test runs its sources through vitest; a process to kill needs them bundled.
+  const tool = join(import.meta.dirname, '..');
+  const tsup = join(tool, '..', '..', 'node_modules', 'tsup', 'dist', 'cli-default.js');
+  const built = spawnSync(process.execPath, [tsup, '--out-dir', join(directory, 'dist')], { cwd: tool });
+  expect(built.status).toBe(0);
+  const main = join(directory, 'dist', 'main.js');
+  const killed = spawn(process.execPath, [main, '--seed', '1', '--ops', '1000000'], { stdio: 'ignore' });
+  const childOf = (): string =>
+    spawnSync('ps', ['--ppid', String(killed.pid), '-o', 'pid='], { encoding: 'utf8' }).stdout.trim();
+  let qemu = '';
+  for (; qemu === ''; qemu = childOf()) await sleep(50);
+  killed.kill('SIGKILL');
+  for (let tries = 0; existsSync(`/proc/${qemu}`) && tries < 100; tries++) await sleep(50);
+  expect(existsSync(`/proc/${qemu}`)).toBe(false);
 });
 
 test('a QEMU that hangs is ended, and the error says so', async () => {
