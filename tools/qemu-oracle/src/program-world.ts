@@ -108,7 +108,9 @@ export class ProgramWorld {
   /** A page that the program has something to do with. */
   hotPage(): number {
     const { random } = this;
-    return random.pick(this.regions) + random.pick(DIRECTORY_INDICES) * 0x20_0000 + random.pick(PAGE_INDICES) * PAGE;
+    const first = random.pick(this.regions) + random.pick(DIRECTORY_INDICES) * 0x20_0000;
+    // A passed-through DMA must not reach the lowest memory, where firmware and the invalidation queue are.
+    return (first === 0 ? 0x80_0000 : first) + random.pick(PAGE_INDICES) * PAGE;
   }
 
   /** An address where there is no memory, inside the width of the unit. */

@@ -56,7 +56,7 @@ class VectorsRun {
     this.lines = number;
     if (line.kind === 'configuration') {
       this.#configuration = line.configuration;
-      this.#model = new ModelSubject(line.configuration, this.#rules);
+      this.#model = this.#possible(() => new ModelSubject(line.configuration, this.#rules));
     } else if (this.#model !== null && this.#configuration !== null) {
       if (line.kind === 'operation') this.#perform(this.#model, line);
       else {
@@ -67,14 +67,18 @@ class VectorsRun {
     }
   }
 
-  #perform(model: ModelSubject, { operation, answer }: Extract<VectorLine, { kind: 'operation' }>): void {
-    let given: Answer | Promise<Answer> | null;
+  /** What the model cannot do is an error of the file. */
+  #possible<T>(action: () => T): T {
     try {
-      given = perform(model, operation);
+      return action();
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new VectorsError(this.lines, `expected what the model can do: ${error.message}`);
     }
+  }
+
+  #perform(model: ModelSubject, { operation, answer }: Extract<VectorLine, { kind: 'operation' }>): void {
+    const given = this.#possible(() => perform(model, operation));
     if (answer === null || given === null || given instanceof Promise) return;
     this.compared++;
     if (sameAnswer(given, answer)) this.agree++;

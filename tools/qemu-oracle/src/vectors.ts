@@ -80,7 +80,7 @@ function readConfiguration(reader: LineReader, fields: Fields): Configuration {
   if (devfn !== null && (sourceId & 0xff) !== devfn)
     reader.fail(`"devfn" as the low byte of "sid" ${hexOf(sourceId)}`, hexOf(devfn));
   const ram = fields.ram === undefined ? BigInt(DEFAULT_RAM_BYTES) : reader.aligned(fields.ram, '"ram"', 4096n);
-  if (ram === 0n || ram > 2n ** 33n) reader.fail('"ram" from 0x1000 to 0x200000000', fields.ram);
+  if (ram < 0x1_0000n || ram > 2n ** 33n) reader.fail('"ram" from 0x10000 to 0x200000000', fields.ram);
   return {
     qemu: typeof fields.qemu === 'string' ? fields.qemu : '',
     seed: typeof fields.seed === 'string' || typeof fields.seed === 'number' ? String(fields.seed) : '',

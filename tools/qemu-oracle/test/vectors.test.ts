@@ -118,6 +118,8 @@ describe('damage', () => {
     ['no first line', ABSENT, 'expected {"cfg": ...} as the first line'],
     ['levels', CONFIGURATION.replace('4', '6'), 'expected "levels" as 3, 4 or 5, got 6'],
     ['no capabilities', CONFIGURATION.replace('"cap"', '"c"'), 'expected "cap" as a hexadecimal string'],
+    ['capabilities of no unit', CONFIGURATION.replace('0xd2008c222f0606', '0x0'), 'expected what the model can do: '],
+    ['little memory', CONFIGURATION.replace('"root"', '"ram":"0x1000","root"'), 'expected "ram" from 0x10000'],
     [
       'two requesters',
       CONFIGURATION.replace('"devfn":"0x20"', '"devfn":"0x28"'),
