@@ -31,10 +31,17 @@ async function oracle(...args: string[]) {
   return { code, stdout: terminal.stdout, stderr: terminal.stderr, terminal };
 }
 
-/** Children of this process that are QEMU. */
-function qemuChildren(): string[] {
-  const found = spawnSync('ps', ['--ppid', String(process.pid), '-o', 'comm='], { encoding: 'utf8' });
-  return found.stdout.split('\n').filter((name) => name.startsWith('qemu'));
+/** Ids of the processes that a process has started and that run QEMU. */
+function qemuChildren(parent: number | undefined = process.pid): string[] {
+  return readdirSync('/proc').filter((id) => {
+    if (!/^\d+$/.test(id)) return false;
+    try {
+      const [, name = '', owner] = /\((.*)\) \S (\d+)/.exec(readFileSync(`/proc/${id}/stat`, 'utf8')) ?? [];
+      return name.startsWith('qemu') && Number(owner) === parent;
+    } catch {
+      return false; // it has ended meanwhile
+    }
+  });
 }
 
 const firmwareDirectories = (): string[] =>
@@ -135,10 +142,8 @@ test('if the oracle itself is killed, QEMU ends too', async (context) => {
   expect(built.status).toBe(0);
   const main = join(directory, 'dist', 'main.js');
   const killed = spawn(process.execPath, [main, '--seed', '1', '--ops', '1000000'], { stdio: 'ignore' });
-  const childOf = (): string =>
-    spawnSync('ps', ['--ppid', String(killed.pid), '-o', 'pid='], { encoding: 'utf8' }).stdout.trim();
-  let qemu = '';
-  for (; qemu === ''; qemu = childOf()) await sleep(50);
+  let qemu: string | undefined;
+  for (; qemu === undefined; [qemu] = qemuChildren(killed.pid)) await sleep(50);
   killed.kill('SIGKILL');
   for (let tries = 0; existsSync(`/proc/${qemu}`) && tries < 100; tries++) await sleep(50);
   expect(existsSync(`/proc/${qemu}`)).toBe(false);
