@@ -139,6 +139,27 @@ function runScenarios() {
   }
 }
 
+/** The model against QEMU: recorded answers, and random programs on the installed one for about a minute. */
+function runOracle() {
+  const { ok, all } = run(process.execPath, [join(root, 'tools', 'bootstrap.mjs'), '--oracle']);
+  check('qemu-oracle is built', ok, all);
+  const tool = join(root, 'tools', 'qemu-oracle');
+  const oracle = (args, timeoutSeconds) =>
+    run(process.execPath, [join(tool, 'bin', 'qemu-oracle.js'), ...args], { timeoutSeconds });
+  const recorded = oracle(['--vectors', join(tool, 'test', 'fixtures', 'qemu11-4level-head.jsonl.gz')], 60);
+  check(`oracle, recorded: ${recorded.stdout.trim()}`, recorded.ok, recorded.all);
+  for (const levels of ['4', '3']) {
+    const live = oracle(['--seed', '1', '--ops', '60000', '--time', '30', '--levels', levels, '--json'], 120);
+    const { compared = 0, agree = 0, seconds = 0 } = isJson(live.stdout) ? JSON.parse(live.stdout) : {};
+    // A machine that is too slow to compare this many has not compared anything that counts.
+    check(
+      `oracle, live, ${levels} levels: ${agree} of ${compared} agree, in ${seconds} s`,
+      live.ok && compared > 1000,
+      live.all,
+    );
+  }
+}
+
 function isJson(text) {
   try {
     JSON.parse(text);
@@ -221,6 +242,7 @@ await step('scenarios', () => {
 });
 await step('examples', runExamples);
 await step('benchmarks', runBenchmarks);
+await step('oracle', runOracle);
 await step('cache', () => tool('cache-proof.mjs', 900));
 
 print(`\n== result (${elapsed()}${total.skipped > 0 ? `, ${total.skipped} tests skipped` : ''})`);

@@ -3,7 +3,7 @@ import { ModelSubject } from './model-subject.ts';
 import { type Answer, type Configuration, type Operation, perform, type Subject, sameAnswer } from './program.ts';
 import type { RuleId } from './rules.ts';
 
-/** A DMA that was answered in two ways. */
+/** An operation that was answered in two ways. */
 export interface ProgramDifference {
   /** Position in the program. */
   readonly at: number;
@@ -14,9 +14,11 @@ export interface ProgramDifference {
 
 /** What became of one program. */
 export interface ProgramResult {
-  /** Operations done, fewer than the program has if it was stopped or a difference was found. */
+  /** What was run: the program, and at its end a look at every word that DMA wrote. */
+  readonly program: readonly Operation[];
+  /** Operations done, fewer if it was stopped or a difference was found. */
   readonly done: number;
-  /** QEMU's answers by position in the program; null for what is no DMA. */
+  /** QEMU's answers by position in the program; null for what has none. */
   readonly answers: readonly (Answer | null)[];
   readonly compared: number;
   readonly difference: ProgramDifference | null;
@@ -48,27 +50,29 @@ export class Comparison {
   }
 
   /** @param stopped asked now and then; true ends the program where it is */
-  async run(program: readonly Operation[], stopped: (done: number) => boolean = () => false): Promise<ProgramResult> {
+  async run(given: readonly Operation[], stopped: (done: number) => boolean = () => false): Promise<ProgramResult> {
     await this.#qemu.reset();
     this.#memory.halves.fill(0);
     const model = new ModelSubject(this.configuration, this.#rules, this.#memory);
+    const program = [...given];
     const answers: (Answer | null)[] = [];
     let compared = 0;
     for (let from = 0; from < program.length; from = answers.length) {
       const { ours, theirs, end } = this.#start(model, program, from);
       for (const [offset, qemu] of (await Promise.all(theirs)).entries()) {
         answers.push(qemu);
-        const given = ours[offset] ?? null;
-        if (qemu === null || given === null) continue;
+        const our = ours[offset] ?? null;
+        if (qemu === null || our === null) continue;
         compared++;
-        if (sameAnswer(given, qemu)) continue;
+        if (sameAnswer(our, qemu)) continue;
         const at = from + offset;
         const operation = program[at] as Operation;
-        return { done: at + 1, answers, compared, difference: { at, operation, qemu, model: given } };
+        return { program, done: at + 1, answers, compared, difference: { at, operation, qemu, model: our } };
       }
       if (stopped(end)) break;
+      if (end === given.length) program.push(...model.storedAddresses.map((pa): Operation => ({ kind: 'read', pa })));
     }
-    return { done: answers.length, answers, compared, difference: null };
+    return { program, done: answers.length, answers, compared, difference: null };
   }
 
   /** Gives both sides the operations up to the next full window of DMAs. */

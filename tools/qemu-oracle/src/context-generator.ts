@@ -10,6 +10,8 @@ const TT_RESERVED = 3n << 2n;
 const CONTEXTS: readonly ((world: ProgramWorld, domain: ProgramDomain) => readonly [lo: bigint, hi: bigint])[] = [
   // Another right one, or the same.
   (_world, domain) => [BigInt(domain.top | 1), contextHigh(domain)],
+  // TT=01b: valid only for a unit with device TLBs, which QEMU's has not here.
+  (_world, domain) => [BigInt(domain.top | 5), contextHigh(domain)],
   (world, domain) => [BigInt(domain.top | 1), contextHigh({ ...domain, did: world.random.below(0x1_0000) })],
   (_world, domain) => [BigInt(domain.top | 1) | FPD, contextHigh(domain)],
   (_world, domain) => [BigInt(domain.top), contextHigh(domain)],

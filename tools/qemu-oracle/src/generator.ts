@@ -27,6 +27,7 @@ export function randomProgram(options: ProgramOptions): Operation[] {
   const world = new ProgramWorld(random, levels);
   const paging = new PagingProgram(world);
   world.writeContexts();
+  world.writeData();
   for (const domain of world.domains) paging.populate(domain);
   invalidateAll(world);
   if (index % SWEEP_EVERY === SWEEP_EVERY - 1) paging.sweep();

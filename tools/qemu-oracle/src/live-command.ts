@@ -5,7 +5,7 @@ import type { Answer, Configuration, Operation } from './program.ts';
 import { QemuError } from './qtest.ts';
 import type { RuleId } from './rules.ts';
 import { EXIT, ProgressMeter, type Terminal, UsageError } from './terminal.ts';
-import { answerText, configurationText, operationText } from './vectors.ts';
+import { answerText, configurationText, operationText, START_OVER, subjectOf } from './vectors.ts';
 
 /** A live comparison, as the command line has it. */
 export interface LiveOptions {
@@ -33,10 +33,10 @@ function programLines(
   return program.map((operation, at) => `${operationText(operation, answers[at] ?? null, configuration)}\n`).join('');
 }
 
-/** Writes a recording. Programs follow each other, so between two of them everything is brought back to the start. */
+/** Writes a recording: programs follow each other, each from the beginning. */
 class Recorder {
   readonly #file: number;
-  #written: Set<bigint> | null = null;
+  #programs = 0;
 
   constructor(path: string, shown: string) {
     try {
@@ -47,19 +47,8 @@ class Recorder {
   }
 
   add(configuration: Configuration, program: readonly Operation[], answers: readonly (Answer | null)[]): void {
-    if (this.#written === null) writeSync(this.#file, `${configurationText(configuration)}\n`);
-    else writeSync(this.#file, programLines(configuration, this.#startOver(configuration, this.#written), []));
+    writeSync(this.#file, `${this.#programs++ === 0 ? configurationText(configuration) : START_OVER}\n`);
     writeSync(this.#file, programLines(configuration, program, answers));
-    this.#written = new Set(program.flatMap((operation) => (operation.kind === 'write' ? [operation.pa] : [])));
-  }
-
-  #startOver(configuration: Configuration, written: ReadonlySet<bigint>): Operation[] {
-    return [
-      ...[...written].map((pa): Operation => ({ kind: 'write', pa, value: 0n })),
-      { kind: 'root', pa: configuration.root },
-      { kind: 'invalidate', lo: 0x11n, hi: 0n },
-      { kind: 'invalidate', lo: 0x12n, hi: 0n },
-    ];
   }
 
   close(): void {
@@ -67,16 +56,10 @@ class Recorder {
   }
 }
 
-function dmaText(operation: Operation): string {
-  if (operation.kind !== 'dma') return operation.kind;
-  const { iova, access, sourceId } = operation;
-  return `${access === 'w' ? 'write' : 'read'} 0x${iova.toString(16)} by 0x${sourceId.toString(16)}`;
-}
-
 function reportDifference(terminal: Terminal, difference: LiveDifference, options: LiveOptions): void {
   const { at, operation, qemu, model, configuration, program, answers, programIndex } = difference;
   terminal.out(
-    `seed ${options.seed}, ${configuration.levels} levels, program ${programIndex}, operation ${at}: ${dmaText(operation)}\n` +
+    `seed ${options.seed}, ${configuration.levels} levels, program ${programIndex}, operation ${at}: ${subjectOf(operation)}\n` +
       `  QEMU  ${answerText(qemu)}\n  model ${answerText(model)}\n`,
   );
   const text = `${configurationText(configuration)}\n${programLines(configuration, program, answers)}`;
@@ -94,7 +77,7 @@ function jsonOf(result: LiveResult, options: LiveOptions, seconds: number): stri
     levels: difference.configuration.levels,
     program: difference.programIndex,
     at: difference.at,
-    operation: dmaText(difference.operation),
+    operation: subjectOf(difference.operation),
     qemu: JSON.parse(answerText(difference.qemu)) as unknown,
     model: JSON.parse(answerText(difference.model)) as unknown,
     vectors: `${configurationText(difference.configuration)}\n${programLines(difference.configuration, difference.program, difference.answers)}`,

@@ -46,7 +46,7 @@ export interface LiveResult {
   readonly operations: number;
   readonly compared: number;
   readonly agree: number;
-  /** DMAs by what QEMU answered: hits, walks, faults by reason, and the rest. */
+  /** By what QEMU answered: hits, walks, faults by reason, and the rest. */
   readonly answers: Readonly<Record<string, number>>;
   readonly qemuVersion: string;
   readonly difference: LiveDifference | null;
@@ -129,7 +129,7 @@ export class LiveRun {
       progress(before + done);
       return stopped();
     });
-    this.#operations += result.done;
+    this.#operations += Math.min(result.done, program.length);
     this.#compared += result.compared;
     this.#agree += result.compared - (result.difference === null ? 0 : 1);
     for (const answer of result.answers) {
@@ -137,7 +137,7 @@ export class LiveRun {
       const name = answerClass(answer);
       this.#classes.set(name, (this.#classes.get(name) ?? 0) + 1);
     }
-    record(comparison.configuration, program.slice(0, result.done), result.answers);
+    record(comparison.configuration, result.program.slice(0, result.done), result.answers);
     return result.difference;
   }
 
@@ -152,7 +152,8 @@ export class LiveRun {
       neededOf: async (candidate) => 1 + ((await comparison.run(candidate)).difference?.at ?? -1),
       expired: () => performance.now() > deadline || this.#options.stopped(),
     });
-    const { answers } = await comparison.run(smallest);
-    return { ...found, configuration: comparison.configuration, program: smallest, answers };
+    const last = await comparison.run(smallest);
+    const { configuration } = comparison;
+    return { ...found, configuration, program: last.program.slice(0, last.done), answers: last.answers };
   }
 }

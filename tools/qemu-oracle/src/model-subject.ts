@@ -46,7 +46,7 @@ function capabilitiesOf(configuration: Configuration, rules: ReadonlySet<RuleId>
   const sagaw = field(cap, 12, 8);
   return {
     majorVersion: 1,
-    specRevision: '3.x',
+    specRevision: rules.has('context-reserved-recorded') ? '3.x' : '5.10',
     domainIdBits: 4 + 2 * field(cap, 2, 0),
     levels: ([3, 4, 5] as const).filter((levels) => ((sagaw >> (levels - 2)) & 1) === 1),
     guestAddressWidth: field(cap, 21, 16) + 1,
@@ -78,6 +78,8 @@ export class ModelSubject implements Subject {
   readonly unit: RemappingUnit;
   readonly #rules: ReadonlySet<RuleId>;
   #tail = 0;
+  /** Where DMA has put something: numbers of 32-bit words. */
+  readonly #stored = new Set<number>();
   /** By source-id: what the device read last, which it writes next. */
   readonly #buffers = new Map<number, number>();
   /** Functions that there are. */
@@ -153,6 +155,16 @@ export class ModelSubject implements Subject {
     return slot >= 0 && this.unit.contextCache.valueAt(slot).passThrough;
   }
 
+  readMemory(pa: bigint): Answer {
+    const inMemory = this.memory.contains(Number(pa >> 12n));
+    return { kind: 'data', value: inMemory ? (this.memory.halves[Number(pa >> 2n)] as number) >>> 0 : 0 };
+  }
+
+  /** Addresses that DMA wrote to, in the order of the first time. */
+  get storedAddresses(): bigint[] {
+    return [...this.#stored].map((half) => BigInt(half) << 2n);
+  }
+
   /** QEMU does a domain-selective one as global, and looks at no domain-id in a device-selective one. */
   #invalidateContext(lo: bigint): void {
     const granularity = lo & GRANULARITY;
@@ -215,10 +227,7 @@ export class ModelSubject implements Subject {
         address: fault.address,
         sourceId: fault.sourceId,
       };
-    if (reason !== FaultReason.contextReserved || !this.#rules.has('context-reserved-recorded'))
-      return { kind: 'blocked' };
-    const { access, iova, sourceId } = request;
-    return { kind: 'fault', reason, type: access, address: iova & ~0xfffn, sourceId };
+    return { kind: 'blocked' };
   }
 
   /** Reads the fault recording register that holds something, and clears it. */
@@ -253,6 +262,9 @@ export class ModelSubject implements Subject {
     const inMemory = this.memory.contains(Number(address >> 12n));
     const half = Number(address >> 2n);
     if (access === 'r') this.#buffers.set(sourceId, inMemory ? (this.memory.halves[half] as number) : 0);
-    else if (inMemory) this.memory.halves[half] = this.#buffers.get(sourceId) ?? 0;
+    else if (inMemory) {
+      this.memory.halves[half] = this.#buffers.get(sourceId) ?? 0;
+      this.#stored.add(half);
+    }
   }
 }

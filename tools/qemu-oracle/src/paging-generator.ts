@@ -58,7 +58,9 @@ export class PagingProgram {
     const level = random.pick([2, 2, 3]);
     const at = this.#entry(domain, level, page);
     const entry = this.#world.read(at);
-    if ((entry & (READ | WRITE)) !== 0n && isLarge(entry)) this.#split(domain, level, page, entry);
+    const isLeaf = (entry & (READ | WRITE)) !== 0n && isLarge(entry);
+    // A corrupted pointer may look like a large leaf of the lowest memory, where firmware and the queue are.
+    if (isLeaf && this.#leafBase(level, entry) >= BigInt(DATA)) this.#split(domain, level, page, entry);
     else this.#world.write(at, this.#leaf(level, READ | WRITE));
     const dice = random.below(3);
     if (dice === 0) invalidatePages(this.#world, domain.did, page, level === 2 ? 9 : 18);
@@ -160,12 +162,16 @@ export class PagingProgram {
     return bits === ALL_ONES ? 0n : bits;
   }
 
+  #leafBase(level: number, entry: bigint): bigint {
+    return entry & ~(BigInt(levelBytes(level)) - 1n) & ((1n << BigInt(this.#world.addressBits)) - 1n);
+  }
+
   #split(domain: ProgramDomain, level: number, page: number, entry: bigint): void {
     const table = this.#world.allocateTable();
     const below = level - 1;
     const first = Math.floor(page / levelBytes(level)) * levelBytes(level);
     this.#tables.set(`${domain.did}/${below}/${first / levelBytes(level)}`, table);
-    const base = entry & ~(BigInt(levelBytes(level)) - 1n) & ((1n << BigInt(this.#world.addressBits)) - 1n);
+    const base = this.#leafBase(level, entry);
     const keep = (entry & (READ | WRITE)) | (below > 1 ? PAGE_SIZE : 0n);
     for (const index of below === 1 ? PAGE_INDICES : DIRECTORY_INDICES)
       this.#world.write(table + index * 8, base + BigInt(index * levelBytes(below)) + keep);

@@ -108,7 +108,9 @@ export class ProgramWorld {
   /** A page that the program has something to do with. */
   hotPage(): number {
     const { random } = this;
-    return random.pick(this.regions) + random.pick(DIRECTORY_INDICES) * 0x20_0000 + random.pick(PAGE_INDICES) * PAGE;
+    const first = random.pick(this.regions) + random.pick(DIRECTORY_INDICES) * 0x20_0000;
+    // A passed-through DMA must not reach the lowest memory, where firmware and the invalidation queue are.
+    return (first === 0 ? 0x80_0000 : first) + random.pick(PAGE_INDICES) * PAGE;
   }
 
   /** An address where there is no memory, inside the width of the unit. */
@@ -125,7 +127,8 @@ export class ProgramWorld {
 
   dmaTo(page: number, sourceId: number): void {
     const { random } = this;
-    const iova = BigInt(page) + BigInt(random.below(PAGE / 4) * 4);
+    const offset = random.chance(0.5) ? 0 : random.below(PAGE / 4) * 4;
+    const iova = BigInt(page) + BigInt(offset);
     this.operations.push({ kind: 'dma', iova, access: random.chance(0.5) ? 'w' : 'r', sourceId });
   }
 
@@ -137,6 +140,14 @@ export class ProgramWorld {
     if (this.#recent.length < RECENT) this.#recent.push(page);
     else this.#recent[random.below(RECENT)] = page;
     return page;
+  }
+
+  /** Words that tell the pages of data apart, at the beginning of those that leaves lead to. */
+  writeData(): void {
+    for (let i = 0; i < 32; i++)
+      for (const size of [PAGE, 0x20_0000])
+        if (DATA + i * size < RAM_BYTES)
+          this.write(DATA + i * size, BigInt(this.random.bits32() >>> 0) * 0x1_0000_0001n);
   }
 
   /** Root tables and context tables as they are meant to be. */

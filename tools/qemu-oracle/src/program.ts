@@ -15,9 +15,11 @@ export type Operation =
   | { readonly kind: 'invalidate'; readonly lo: bigint; readonly hi: bigint }
   /** RTADDR and GCMD.SRTP. */
   | { readonly kind: 'root'; readonly pa: bigint }
-  | ({ readonly kind: 'dma' } & DmaRequest);
+  | ({ readonly kind: 'dma' } & DmaRequest)
+  /** 32 bits of memory are looked at: what DMA wrote, and where it went. */
+  | { readonly kind: 'read'; readonly pa: bigint };
 
-/** What became of a DMA. */
+/** What became of a DMA, or what was read. */
 export type Answer =
   | {
       readonly kind: 'translated';
@@ -42,7 +44,9 @@ export type Answer =
   /** No translation and no fault record: FPD. */
   | { readonly kind: 'blocked' }
   /** The address went through as it is: TT=10b. */
-  | { readonly kind: 'passThrough' };
+  | { readonly kind: 'passThrough' }
+  /** What memory holds, 32 bits. */
+  | { readonly kind: 'data'; readonly value: number };
 
 /** What a unit must be told before a program runs on it, as the first line of a vectors file has it. */
 export interface Configuration {
@@ -74,9 +78,10 @@ export interface Subject {
   invalidate(lo: bigint, hi: bigint): void;
   setRoot(pa: bigint): void;
   dma(request: DmaRequest): Answer | Promise<Answer>;
+  readMemory(pa: bigint): Answer | Promise<Answer>;
 }
 
-/** Gives one operation to a subject. @returns the answer if it is a DMA */
+/** Gives one operation to a subject. @returns the answer if it has one */
 export function perform(subject: Subject, operation: Operation): Answer | Promise<Answer> | null {
   switch (operation.kind) {
     case 'write':
@@ -90,6 +95,8 @@ export function perform(subject: Subject, operation: Operation): Answer | Promis
       return null;
     case 'dma':
       return subject.dma(operation);
+    case 'read':
+      return subject.readMemory(operation.pa);
   }
 }
 
@@ -101,5 +108,6 @@ export function sameAnswer(a: Answer, b: Answer): boolean {
     const sameSource = a.sourceId === null || b.sourceId === null || a.sourceId === b.sourceId;
     return a.reason === b.reason && a.type === b.type && a.address === b.address && sameSource;
   }
+  if (a.kind === 'data' && b.kind === 'data') return a.value === b.value;
   return a.kind === b.kind;
 }

@@ -41,6 +41,12 @@ const TRACE_EVENTS = [
   'vtd_reg_read',
 ];
 
+/** A look at memory, in order with everything else. */
+interface PendingRead {
+  readonly address: bigint;
+  readonly resolve: (answer: Answer) => void;
+}
+
 /** A DMA on its way: what its trace said, and what its fault register. */
 interface PendingDma {
   readonly request: DmaRequest;
@@ -73,7 +79,7 @@ export class QemuSubject implements Subject {
   readonly #faultRegister: number;
   #tail = 0;
   /** Work in order: commands to send, and DMAs to wait for. */
-  readonly #work: (string | PendingDma)[] = [];
+  readonly #work: (string | PendingRead | PendingDma)[] = [];
   #pumping = false;
   readonly #inTrace: PendingDma[] = [];
   #chunk: string[] = [];
@@ -160,9 +166,21 @@ export class QemuSubject implements Subject {
     const answer = new Promise<Answer>((resolve, reject) => {
       this.#work.push({ request, trace: [], faultLow: 0n, fault: undefined, traced: false, resolve, reject });
     });
+    return this.#started(answer);
+  }
+
+  readMemory(pa: bigint): Promise<Answer> {
+    return this.#started(
+      new Promise<Answer>((resolve) => {
+        this.#work.push({ address: pa, resolve });
+      }),
+    );
+  }
+
+  /** Gets the work going; what the caller adds until it waits goes along. */
+  #started(answer: Promise<Answer>): Promise<Answer> {
     if (!this.#pumping) {
       this.#pumping = true;
-      // What the caller adds until it waits goes along.
       queueMicrotask(() => void this.#pump());
     }
     return Promise.race([answer, this.#qtest.failed]);
@@ -179,12 +197,6 @@ export class QemuSubject implements Subject {
     this.setRoot(this.configuration.root);
     this.invalidate(0x11n, 0n);
     this.invalidate(0x12n, 0n);
-  }
-
-  /** 32 bits of memory, after everything before. */
-  readMemory(address: number): Promise<number> {
-    this.#sendWork();
-    return this.#qtest.ask(`readl ${hexOf(address)}`).then(Number);
   }
 
   /** Ends QEMU. */
@@ -242,7 +254,10 @@ export class QemuSubject implements Subject {
     try {
       for (let next = this.#work.shift(); next !== undefined; next = this.#work.shift())
         if (typeof next === 'string') this.#qtest.send(next);
-        else await this.#runDma(next);
+        else if ('address' in next) {
+          const { address, resolve } = next;
+          this.#qtest.send(`readl ${hexOf(address)}`, (reply) => resolve({ kind: 'data', value: Number(reply) }));
+        } else await this.#runDma(next);
       this.#qtest.flush();
     } catch {
       // `failed` of the qtest connection has rejected every answer.

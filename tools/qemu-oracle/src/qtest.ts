@@ -1,7 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { UsageError } from './terminal.ts';
 
 /** QEMU did something that it must not: it ended, it hangs, or it refused a command. */
@@ -33,6 +33,28 @@ function haltFirmware(): Uint8Array {
   image.set([0xfa, 0xf4, 0xeb, 0xfc], FIRMWARE_BYTES - 16);
   return image;
 }
+
+const isProgram = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+/** The path of a program, searched as a shell does. @throws UsageError if there is none */
+function findProgram(name: string): string {
+  const directories = name.includes('/') ? [''] : (process.env.PATH ?? '').split(delimiter);
+  const found = directories.map((directory) => join(directory, name)).find(isProgram);
+  if (found !== undefined) return found;
+  throw new UsageError(
+    `${name} is not there or cannot be run; on Debian: apt-get install --no-install-recommends qemu-system-x86`,
+  );
+}
+
+/** Lets the kernel end QEMU with us even if we are killed, where util-linux is installed. The process id stays the same. */
+const tiedToUs = (): string[] => (isProgram('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'KILL'] : []);
 
 type Reply = (reply: string) => void;
 
@@ -94,20 +116,13 @@ export class Qtest {
       const machine = ['-machine', 'q35,accel=tcg', '-icount', 'shift=0,sleep=off', '-bios', firmware];
       const plain = ['-display', 'none', '-nodefaults', '-qtest', 'stdio', '-qtest-log', 'none'];
       const traces = options.traceEvents.flatMap((event) => ['-trace', event]);
+      const program = findProgram(options.program);
+      const command = [...tiedToUs(), program, ...machine, ...plain, ...options.arguments, ...traces];
       // A process group of its own: Ctrl-C is for us, and we end QEMU.
-      const child = spawn(options.program, [...machine, ...plain, ...options.arguments, ...traces], {
-        stdio: ['pipe', 'pipe', 'pipe'],
-        detached: true,
-      });
+      const child = spawn(command[0] as string, command.slice(1), { stdio: ['pipe', 'pipe', 'pipe'], detached: true });
       await new Promise<void>((resolve, reject) => {
         child.once('spawn', resolve);
-        child.once('error', (error: NodeJS.ErrnoException) =>
-          reject(
-            new UsageError(
-              `${options.program} cannot be started (${error.code}); on Debian: apt-get install --no-install-recommends qemu-system-x86`,
-            ),
-          ),
-        );
+        child.once('error', reject);
       });
       const qtest = new Qtest(child, options);
       await qtest.ask('readb 0x0').catch(async (error: unknown) => {

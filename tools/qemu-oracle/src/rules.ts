@@ -53,9 +53,9 @@ const SWITCHABLE = [
   {
     id: 'context-reserved-recorded',
     qemu: 'A reserved bit in a context entry (reason 0xb) is recorded with FPD set, too.',
-    hardware: 'A fault that FPD suppresses (LCT.3 of table 30 is qualified).',
-    treatment: 'reproduced',
-    comparison: 'The model answers with the record that it suppressed.',
+    hardware: 'Rev 5.10: FPD suppresses it (LCT.3 of table 30 is qualified).',
+    treatment: 'configured',
+    comparison: "The model's revision is 3.x; without the rule, 5.10.",
     seen: 'live, 7.2.22',
   },
   {

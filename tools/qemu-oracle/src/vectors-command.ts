@@ -3,14 +3,11 @@ import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { RuleId } from './rules.ts';
 import { EXIT, ProgressMeter, type Terminal, UsageError } from './terminal.ts';
-import { answerText } from './vectors.ts';
+import { answerText, subjectOf } from './vectors.ts';
 import { runVectors, type VectorDifference, type VectorsResult } from './vectors-run.ts';
 
 function differenceText({ line, operation, recorded, model }: VectorDifference): string {
-  if (operation.kind !== 'dma') return '';
-  const { iova, access, sourceId } = operation;
-  const dma = `${access === 'w' ? 'write' : 'read'} 0x${iova.toString(16)} by 0x${sourceId.toString(16)}`;
-  return `line ${line}: ${dma}\n  recorded ${answerText(recorded)}\n  model    ${answerText(model)}\n`;
+  return `line ${line}: ${subjectOf(operation)}\n  recorded ${answerText(recorded)}\n  model    ${answerText(model)}\n`;
 }
 
 function report(terminal: Terminal, file: string, result: VectorsResult, json: boolean): void {

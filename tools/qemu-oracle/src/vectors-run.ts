@@ -56,18 +56,29 @@ class VectorsRun {
     this.lines = number;
     if (line.kind === 'configuration') {
       this.#configuration = line.configuration;
-      this.#model = new ModelSubject(line.configuration, this.#rules);
-    } else if (this.#model !== null) this.#perform(this.#model, line);
+      this.#model = this.#possible(() => new ModelSubject(line.configuration, this.#rules));
+    } else if (this.#model !== null && this.#configuration !== null) {
+      if (line.kind === 'operation') this.#perform(this.#model, line);
+      else {
+        const { memory } = this.#model;
+        memory.halves.fill(0);
+        this.#model = new ModelSubject(this.#configuration, this.#rules, memory);
+      }
+    }
   }
 
-  #perform(model: ModelSubject, { operation, answer }: Extract<VectorLine, { kind: 'operation' }>): void {
-    let given: Answer | Promise<Answer> | null;
+  /** What the model cannot do is an error of the file. */
+  #possible<T>(action: () => T): T {
     try {
-      given = perform(model, operation);
+      return action();
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       throw new VectorsError(this.lines, `expected what the model can do: ${error.message}`);
     }
+  }
+
+  #perform(model: ModelSubject, { operation, answer }: Extract<VectorLine, { kind: 'operation' }>): void {
+    const given = this.#possible(() => perform(model, operation));
     if (answer === null || given === null || given instanceof Promise) return;
     this.compared++;
     if (sameAnswer(given, answer)) this.agree++;
@@ -85,7 +96,7 @@ export async function runVectors(source: TraceSource, options: VectorsOptions = 
       for (const text of batch) run.line(text);
       if (options.stopped?.(run.lines, run.compared) === true) break;
     }
-    if (run.compared === 0) throw new VectorsError(run.lines + 1, 'expected at least one "dma" line, got none');
+    if (run.compared === 0) throw new VectorsError(run.lines + 1, 'expected at least one answer, got none');
   } catch (error) {
     if (error instanceof VectorsError) damage = { line: error.line, message: error.message };
     else if (error instanceof TraceFormatError) damage = { line: run.lines + 1, message: error.message };

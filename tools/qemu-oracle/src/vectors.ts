@@ -15,7 +15,12 @@ export class VectorsError extends Error {
 /** One line of a vectors file, decoded. A DMA has its recorded answer. */
 export type VectorLine =
   | { readonly kind: 'configuration'; readonly configuration: Configuration }
+  /** Another program: memory is zero, caches are empty, the root is the first line's. */
+  | { readonly kind: 'startOver' }
   | { readonly kind: 'operation'; readonly operation: Operation; readonly answer: Answer | null };
+
+/** The line between two programs. */
+export const START_OVER = '{"start":true}';
 
 const DEFAULT_RAM_BYTES = 2 ** 31;
 const hexOf = (value: bigint | number): string => `0x${value.toString(16)}`;
@@ -75,7 +80,7 @@ function readConfiguration(reader: LineReader, fields: Fields): Configuration {
   if (devfn !== null && (sourceId & 0xff) !== devfn)
     reader.fail(`"devfn" as the low byte of "sid" ${hexOf(sourceId)}`, hexOf(devfn));
   const ram = fields.ram === undefined ? BigInt(DEFAULT_RAM_BYTES) : reader.aligned(fields.ram, '"ram"', 4096n);
-  if (ram === 0n || ram > 2n ** 33n) reader.fail('"ram" from 0x1000 to 0x200000000', fields.ram);
+  if (ram < 0x1_0000n || ram > 2n ** 33n) reader.fail('"ram" from 0x10000 to 0x200000000', fields.ram);
   return {
     qemu: typeof fields.qemu === 'string' ? fields.qemu : '',
     seed: typeof fields.seed === 'string' || typeof fields.seed === 'number' ? String(fields.seed) : '',
@@ -96,6 +101,11 @@ function readAnswer(reader: LineReader, value: unknown): Answer {
   const fields = reader.object(value, '"res" as the answer of the DMA');
   if (fields.blocked === true) return { kind: 'blocked' };
   if (fields.passThrough === true) return { kind: 'passThrough' };
+  if (fields.data !== undefined) {
+    const data = reader.hex(fields.data, '"data"');
+    if (data > 0xffff_ffffn) reader.fail('"data" of at most 32 bits', fields.data);
+    return { kind: 'data', value: Number(data) };
+  }
   if (fields.fault !== undefined) {
     const { fault, type } = fields;
     if (typeof fault !== 'number' || !Number.isInteger(fault) || fault < 1 || fault > 255)
@@ -120,6 +130,7 @@ function readOperation(reader: LineReader, fields: Fields, configuration: Config
     operation: made,
     answer,
   });
+  if (fields.start === true) return { kind: 'startOver' };
   if (fields.w !== undefined) {
     const [pa, value] = reader.list(fields.w, '"w" as [address, value]', [2]);
     return operation({
@@ -146,7 +157,12 @@ function readOperation(reader: LineReader, fields: Fields, configuration: Config
       readAnswer(reader, fields.res),
     );
   }
-  return reader.fail('an object with "w", "inv", "root" or "dma"', fields);
+  if (fields.m !== undefined)
+    return operation(
+      { kind: 'read', pa: reader.aligned(fields.m, 'the address of "m"', 4n) },
+      readAnswer(reader, fields.res),
+    );
+  return reader.fail('an object with "w", "inv", "root", "dma", "m" or "start"', fields);
 }
 
 /**
@@ -180,6 +196,8 @@ function answerFields(answer: Answer): Record<string, unknown> {
       return { blocked: true };
     case 'passThrough':
       return { passThrough: true };
+    case 'data':
+      return { data: hexOf(answer.value) };
   }
 }
 
@@ -206,7 +224,7 @@ export function configurationText(configuration: Configuration): string {
   });
 }
 
-/** One operation as a line; a DMA needs its answer. */
+/** One operation as a line; what has an answer needs it. */
 export function operationText(operation: Operation, answer: Answer | null, configuration: Configuration): string {
   switch (operation.kind) {
     case 'write':
@@ -215,6 +233,8 @@ export function operationText(operation: Operation, answer: Answer | null, confi
       return JSON.stringify({ inv: [hexOf(operation.lo), hexOf(operation.hi)] });
     case 'root':
       return JSON.stringify({ root: hexOf(operation.pa) });
+    case 'read':
+      return JSON.stringify({ m: hexOf(operation.pa), ...(answer === null ? {} : { res: answerFields(answer) }) });
     case 'dma': {
       const { iova, access, sourceId } = operation;
       const source = sourceId === configuration.sourceId ? [] : [hexOf(sourceId)];
@@ -222,4 +242,12 @@ export function operationText(operation: Operation, answer: Answer | null, confi
       return JSON.stringify(answer === null ? { dma } : { dma, res: answerFields(answer) });
     }
   }
+}
+
+/** What an answer is about, for messages. */
+export function subjectOf(operation: Operation): string {
+  if (operation.kind === 'read') return `memory at 0x${operation.pa.toString(16)}`;
+  if (operation.kind !== 'dma') return operation.kind;
+  const { iova, access, sourceId } = operation;
+  return `${access === 'w' ? 'write' : 'read'} 0x${iova.toString(16)} by 0x${sourceId.toString(16)}`;
 }

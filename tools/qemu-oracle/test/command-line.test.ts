@@ -88,7 +88,7 @@ test('QEMU is missing: the package, exit 2', async () => {
   const { code, stdout, stderr } = await oracle('--seed', '1', '--ops', '10', '--qemu', 'no-such-qemu');
   expect([code, stdout]).toEqual([2, '']);
   expect(stderr).toBe(
-    'oracle: no-such-qemu cannot be started (ENOENT); on Debian: apt-get install --no-install-recommends qemu-system-x86\n',
+    'oracle: no-such-qemu is not there or cannot be run; on Debian: apt-get install --no-install-recommends qemu-system-x86\n',
   );
 });
 

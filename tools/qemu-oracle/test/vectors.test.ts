@@ -77,10 +77,17 @@ test('root and requester are what the first line and the DMA say', async () => {
   expect(await run(configuration, ...lines)).toMatchObject({ compared: 2, agree: 2, differences: [], damage: null });
 });
 
+test('a program that starts over finds nothing of the one before it', async () => {
+  const root = '{"w":["0x100000","0x102001"]}';
+  const read = (data: string): string => `{"m":"0x100000","res":{"data":"${data}"}}`;
+  const lines = [root, read('0x102001'), ABSENT.replace('1', '2'), '{"start":true}', read('0x0'), ABSENT];
+  expect(await run(CONFIGURATION, ...lines)).toMatchObject({ compared: 4, agree: 4, damage: null });
+});
+
 describe('damage', () => {
   test.each([
     ['no JSON', '{"dma"', 'expected a JSON object, got {"dma"'],
-    ['no operation', '{"x":1}', 'expected an object with "w", "inv", "root" or "dma", got {"x":1}'],
+    ['no operation', '{"x":1}', 'expected an object with "w", "inv", "root", "dma", "m" or "start", got {"x":1}'],
     ['an empty line', '', 'expected a JSON object, got an empty line'],
     ['a number for an address', '{"w":[4096,"0x0"]}', 'expected the address of "w" as a hexadecimal string'],
     [
@@ -111,6 +118,8 @@ describe('damage', () => {
     ['no first line', ABSENT, 'expected {"cfg": ...} as the first line'],
     ['levels', CONFIGURATION.replace('4', '6'), 'expected "levels" as 3, 4 or 5, got 6'],
     ['no capabilities', CONFIGURATION.replace('"cap"', '"c"'), 'expected "cap" as a hexadecimal string'],
+    ['capabilities of no unit', CONFIGURATION.replace('0xd2008c222f0606', '0x0'), 'expected what the model can do: '],
+    ['little memory', CONFIGURATION.replace('"root"', '"ram":"0x1000","root"'), 'expected "ram" from 0x10000'],
     [
       'two requesters',
       CONFIGURATION.replace('"devfn":"0x20"', '"devfn":"0x28"'),
@@ -125,7 +134,7 @@ describe('damage', () => {
   test('a file without DMA, and an empty one', async () => {
     expect((await run(CONFIGURATION)).damage).toEqual({
       line: 2,
-      message: 'expected at least one "dma" line, got none',
+      message: 'expected at least one answer, got none',
     });
     expect((await runVectors({ name: 'test', chunks: [] })).damage?.line).toBe(1);
   });
@@ -147,6 +156,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   fc.record({ kind: fc.constant('invalidate' as const), lo: word, hi: word }),
   fc.record({ kind: fc.constant('root' as const), pa: word.map((pa) => pa & ~0xfffn) }),
   fc.record({ kind: fc.constant('dma' as const), iova: word, access, sourceId }),
+  fc.record({ kind: fc.constant('read' as const), pa: word.map((pa) => pa & ~3n) }),
 );
 const answer: fc.Arbitrary<Answer> = fc.oneof(
   fc.record({ kind: fc.constant('translated' as const), gpa: word, mask: word, hit: fc.boolean(), slpte: word }),
@@ -159,6 +169,7 @@ const answer: fc.Arbitrary<Answer> = fc.oneof(
   }),
   fc.constant<Answer>({ kind: 'blocked' }),
   fc.constant<Answer>({ kind: 'passThrough' }),
+  fc.record({ kind: fc.constant('data' as const), value: fc.integer({ min: 0, max: 0xffff_ffff }) }),
 );
 
 test('what is written is read back the same', () => {
@@ -168,7 +179,11 @@ test('what is written is read back the same', () => {
   expect(readVectorLine(configurationText(configuration), 1, null)).toEqual(first);
   fc.assert(
     fc.property(operation, answer, (made, given) => {
-      const expected = { kind: 'operation', operation: made, answer: made.kind === 'dma' ? given : null };
+      const expected = {
+        kind: 'operation',
+        operation: made,
+        answer: 'iova' in made || made.kind === 'read' ? given : null,
+      };
       expect(readVectorLine(operationText(made, given, configuration), 2, configuration)).toEqual(expected);
     }),
   );
