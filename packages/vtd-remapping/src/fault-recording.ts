@@ -13,10 +13,12 @@ export interface FaultRecord {
   readonly page: number;
   /** A fault reason code. */
   readonly reason: number;
-  /** T1: whether the request was a write (or a page request). */
+  /** T1=0: a write request. */
   readonly write: boolean;
-  /** T1 and T2: a page request rather than a DMA; default false. */
+  /** T1=0 and T2=1: a page request rather than a DMA; default false. */
   readonly pageRequest?: boolean;
+  /** T1=1 and T2=1: an AtomicOp request, which reads and writes; default false. */
+  readonly atomic?: boolean;
   /** AT; default untranslated. */
   readonly addressType?: AddressTypeCode;
   /** PV, with PP set; absent for a request without PASID. */
@@ -42,16 +44,17 @@ const F = 1n << 63n;
 
 /** The 128-bit register of a record: low and high quadword (11.4.7.6). */
 export function encodeFaultRecord(record: FaultRecord): readonly [lo: bigint, hi: bigint] {
-  const { sourceId, page, reason, write, pageRequest = false, addressType = 0, pasid } = record;
+  const { sourceId, page, reason, write, pageRequest = false, atomic = false, addressType = 0, pasid } = record;
+  const isWrite = (write && !atomic) || pageRequest;
   return [
     BigInt(page) << 12n,
     F |
-      (write || pageRequest ? 0n : 1n << 62n) |
+      (isWrite ? 0n : 1n << 62n) |
       (BigInt(addressType) << 60n) |
       (BigInt(pasid ?? 0) << 40n) |
       (BigInt(reason) << 32n) |
       (pasid === undefined ? 0n : 1n << 31n) |
-      (pageRequest ? 1n << 28n : 0n) |
+      (pageRequest || atomic ? 1n << 28n : 0n) |
       BigInt(sourceId),
   ];
 }
@@ -64,18 +67,24 @@ export function encodeFaultRecord(record: FaultRecord): readonly [lo: bigint, hi
 export class FaultRecording {
   readonly #records: (FaultRecord | null)[];
   readonly #event: EventInterrupt | null;
+  readonly #pages: number;
   #next = 0;
   #errors = 0;
   #fri = 0;
   #lost = 0;
   #collapsed = 0;
 
-  /** @param registers CAP.NFR + 1, 1 to 256; default 8 @throws RangeError for another number */
-  constructor(registers = 8, event: EventInterrupt | null = null) {
+  /**
+   * @param registers CAP.NFR + 1, 1 to 256; default 8
+   * @param addressWidth the largest AGAW of the unit: FI holds no higher bits of an address (11.4.7.6); default 64
+   * @throws RangeError for another number of registers
+   */
+  constructor(registers = 8, event: EventInterrupt | null = null, addressWidth = 64) {
     if (!Number.isInteger(registers) || registers < 1 || registers > 256)
       throw new RangeError(`registers: ${registers} is not an integer in 1..256`);
     this.#records = new Array<FaultRecord | null>(registers).fill(null);
     this.#event = event;
+    this.#pages = 2 ** (addressWidth - 12);
   }
 
   /** FSTS: {@link FaultStatus} bits, with FRI in bits 15:8. */
@@ -117,7 +126,7 @@ export class FaultRecording {
     const isFirst = (this.status & FaultStatus.pending) === 0;
     if (isFirst) this.#fri = this.#next;
     const isQuiet = isFirst && this.#errors === 0;
-    this.#records[this.#next] = fault;
+    this.#records[this.#next] = { ...fault, page: fault.page % this.#pages };
     this.#next = (this.#next + 1) % this.#records.length;
     if (isQuiet) this.#event?.raise();
     return true;
