@@ -76,7 +76,7 @@ export class FaultRecording {
 
   /**
    * @param registers CAP.NFR + 1, 1 to 256; default 8
-   * @param addressWidth the largest AGAW of the unit: FI holds no higher bits of an address (11.4.7.6); default 64
+   * @param addressWidth the largest AGAW of the unit: {@link read} shows no higher bits of an address (FI, 11.4.7.6); default 64
    * @throws RangeError for another number of registers
    */
   constructor(registers = 8, event: EventInterrupt | null = null, addressWidth = 64) {
@@ -126,7 +126,7 @@ export class FaultRecording {
     const isFirst = (this.status & FaultStatus.pending) === 0;
     if (isFirst) this.#fri = this.#next;
     const isQuiet = isFirst && this.#errors === 0;
-    this.#records[this.#next] = { ...fault, page: fault.page % this.#pages };
+    this.#records[this.#next] = fault;
     this.#next = (this.#next + 1) % this.#records.length;
     if (isQuiet) this.#event?.raise();
     return true;
@@ -148,7 +148,8 @@ export class FaultRecording {
   /** A 64-bit half of the register at `index`: 0 low, 1 high; 0 if it holds no fault. */
   read(index: number, half: 0 | 1): bigint {
     const record = this.#records[index];
-    return record ? (encodeFaultRecord(record)[half] as bigint) : 0n;
+    if (!record) return 0n;
+    return encodeFaultRecord({ ...record, page: record.page % this.#pages })[half] as bigint;
   }
 
   /** F written with 1: the register is free again. */
@@ -163,8 +164,8 @@ export class FaultRecording {
   }
 
   /**
-   * Reads and clears all records from FRI on (F written with 1), PPF and PFO, as Linux's `dmar_fault` does. IQE, ICE and ITE
-   * stay: they belong to the invalidation queue, whose driver clears them.
+   * Takes all records from FRI on, as they were recorded, and clears them and PFO, as Linux's `dmar_fault` does with F and PFO. IQE,
+   * ICE and ITE stay: they belong to the invalidation queue, whose driver clears them.
    */
   takeAll(): FaultRecord[] {
     const taken: FaultRecord[] = [];
