@@ -120,7 +120,8 @@ export class PageRequestPort {
    * Drains the page requests of a function and the answers to it (7.10, and Linux's intel_iommu_drain_pasid_prq): a fence, then
    * an IOTLB and a device-TLB invalidation, whose completion pushes requests that are under way ahead of it (7.7), then a wait with
    * PD; the last two again while PRO shows that the unit itself may have answered. Before and after, whoever calls {@link take} has
-   * to take what is queued, and to clear an overflow: this waits for it. The function sends no new requests when this is called.
+   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is the caller's to answer. The function
+   * sends no new requests when this is called.
    * @throws InvalidationError EINVAL if the unit has no page request drain (ECAP.PDS), else as QueuedInvalidation.submit does
    */
   *drain(agent: Agent, { sourceId, domainId }: DrainTarget): Task<void> {
