@@ -2,11 +2,18 @@ import { Agent, runToEnd, TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { GlobalCommand, IOTLB_REGISTERS, Register, RemappingUnit, type UnitCapabilities } from '../src/index.ts';
+import {
+  GlobalCommand,
+  IOTLB_REGISTERS,
+  Register,
+  RemappingUnit,
+  type UnitCapabilities,
+  VtdDriver,
+} from '../src/index.ts';
 import { PROFILE, RecordingEndpoint } from './unit-setup.ts';
 
 const BASE = 0x1000;
-const PAGES = 16;
+const PAGES = 32;
 const offsets = [...Object.values(Register), IOTLB_REGISTERS, IOTLB_REGISTERS + 8, 0x600, 0x608];
 const { translationEnable, setRootTable, queuedInvalidationEnable } = GlobalCommand;
 
@@ -22,22 +29,40 @@ const value = fc.oneof(
     .map((bits) => BigInt(bits >>> 0)),
 );
 
-/** Descriptors that are nearly right, so that most are executed. */
+const MEANT: readonly (readonly [lo: bigint, hi: bigint])[] = [
+  [0n, 0n],
+  [0x3_ffff_ffff_0030n, 0n],
+  [0xffff_00f0n, 0xffff_ffff_ffff_f07fn],
+  [0xffff_0000_0000n, 0xffff_ffff_ffff_f001n],
+  [0xffff_f800_0010n, 0n],
+  [0xffff_ffff_0000_00f0n, 0xffff_ffff_ffff_fffcn],
+  [0xf_ffff_ffff_0030n, 0xffff_ffff_ffff_f07fn],
+  [0xf_ffff_ffff_0030n, 0n],
+  [0xf_ffff_ffff_0000n, 0xffff_ffff_ffff_f801n],
+  [0xf_ffff_ffff_f010n, 0xffcn],
+];
+/** Descriptors that are nearly right: most with no reserved bit, some with any bits. */
 const descriptor = fc
   .tuple(
-    fc.integer({ min: 1, max: 10 }),
+    fc.integer({ min: 0, max: 10 }),
     fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
     value,
-    fc.bigInt({ min: 0n, max: 15n }),
+    fc.integer({ min: 0, max: 15 }),
   )
-  .map(([type, noise, hi, few]) => [BigInt(type) | ((few & 3n) << 4n) | ((noise & 0xffff_ffffn) << 32n), hi] as const);
+  .map(([type, lo, hi, chance]) => {
+    const [low, high] = chance === 0 ? [~0n, ~0n] : (MEANT[type] ?? [~0n, ~0n]);
+    // The function that answers, more often than others.
+    const addressed = chance < 8 && type === 3 ? (lo & 0xffffn) | (0x18n << 32n) : lo;
+    return [BigInt(type) | (addressed & low & ~0xfn), hi & high] as const;
+  });
 
 type Action =
   | { readonly kind: 'write32' | 'write64'; readonly offset: number; readonly value: bigint }
   | { readonly kind: 'memory'; readonly page: number; readonly slot: number; readonly words: readonly bigint[] }
+  | { readonly kind: 'submit'; readonly descriptors: readonly (readonly bigint[])[] }
   | { readonly kind: 'request'; readonly sourceId: number; readonly page: number; readonly last: boolean }
   | { readonly kind: 'dma'; readonly sourceId: number; readonly page: number }
-  | { readonly kind: 'run' };
+  | { readonly kind: 'clear errors' | 'run' };
 
 const sourceId = fc.constantFrom(0x18, 0x20, 0, 0xffff);
 const action: fc.Arbitrary<Action> = fc.oneof(
@@ -61,7 +86,15 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     last: fc.boolean(),
   }),
   fc.record({ kind: fc.constant('dma'), sourceId, page: fc.integer({ min: 0, max: 2 ** 52 - 1 }) }),
-  fc.constant({ kind: 'run' }),
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('submit'),
+      descriptors: fc.array(descriptor, { minLength: 1, maxLength: 6 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.constant({ kind: 'clear errors' }) },
+  { weight: 2, arbitrary: fc.constant({ kind: 'run' }) },
 ) as fc.Arbitrary<Action>;
 
 const capabilities = fc.record({
@@ -82,9 +115,16 @@ class Attack {
   readonly run: TaskRun<void>;
 
   constructor(options: Partial<UnitCapabilities>) {
-    this.memory.allocateContiguous(PAGES);
     this.unit = new RemappingUnit({ memory: this.memory, capabilities: options });
-    this.unit.connect(0x18, new RecordingEndpoint());
+    // Something to spoil: queues and tables as a driver sets them up, and a function that the tables lead somewhere.
+    const driver = new VtdDriver({ unit: this.unit, queueEntries: 256, pageRequestEntries: 128 });
+    driver.attach(0x18, {
+      domainId: 1,
+      tablePfn: this.memory.allocate(),
+      levels: 4,
+      endpoint: new RecordingEndpoint(),
+    });
+    while (this.memory.allocate() >= 0);
     this.run = new TaskRun(this.hardware, this.unit.run(this.hardware));
   }
 
@@ -95,6 +135,21 @@ class Attack {
     }
   }
 
+  /** Behind the tail, wherever that is, if there is memory; each followed by a wait that writes next to the ring. */
+  submit(descriptors: readonly (readonly bigint[])[]): void {
+    const { registers, invalidationQueue } = this.unit;
+    const width = invalidationQueue.wide ? 32 : 16;
+    const ring = Number(registers.read64(Register.IQA) >> 12n);
+    let tail = Number(registers.read64(Register.IQT)) % (invalidationQueue.entries * width);
+    for (const words of [...descriptors, [0x3_0000_0025n, BigInt(BASE + PAGES - 1) << 12n]]) {
+      const pfn = ring + (tail >> 12);
+      for (let i = 0; i < width / 8 && this.memory.contains(pfn); i++)
+        this.memory.store(pfn, (((tail & 0xfff) >> 3) + i) % 512, words[i] ?? 0n);
+      tail = (tail + width) % (invalidationQueue.entries * width);
+    }
+    registers.write64(Register.IQT, BigInt(tail));
+  }
+
   do(each: Action): void {
     const { registers } = this.unit;
     if (each.kind === 'write32') registers.write32(each.offset & ~3, Number(each.value & 0xffff_ffffn));
@@ -103,7 +158,9 @@ class Attack {
       const first = each.slot * 2;
       for (const [i, word] of each.words.entries())
         if (first + i < 512) this.memory.store(BASE + each.page, first + i, word);
-    } else if (each.kind === 'request') {
+    } else if (each.kind === 'submit') this.submit(each.descriptors);
+    else if (each.kind === 'clear errors') registers.write32(Register.FSTS, -1);
+    else if (each.kind === 'request') {
       const { sourceId: from, page, last } = each;
       const request = { sourceId: from, page, read: true, write: false, last, groupIndex: page % 512 };
       runToEnd(this.unit.pageRequest(new Agent('device'), request));
