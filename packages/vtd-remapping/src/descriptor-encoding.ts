@@ -31,7 +31,7 @@ export type QueueErrorInfoCode = (typeof QueueErrorInfo)[keyof typeof QueueError
 export interface DescriptorRules {
   /** IQA.DW: 256-bit descriptors. */
   readonly wide: boolean;
-  /** RTADDR.TTM as latched. */
+  /** RTADDR.TTM as latched; a mode that the unit lacks is as invalid as the reserved one (table 30, RTA.1). */
   readonly mode: TranslationModeCode;
   /** CAP.PSI. */
   readonly pageSelective: boolean;

@@ -236,7 +236,11 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
 
   /** {@inheritDoc InvalidationExecutor.descriptorRules} */
   descriptorRules(wide: boolean): DescriptorRules {
-    return { ...this.capabilities, wide, mode: this.#mode };
+    const { scalableMode, abortDmaMode } = this.capabilities;
+    const lacks =
+      (this.#mode === TranslationMode.scalable && !scalableMode) ||
+      (this.#mode === TranslationMode.abort && !abortDmaMode);
+    return { ...this.capabilities, wide, mode: lacks ? TranslationMode.reserved : this.#mode };
   }
 
   /** {@inheritDoc RegisterTarget.setRootTable} */

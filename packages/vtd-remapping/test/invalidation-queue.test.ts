@@ -149,6 +149,21 @@ describe('an invalid descriptor or queue (IQE)', () => {
     }
   });
 
+  it('with a mode that the unit lacks is the same as with the reserved one', () => {
+    const lacking = { scalableMode: false, abortDmaMode: false };
+    for (const [mode, capabilities] of [
+      [1, lacking],
+      [1, { ...lacking, abortDmaMode: true }],
+      [3, lacking],
+      [3, { abortDmaMode: false }],
+    ] as const) {
+      const raw = new RawUnit({ mode, capabilities }).enable();
+      raw.submit(psi(1));
+      raw.run();
+      expect([raw.errors, raw.errorInfo]).toEqual([queueError, QueueErrorInfo.invalidTranslationMode]);
+    }
+  });
+
   it('lets messages to devices that were fetched before it go out', () => {
     const raw = new RawUnit().enable();
     raw.submit(response(1), deviceTlb(5), [0xan], raw.wait(0));

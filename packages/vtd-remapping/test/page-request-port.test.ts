@@ -176,9 +176,10 @@ describe('drain (7.10)', () => {
   it('waits until nothing of the function is queued, and not for others', () => {
     const setup = new PortSetup();
     setup.send(requestOf(1), requestOf(2, { sourceId: OTHER }));
+    setup.executed.length = 0;
     const done = setup.drain(() => setup.port.holds(SOURCE));
     setup.time.run();
-    expect(done.value).toBeUndefined();
+    expect([done.value, setup.executed]).toEqual([undefined, []]);
     setup.startReader(100);
     setup.time.run();
     expect([done.value, setup.taken]).toEqual([false, [1, 2]]);
@@ -204,6 +205,17 @@ describe('drain (7.10)', () => {
     expect(setup.endpoint.responses).toEqual([{ groupIndex: 9, responseCode: 0 }]);
   });
 
+  it('waits for the reader to take what it brought in', () => {
+    const setup = new PortSetup();
+    setup.endpoint.onInvalidate = () => setup.unit.pageRequestQueue.write(requestOf(9));
+    const done = setup.drain(() => true);
+    setup.time.run();
+    expect([done.value, setup.endpoint.invalidations.length]).toEqual([undefined, 1]);
+    setup.startReader();
+    setup.time.run();
+    expect([done.value, setup.taken]).toEqual([true, [9]]);
+  });
+
   it('is done again after an overflow, once that is cleared, so that answers by the unit are over too', () => {
     const setup = new PortSetup({ pageRequestLimit: 2 });
     setup.startReader(1000);
@@ -214,6 +226,9 @@ describe('drain (7.10)', () => {
     const done = setup.drain(() => [setup.overflowed, setup.endpoint.invalidations.length]);
     setup.time.run();
     expect(done.value).toEqual([false, 2]);
+    const ring = Number(setup.unit.registers.read64(Register.IQA) >> 12n);
+    const drains = Array.from({ length: 128 }, (_, slot) => setup.memory.load(ring, slot * 4) & 0xffn);
+    expect(drains.filter((low) => low === 0xa5n)).toHaveLength(2); // SW and PD
   });
 
   it('of a function that is gone is given up as its invalidations are', () => {

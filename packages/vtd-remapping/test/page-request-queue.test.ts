@@ -121,6 +121,9 @@ describe('the page request registers', () => {
     at(setup).write64(Register.PQH, at(setup).read64(Register.PQT) + 32n);
     queue.write(request(4));
     expect([control(), at(setup).read32(Register.PRS)]).toEqual([0xc000_0000, 2]);
+    // IP stays while either of the two is set.
+    at(setup).write32(Register.PRS, 1);
+    expect(control()).toBe(0xc000_0000);
   });
 
   it('lead no write outside of the ring, whatever is in them', () => {

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import {
   type Descriptor,
   FaultStatus,
+  GlobalCommand,
   InvalidationError,
   type InvalidationExecutor,
   type QueuedInvalidation,
@@ -173,8 +174,9 @@ describe('the driver of an invalidation queue', () => {
 
   it('has a status word for every slot of a large ring, in memory of its own', () => {
     const setup = new QueueSetup({ queueEntries: 2048 });
-    const before = setup.memory.allocate();
-    const untouched = (): boolean => range(0, 512).every((index) => setup.memory.load(before, index) === 0n);
+    // The ring of page requests is what comes next in memory.
+    const next = Number(setup.unit.registers.read64(Register.PQA) >> 12n);
+    const untouched = (): boolean => range(0, 512).every((index) => setup.memory.load(next, index) === 0n);
     const run = setup.submitter('a', range(0, 1023).map(psi), 3);
     setup.settle(run);
     expect([run.done, untouched()]).toEqual([true, true]);
@@ -250,6 +252,25 @@ describe('a submission that the hardware refuses', () => {
     expect(outcomes).toEqual(range(0, 3).map(() => 'EINVAL: the invalidation queue has stopped (IQEI 5)'));
     expect(() => setup.submit(psi(1))).toThrow(InvalidationError);
   });
+});
+
+it('a queue that somebody took over, with its head in nobody’s slots, fails too', () => {
+  const setup = new UnitSetup();
+  setup.submit(psi(1));
+  const { registers } = setup.unit;
+  registers.write32(Register.GCMD, 0);
+  registers.write64(Register.IQA, registers.read64(Register.IQA) & ~0x800n);
+  registers.write32(Register.GCMD, GlobalCommand.queuedInvalidationEnable);
+  expect(() => setup.submit(psi(2))).toThrow('EINVAL: the invalidation queue has stopped (IQEI 5)');
+});
+
+it('a second driver of a unit begins anew, with its own queues', () => {
+  const setup = new UnitSetup();
+  setup.submit(psi(1), psi(2));
+  const second = new VtdDriver({ unit: setup.unit });
+  setup.run((agent) => second.invalidations.submit(agent, [psi(3)]));
+  expect(setup.executed).toMatchObject([1, 2, 3].map((page) => ({ page })));
+  expect(setup.unit.registers.read64(Register.IQH)).toBe(64n);
 });
 
 describe('a device that does not answer', () => {
