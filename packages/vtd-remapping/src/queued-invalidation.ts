@@ -162,7 +162,7 @@ export class QueuedInvalidation {
     const slot = (first + count - 1) % this.entries;
     const concerns = new Condition(
       'invalidation wait',
-      () => this.#status(slot) !== IN_USE || this.#broken !== null || this.#needsService(first, count),
+      () => this.#status(slot) !== IN_USE || this.#needsService(first, count),
     );
     let invalid: string | null = null;
     this.#waiting.add(concerns);
@@ -203,7 +203,6 @@ export class QueuedInvalidation {
     if (!isOfDescriptor(info)) {
       this.#broken = `the invalidation queue has stopped (IQEI ${info})`;
       this.#room.wake();
-      this.#poll();
       return this.#broken;
     }
     const slot = this.#headSlot;

@@ -43,6 +43,8 @@ describe('the ring', () => {
     raw.submit(...Array.from({ length: 300 }, (_, i) => psi(i)));
     raw.run();
     expect(raw.head).toBe(300);
+    raw.write64(Register.IQA, BigInt(raw.ringPfn) << 12n);
+    expect(raw.head).toBe(300 - 256);
     raw.disable();
     raw.write64(Register.IQT, 0x10n);
     raw.write64(Register.IQA, (BigInt(raw.ringPfn) << 12n) | 0x800n);

@@ -1,7 +1,7 @@
 import { Agent, RandomStream, runToEnd, type Task, TaskRun } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import {
   type Descriptor,
   FaultStatus,
@@ -176,7 +176,8 @@ describe('the driver of an invalidation queue', () => {
     const setup = new QueueSetup({ queueEntries: 2048 });
     // The ring of page requests is what comes next in memory.
     const next = Number(setup.unit.registers.read64(Register.PQA) >> 12n);
-    const untouched = (): boolean => range(0, 512).every((index) => setup.memory.load(next, index) === 0n);
+    for (const index of range(0, 512)) setup.memory.store(next, index, 0x1234n);
+    const untouched = (): boolean => range(0, 512).every((index) => setup.memory.load(next, index) === 0x1234n);
     const run = setup.submitter('a', range(0, 1023).map(psi), 3);
     setup.settle(run);
     expect([run.done, untouched()]).toEqual([true, true]);
@@ -267,7 +268,15 @@ it('a queue that somebody took over, with its head in nobody’s slots, fails to
 it('a second driver of a unit begins anew, with its own queues', () => {
   const setup = new UnitSetup();
   setup.submit(psi(1), psi(2));
+  const { registers } = setup.unit;
+  const write64 = registers.write64.bind(registers);
+  const states: number[] = [];
+  vi.spyOn(registers, 'write64').mockImplementation((offset, value) => {
+    states.push(registers.read32(Register.GSTS) & ~GlobalCommand.setRootTable);
+    write64(offset, value);
+  });
   const second = new VtdDriver({ unit: setup.unit });
+  expect(new Set(states)).toEqual(new Set([0])); // everything is set up while the queue and translation are off
   setup.run((agent) => second.invalidations.submit(agent, [psi(3)]));
   expect(setup.executed).toMatchObject([1, 2, 3].map((page) => ({ page })));
   expect(setup.unit.registers.read64(Register.IQH)).toBe(64n);
