@@ -144,10 +144,13 @@ export class PageRequestPort {
   }
 
   *#waitUntil(agent: Agent, label: string, isDone: () => boolean): Task<void> {
-    if (isDone()) return;
     const condition = new Condition(label, isDone);
     this.#draining.add(condition);
-    while (!isDone()) yield agent.waits(label, condition);
+    for (;;) {
+      yield agent.reads('read page request queue', Location.pageRequestQueue, this.#options.location, Cost.entryRead);
+      if (isDone()) break;
+      yield agent.waits(label, condition);
+    }
     this.#draining.delete(condition);
   }
 

@@ -168,7 +168,9 @@ export class QueuedInvalidation {
     this.#waiting.add(concerns);
     while (this.#status(slot) === IN_USE) {
       yield agent.waits('wait for the invalidation', concerns);
-      if (this.#status(slot) === IN_USE) invalid = this.#service(first, count) ?? invalid;
+      if (this.#status(slot) !== IN_USE) break;
+      yield agent.writes('serve the invalidation queue', Location.invalidationQueue, this.#options.location, Cost.free);
+      invalid = this.#service(first, count) ?? invalid;
       if (this.#broken !== null) break;
     }
     this.#waiting.delete(concerns);
