@@ -255,6 +255,61 @@ describe('a submission that the hardware refuses', () => {
   });
 });
 
+it('whatever the order of steps, each of many submitters ends as he deserves: done, refused, or timed out', () => {
+  const kind = fc.constantFrom('good', 'answers', 'refused', 'silent', 'late');
+  const program = fc.array(kind, { minLength: 2, maxLength: 8 });
+  fc.assert(
+    fc.property(program, fc.integer({ min: 0, max: 1e6 }), (kinds, seed) => {
+      const setup = new QueueSetup();
+      const late = new RecordingEndpoint();
+      setup.unit.connect(0x28, late);
+      late.outcome = 'timed-out';
+      // Answers from its second invalidation on.
+      late.onInvalidate = () => {
+        if (late.invalidations.length > 0) late.outcome = 'completed';
+      };
+      const reserved: Descriptor = { ...psi(0), addressMask: 63 } as Descriptor;
+      const content: Record<string, Descriptor> = {
+        good: psi(9),
+        answers: deviceTlb(1, DEVICE),
+        refused: reserved,
+        silent: deviceTlb(1, 0x20),
+        late: deviceTlb(1, 0x28),
+      };
+      const ends: string[] = kinds.map(() => 'never');
+      const runs = kinds.map((each, i) => {
+        const agent = new Agent(`s${i}`);
+        return new TaskRun(
+          agent,
+          (function* (): Task<void> {
+            try {
+              yield* setup.queue.submit(agent, [psi(100 + i), content[each] as Descriptor, psi(200 + i)]);
+              ends[i] = 'done';
+            } catch (error) {
+              ends[i] = (error as InvalidationError).code;
+            }
+          })(),
+        );
+      });
+      const random = new RandomStream(seed, 'submitters');
+      for (;;) {
+        const enabled = [setup.hardware, ...runs].filter((run) => run.enabled && !run.done);
+        if (enabled.length === 0) break;
+        random.pick(enabled).advance();
+      }
+      const deserved = { good: 'done', answers: 'done', refused: 'EINVAL', silent: 'ETIMEDOUT', late: 'done' };
+      expect(ends).toEqual(kinds.map((each) => deserved[each as keyof typeof deserved]));
+      for (const [i, each] of kinds.entries()) {
+        const times = setup.pages.filter((line) => line === `page ${100 + i}`).length;
+        // A silent device is tried four times; the first that meets the late one is made again.
+        expect(times).toBe(each === 'silent' ? 4 : times === 2 && each === 'late' ? 2 : 1);
+      }
+      expect(setup.unit.faults.status & 0x70).toBe(0);
+    }),
+    { numRuns: 150 },
+  );
+});
+
 it('a queue that somebody took over, with its head in nobody’s slots, fails too', () => {
   const setup = new UnitSetup();
   setup.submit(psi(1));
