@@ -25,7 +25,7 @@ export interface UnitCapabilities {
   readonly pageSelective: boolean;
   /** CAP.MAMV. */
   readonly maximumAddressMask: number;
-  /** CAP.NFR + 1: 1 to 256. */
+  /** CAP.NFR + 1: 1 to 160, as many as the 4 KiB of registers have room for behind {@link FAULT_REGISTERS}. */
   readonly faultRegisters: number;
   /** CAP.CM: entries that are not present, or erroneous, may be cached too. */
   readonly cachingMode: boolean;
@@ -180,7 +180,7 @@ export function unitCapabilities(options: Partial<UnitCapabilities>): UnitCapabi
   check('guestAddressWidth', unit.guestAddressWidth, 32, 64);
   check('hostAddressWidth', unit.hostAddressWidth, 32, 52);
   check('maximumAddressMask', unit.maximumAddressMask, 0, 63);
-  check('faultRegisters', unit.faultRegisters, 1, 256);
+  check('faultRegisters', unit.faultRegisters, 1, (0x1000 - FAULT_REGISTERS) / 16);
   check('pasidBits', unit.pasidBits, 0, 20);
   if (unit.levels.length === 0 || unit.levels.some((levels) => ![3, 4, 5].includes(levels)))
     throw new RangeError(`levels: [${unit.levels.join(', ')}] must hold some of 3, 4, 5`);

@@ -31,7 +31,7 @@ export type QueueErrorInfoCode = (typeof QueueErrorInfo)[keyof typeof QueueError
 export interface DescriptorRules {
   /** IQA.DW: 256-bit descriptors. */
   readonly wide: boolean;
-  /** RTADDR.TTM as latched. */
+  /** RTADDR.TTM as latched; a mode that the unit lacks is as invalid as the reserved one (table 30, RTA.1). */
   readonly mode: TranslationModeCode;
   /** CAP.PSI. */
   readonly pageSelective: boolean;
@@ -43,6 +43,12 @@ export interface DescriptorRules {
   readonly pageRequests: boolean;
   /** ECAP.PDS. */
   readonly pageRequestDrain: boolean;
+  /** CAP.ND in bits: the upper ones of a domain-id are ignored. */
+  readonly domainIdBits: number;
+  /** CAP.MGAW + 1: higher bits of a second-stage address are ignored. */
+  readonly guestAddressWidth: number;
+  /** HAW: higher bits of a status address are ignored. */
+  readonly hostAddressWidth: number;
 }
 
 const bit = (value: boolean, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
@@ -145,8 +151,8 @@ function decodeSized(quadword: bigint, sizeBit: number): { page: number; sizeLog
   return { page: Number((address >> BigInt(sizeLog2)) << BigInt(sizeLog2)), sizeLog2 };
 }
 
-const decodeRange = (hi: bigint): { page: number; addressMask: number; leafOnly: boolean } => ({
-  page: field(hi, 63, 12),
+const decodeRange = (hi: bigint, width: number): { page: number; addressMask: number; leafOnly: boolean } => ({
+  page: field(hi, width - 1, 12),
   addressMask: field(hi, 5, 0),
   leafOnly: flag(hi, 6),
 });
@@ -166,34 +172,36 @@ export function decodeDescriptor(words: readonly bigint[], rules: DescriptorRule
   return decodeFields(type, lo, hi, rules);
 }
 
-/** Table 26, and what the unit has. */
+/** Table 26, and what the unit has. There is no host permission table, so type 0xa is not here. */
 function isAllowed(type: number, rules: DescriptorRules): boolean {
   if (type < DescriptorType.contextCache || type > DescriptorType.pageGroupResponse) return false;
-  if (rules.mode === TranslationMode.legacy && type > DescriptorType.wait) return false;
+  if (rules.mode === TranslationMode.reserved) return false;
+  if (rules.mode === TranslationMode.legacy ? type > DescriptorType.wait : !rules.wide) return false;
   if (type === DescriptorType.deviceTlb || type === DescriptorType.pasidDeviceTlb) return rules.deviceTlb;
   return type !== DescriptorType.pageGroupResponse || rules.pageRequests;
 }
 
 function decodeFields(type: number, lo: bigint, hi: bigint, rules: DescriptorRules): Descriptor | QueueErrorInfoCode {
   const granularity = field(lo, 5, 4);
+  const domainId = field(lo, 15 + rules.domainIdBits, 16);
   switch (type) {
     case DescriptorType.contextCache:
       if (granularity === 0) return QueueErrorInfo.reservedField;
       return {
         type: 'contextCache',
         granularity: granularity as GranularityCode,
-        domainId: field(lo, 31, 16),
+        domainId,
         sourceId: field(lo, 47, 32),
         functionMask: field(lo, 49, 48) as 0 | 1 | 2 | 3,
       };
     case DescriptorType.iotlb: {
-      const range = decodeRange(hi);
+      const range = decodeRange(hi, rules.guestAddressWidth);
       const tooWide = !rules.pageSelective || range.addressMask > rules.maximumAddressMask;
       if (granularity === 0 || (granularity === 3 && tooWide)) return QueueErrorInfo.reservedField;
       return {
         type: 'iotlb',
         granularity: granularity as GranularityCode,
-        domainId: field(lo, 31, 16),
+        domainId,
         ...range,
         drainWrites: flag(lo, 6),
         drainReads: flag(lo, 7),
@@ -212,7 +220,7 @@ function decodeFields(type: number, lo: bigint, hi: bigint, rules: DescriptorRul
       if (flag(lo, 7) && !rules.pageRequestDrain) return QueueErrorInfo.reservedField;
       return {
         type: 'wait',
-        statusAddress: hi,
+        statusAddress: BigInt.asUintN(rules.hostAddressWidth, hi),
         statusData: field(lo, 63, 32),
         interrupt: flag(lo, 4),
         statusWrite: flag(lo, 5),
@@ -220,11 +228,11 @@ function decodeFields(type: number, lo: bigint, hi: bigint, rules: DescriptorRul
         pageRequestDrain: flag(lo, 7),
       };
     default:
-      return decodePasidFields(type, lo, hi);
+      return decodePasidFields(type, lo, hi, domainId);
   }
 }
 
-function decodePasidFields(type: number, lo: bigint, hi: bigint): Descriptor | QueueErrorInfoCode {
+function decodePasidFields(type: number, lo: bigint, hi: bigint, domainId: number): Descriptor | QueueErrorInfoCode {
   const granularity = field(lo, 5, 4);
   const pasid = field(lo, 51, 32);
   switch (type) {
@@ -233,16 +241,16 @@ function decodePasidFields(type: number, lo: bigint, hi: bigint): Descriptor | Q
       return {
         type: 'pasidIotlb',
         granularity: granularity as PasidIotlbGranularityCode,
-        domainId: field(lo, 31, 16),
+        domainId,
         pasid,
-        ...decodeRange(hi),
+        ...decodeRange(hi, 64),
       };
     case DescriptorType.pasidCache:
       if (granularity === 2) return QueueErrorInfo.reservedField;
       return {
         type: 'pasidCache',
         granularity: granularity as PasidCacheGranularityCode,
-        domainId: field(lo, 31, 16),
+        domainId,
         pasid,
       };
     case DescriptorType.pasidDeviceTlb:

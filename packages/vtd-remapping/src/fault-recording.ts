@@ -13,10 +13,12 @@ export interface FaultRecord {
   readonly page: number;
   /** A fault reason code. */
   readonly reason: number;
-  /** T1: whether the request was a write (or a page request). */
+  /** T1=0: a write request. */
   readonly write: boolean;
-  /** T1 and T2: a page request rather than a DMA; default false. */
+  /** T1=0 and T2=1: a page request rather than a DMA; default false. */
   readonly pageRequest?: boolean;
+  /** T1=1 and T2=1: an AtomicOp request, which reads and writes; default false. */
+  readonly atomic?: boolean;
   /** AT; default untranslated. */
   readonly addressType?: AddressTypeCode;
   /** PV, with PP set; absent for a request without PASID. */
@@ -42,16 +44,17 @@ const F = 1n << 63n;
 
 /** The 128-bit register of a record: low and high quadword (11.4.7.6). */
 export function encodeFaultRecord(record: FaultRecord): readonly [lo: bigint, hi: bigint] {
-  const { sourceId, page, reason, write, pageRequest = false, addressType = 0, pasid } = record;
+  const { sourceId, page, reason, write, pageRequest = false, atomic = false, addressType = 0, pasid } = record;
+  const isWrite = (write && !atomic) || pageRequest;
   return [
     BigInt(page) << 12n,
     F |
-      (write || pageRequest ? 0n : 1n << 62n) |
+      (isWrite ? 0n : 1n << 62n) |
       (BigInt(addressType) << 60n) |
       (BigInt(pasid ?? 0) << 40n) |
       (BigInt(reason) << 32n) |
       (pasid === undefined ? 0n : 1n << 31n) |
-      (pageRequest ? 1n << 28n : 0n) |
+      (pageRequest || atomic ? 1n << 28n : 0n) |
       BigInt(sourceId),
   ];
 }
@@ -64,18 +67,24 @@ export function encodeFaultRecord(record: FaultRecord): readonly [lo: bigint, hi
 export class FaultRecording {
   readonly #records: (FaultRecord | null)[];
   readonly #event: EventInterrupt | null;
+  readonly #pages: number;
   #next = 0;
   #errors = 0;
   #fri = 0;
   #lost = 0;
   #collapsed = 0;
 
-  /** @param registers CAP.NFR + 1, 1 to 256; default 8 @throws RangeError for another number */
-  constructor(registers = 8, event: EventInterrupt | null = null) {
+  /**
+   * @param registers CAP.NFR + 1, 1 to 256; default 8
+   * @param addressWidth the largest AGAW of the unit: {@link read} shows no higher bits of an address (FI, 11.4.7.6); default 64
+   * @throws RangeError for another number of registers
+   */
+  constructor(registers = 8, event: EventInterrupt | null = null, addressWidth = 64) {
     if (!Number.isInteger(registers) || registers < 1 || registers > 256)
       throw new RangeError(`registers: ${registers} is not an integer in 1..256`);
     this.#records = new Array<FaultRecord | null>(registers).fill(null);
     this.#event = event;
+    this.#pages = 2 ** (addressWidth - 12);
   }
 
   /** FSTS: {@link FaultStatus} bits, with FRI in bits 15:8. */
@@ -139,7 +148,8 @@ export class FaultRecording {
   /** A 64-bit half of the register at `index`: 0 low, 1 high; 0 if it holds no fault. */
   read(index: number, half: 0 | 1): bigint {
     const record = this.#records[index];
-    return record ? (encodeFaultRecord(record)[half] as bigint) : 0n;
+    if (!record) return 0n;
+    return encodeFaultRecord({ ...record, page: record.page % this.#pages })[half] as bigint;
   }
 
   /** F written with 1: the register is free again. */
@@ -154,8 +164,8 @@ export class FaultRecording {
   }
 
   /**
-   * Reads and clears all records from FRI on (F written with 1), PPF and PFO, as Linux's `dmar_fault` does. IQE, ICE and ITE
-   * stay: they belong to the invalidation queue, whose driver clears them.
+   * Takes all records from FRI on, as they were recorded, and clears them and PFO, as Linux's `dmar_fault` does with F and PFO. IQE,
+   * ICE and ITE stay: they belong to the invalidation queue, whose driver clears them.
    */
   takeAll(): FaultRecord[] {
     const taken: FaultRecord[] = [];

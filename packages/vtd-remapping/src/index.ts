@@ -47,7 +47,7 @@ export type { InvalidationExecutor, InvalidationQueueOptions, MessageOutcome } f
 export { InvalidationQueue } from './invalidation-queue.ts';
 export type { PageRequest } from './page-request.ts';
 export { decodePageRequest, encodePageRequest, isStopMarker } from './page-request.ts';
-export type { PageRequestPortOptions } from './page-request-port.ts';
+export type { DrainTarget, PageRequestPortOptions } from './page-request-port.ts';
 export { PageRequestPort } from './page-request-port.ts';
 export type { PageRequestOutcome } from './page-request-queue.ts';
 export { PageRequestQueue, PageRequestStatus } from './page-request-queue.ts';

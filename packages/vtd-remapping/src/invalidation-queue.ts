@@ -9,6 +9,7 @@ import {
 } from './descriptor-encoding.ts';
 import type { EventInterrupt } from './event-interrupt.ts';
 import { type FaultRecording, FaultStatus } from './fault-recording.ts';
+import { TranslationMode } from './translation-mode.ts';
 
 /** How a message to a device ended: an invalidation request, or a page group response, which has no completion. */
 export type MessageOutcome = 'completed' | 'timed-out' | 'unexpected-completion';
@@ -21,6 +22,8 @@ export interface InvalidationExecutor {
   sendMessage(agent: Agent, descriptor: Descriptor): Task<MessageOutcome>;
   /** Everything that must be over before a wait completes: DMA that used what was invalidated. */
   drain(agent: Agent): Task<void>;
+  /** Page requests received before now are in their queue, for a wait with PD (7.7). */
+  drainPageRequests(agent: Agent): Task<void>;
   /** What the translation mode and the unit allow. */
   descriptorRules(wide: boolean): DescriptorRules;
 }
@@ -38,6 +41,7 @@ export interface InvalidationQueueOptions {
 }
 
 const ADDRESS_BITS = ~0xfffn & 0xffff_ffff_ffff_ffffn;
+const PAGE_BYTES = 4096;
 
 /**
  * The invalidation queue of a unit (VT-d Rev 5.10, 6.5.2): a ring of descriptors in memory, between the driver's tail and
@@ -50,11 +54,9 @@ export class InvalidationQueue {
   readonly #work: Condition;
   #address = 0n;
   #enabled = false;
-  /** Descriptor numbers; the registers hold byte offsets. */
+  /** Byte offsets as they were last written: IQA may have changed the ring and the width since. */
   #head = 0;
   #tail = 0;
-  /** A tail as it was written, if it cannot be right; found at the next fetch. */
-  #badTail: QueueErrorInfoCode | 0 = 0;
   #errorInfo = 0;
   #timeoutSourceId = 0;
   #completionSourceId = 0;
@@ -81,7 +83,7 @@ export class InvalidationQueue {
   /** Whether the hardware would fetch: enabled, not empty, and neither IQE nor ITE set. */
   get hasWork(): boolean {
     const { faults } = this.#options;
-    return this.#enabled && (this.#head !== this.#tail || this.#badTail !== 0) && !faults.queueStopped;
+    return this.#enabled && this.head !== this.#tail && !faults.queueStopped;
   }
 
   /** GSTS.QIES. */
@@ -96,17 +98,18 @@ export class InvalidationQueue {
 
   /** Entries of the ring: 2^(QS+8), half of that for wide descriptors. */
   get entries(): number {
-    return 2 ** (Number(this.#address & 7n) + (this.wide ? 7 : 8));
+    return this.#ringBytes / this.#descriptorBytes;
   }
 
   /** IQH: byte offset of the descriptor that is fetched next. */
   get head(): number {
-    return this.#head * this.#descriptorBytes;
+    const offset = this.#head % this.#ringBytes;
+    return offset - (offset % this.#descriptorBytes);
   }
 
   /** IQT: byte offset of the descriptor that software writes next. */
   get tail(): number {
-    return this.#tail * this.#descriptorBytes;
+    return this.#tail;
   }
 
   /** IQA. */
@@ -124,6 +127,10 @@ export class InvalidationQueue {
     return (BigInt(this.#completionSourceId) << 48n) | (BigInt(this.#timeoutSourceId) << 32n) | BigInt(this.#errorInfo);
   }
 
+  get #ringBytes(): number {
+    return PAGE_BYTES << Number(this.#address & 7n);
+  }
+
   get #descriptorBytes(): number {
     return this.wide ? 32 : 16;
   }
@@ -136,17 +143,12 @@ export class InvalidationQueue {
   /** A write to IQA. */
   setAddress(value: bigint): void {
     this.#address = value & (ADDRESS_BITS | (1n << 11n) | 7n);
+    this.#work.wake();
   }
 
-  /** A write to IQT: the hardware starts to fetch. */
+  /** A write to IQT: the hardware starts to fetch. A tail that cannot be right is found then. */
   setTail(offset: number): void {
-    const bytes = this.#descriptorBytes;
-    if (offset % bytes !== 0) this.#badTail = QueueErrorInfo.misalignedTail;
-    else if (offset >= this.entries * bytes) this.#badTail = QueueErrorInfo.invalidTail;
-    else {
-      this.#badTail = 0;
-      this.#tail = offset / bytes;
-    }
+    this.#tail = offset;
     this.#work.wake();
   }
 
@@ -186,7 +188,8 @@ export class InvalidationQueue {
     const messages: Descriptor[] = [];
     while (this.hasWork) {
       yield agent.writes('fetch descriptor', Location.invalidationQueue, this.#options.location, Cost.free);
-      const descriptor = this.#fetch(executor);
+      // Software may have disabled or emptied the queue before this step.
+      const descriptor = this.hasWork ? this.#fetch(executor) : null;
       if (descriptor === null) break;
       if (descriptor.type === 'wait') yield* this.#completeWait(agent, executor, descriptor, messages);
       else if (isMessage(descriptor)) messages.push(descriptor);
@@ -201,24 +204,28 @@ export class InvalidationQueue {
   /** Reads the descriptor at the head; the head moves on once it is known to be valid. @returns null after an IQE */
   #fetch(executor: InvalidationExecutor): Descriptor | null {
     const rules = executor.descriptorRules(this.wide);
-    const broken = this.#badTail || widthError(rules, this.#options.mayBeWide);
+    const broken = widthError(rules, this.#options.mayBeWide) || this.#tailError();
     if (broken) return this.#stop(broken);
     const words = this.#read();
     if (words === null) return this.#stop(QueueErrorInfo.fetchError);
     const descriptor = decodeDescriptor(words, rules);
     if (typeof descriptor === 'number') return this.#stop(descriptor);
-    this.#head = (this.#head + 1) % this.entries;
+    this.#head = (this.head + this.#descriptorBytes) % this.#ringBytes;
     return descriptor;
+  }
+
+  #tailError(): QueueErrorInfoCode | 0 {
+    if (this.#tail % this.#descriptorBytes !== 0) return QueueErrorInfo.misalignedTail;
+    return this.#tail >= this.#ringBytes ? QueueErrorInfo.invalidTail : 0;
   }
 
   #read(): bigint[] | null {
     const { memory } = this.#options;
-    const count = this.wide ? 4 : 2;
-    const word = Number((this.#address & ADDRESS_BITS) >> 3n) + this.#head * count;
-    const pfn = Math.floor(word / 512);
+    const pfn = Number(this.#address >> 12n) + Math.floor(this.head / PAGE_BYTES);
     if (!memory.contains(pfn)) return null;
+    const word = (this.head % PAGE_BYTES) / 8;
     // Queues are always snooped (ECAP.C), so this is the CPU's view.
-    return Array.from({ length: count }, (_, i) => memory.load(pfn, (word % 512) + i));
+    return Array.from({ length: this.#descriptorBytes / 8 }, (_, i) => memory.load(pfn, word + i));
   }
 
   #stop(info: QueueErrorInfoCode): null {
@@ -235,9 +242,10 @@ export class InvalidationQueue {
     wait: WaitDescriptor,
     messages: Descriptor[],
   ): Task<void> {
-    yield* this.#sendMessages(agent, executor, messages);
-    if ((this.#options.faults.status & FaultStatus.timeout) !== 0) return;
+    // Aborted for good: software may have cleared ITE while later messages were under way.
+    if (yield* this.#sendMessages(agent, executor, messages)) return;
     yield* executor.drain(agent);
+    if (wait.pageRequestDrain) yield* executor.drainPageRequests(agent);
     yield agent.writes('write wait status', Location.invalidationQueue, this.#options.location, Cost.free);
     if (wait.statusWrite) this.#writeStatus(wait);
     if (wait.interrupt && this.#interruptStatus === 0) {
@@ -259,14 +267,17 @@ export class InvalidationQueue {
     memory.hardwareStore(pfn, index, (word & ~(0xffff_ffffn << shift)) | data);
   }
 
-  *#sendMessages(agent: Agent, executor: InvalidationExecutor, messages: Descriptor[]): Task<void> {
+  /** @returns whether one of them timed out */
+  *#sendMessages(agent: Agent, executor: InvalidationExecutor, messages: Descriptor[]): Task<boolean> {
     const { faults } = this.#options;
+    let timedOut = false;
     for (const message of messages.splice(0)) {
       const outcome = yield* executor.sendMessage(agent, message);
       this.#executed++;
       if (outcome === 'completed') continue;
       const sourceId = 'sourceId' in message ? message.sourceId : 0;
       if (outcome === 'timed-out') {
+        timedOut = true;
         if ((faults.status & FaultStatus.timeout) === 0) this.#timeoutSourceId = sourceId;
         faults.setError(FaultStatus.timeout);
       } else {
@@ -275,6 +286,7 @@ export class InvalidationQueue {
       }
       this.#notify();
     }
+    return timedOut;
   }
 
   #notify(): void {
@@ -286,7 +298,7 @@ const isMessage = (descriptor: Descriptor): boolean =>
   descriptor.type === 'deviceTlb' || descriptor.type === 'pasidDeviceTlb' || descriptor.type === 'pageGroupResponse';
 
 function widthError(rules: DescriptorRules, mayBeWide: boolean): QueueErrorInfoCode | 0 {
-  if (rules.mode === 2) return QueueErrorInfo.invalidTranslationMode;
-  const mustBeWide = rules.mode !== 0;
+  if (rules.mode === TranslationMode.reserved) return QueueErrorInfo.invalidTranslationMode;
+  const mustBeWide = rules.mode !== TranslationMode.legacy;
   return (mustBeWide && !rules.wide) || (rules.wide && !mayBeWide) ? QueueErrorInfo.invalidWidth : 0;
 }

@@ -1,9 +1,9 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
 import type { TableMemory } from '@faultline/vtd-pagetable';
-import { type Descriptor, ResponseCode, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
+import { type Descriptor, Granularity, ResponseCode, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
 import { decodePageRequest, isStopMarker, type PageRequest } from './page-request.ts';
 import { type PageRequestQueue, PageRequestStatus } from './page-request-queue.ts';
-import type { QueuedInvalidation } from './queued-invalidation.ts';
+import { InvalidationError, type QueuedInvalidation } from './queued-invalidation.ts';
 import { Register } from './register-offset.ts';
 import type { RegisterFile } from './registers.ts';
 
@@ -23,6 +23,25 @@ export interface PageRequestPortOptions {
   readonly entries?: number;
 }
 
+/** Whose page requests are drained. */
+export interface DrainTarget {
+  readonly sourceId: number;
+  /** Of the IOTLB invalidation that goes ahead of the function's. */
+  readonly domainId: number;
+}
+
+/** Holds up what follows in the queue until all before it is done. */
+const FENCE: Descriptor = {
+  type: 'wait',
+  statusAddress: 0n,
+  statusData: 0,
+  statusWrite: false,
+  interrupt: false,
+  fence: true,
+  pageRequestDrain: false,
+};
+const WHOLE_DOMAIN = { page: 0, addressMask: 0, leafOnly: false, drainReads: true, drainWrites: true } as const;
+
 /**
  * The driver's side of page requests: takes them from the unit's queue and answers through its invalidation queue. Linux
  * writes its generic FAILURE (2) into the descriptor as it is, a reserved code; this sends Response Failure (0xf).
@@ -31,6 +50,8 @@ export class PageRequestPort {
   readonly #options: PageRequestPortOptions;
   readonly #ringPfn: number;
   readonly #entries: number;
+  /** Drains that wait for the reader. */
+  readonly #draining = new Set<Condition>();
 
   /** Allocates the ring and programs PQA, PQH and PQT. @throws RangeError for a size that PQS cannot say */
   constructor(options: PageRequestPortOptions) {
@@ -49,7 +70,8 @@ export class PageRequestPort {
 
   /**
    * Waits for the interrupt and takes head .. tail as read once, PPR cleared first (as Linux's prq_event_thread). If `overflowed`,
-   * partial groups must be thrown away before {@link clearOverflow}. Stop markers are taken and not given on.
+   * partial groups must be thrown away before {@link clearOverflow}. Stop markers are taken and not given on. What Linux
+   * refuses (an address that is not canonical, supervisor access, execute access) is answered Invalid Request here.
    */
   *take(agent: Agent): Task<{ readonly requests: readonly PageRequest[]; readonly overflowed: boolean }> {
     const { queue, registers, location } = this.#options;
@@ -57,15 +79,20 @@ export class PageRequestPort {
     yield agent.writes('read page requests', Location.pageRequestQueue, location, Cost.entryRead);
     registers.write32(Register.PRS, PageRequestStatus.pending);
     const requests: PageRequest[] = [];
+    const refused: PageRequest[] = [];
     const tail = this.#index(Register.PQT);
     let head = this.#index(Register.PQH);
     while (head !== tail) {
       const request = this.#read(head);
-      if (request !== null && !isStopMarker(request)) requests.push(request);
+      if (request !== null && !isStopMarker(request)) (isRefused(request) ? refused : requests).push(request);
       head = (head + 1) % this.#entries;
     }
     registers.write64(Register.PQH, BigInt(tail * 32));
-    return { requests, overflowed: (registers.read32(Register.PRS) & PageRequestStatus.overflow) !== 0 };
+    this.#wakeDrains();
+    const overflowed = this.#overflowed;
+    for (const { last, sourceId, groupIndex, pasid } of refused)
+      if (last) yield* this.respond(agent, sourceId, groupIndex, 1, pasid);
+    return { requests, overflowed };
   }
 
   /** Clears PRS.PRO; legal only with an empty queue, on a fresh read. @returns false if requests came in between */
@@ -73,6 +100,7 @@ export class PageRequestPort {
     const { registers } = this.#options;
     if (this.#index(Register.PQH) !== this.#index(Register.PQT)) return false;
     registers.write32(Register.PRS, PageRequestStatus.overflow);
+    this.#wakeDrains();
     return true;
   }
 
@@ -89,16 +117,45 @@ export class PageRequestPort {
   }
 
   /**
-   * Brings the page requests of a function that are under way into the queue (7.7, 7.10): a device-TLB invalidation pushes
-   * them ahead of its completion, and a wait with PD is ordered behind them; once more if PRO shows that some were lost.
-   * The caller then handles what is queued. @returns whether the queue overflowed, so that requests may have been dropped
+   * Drains the page requests of a function and the answers to it (7.10, and Linux's intel_iommu_drain_pasid_prq): a fence, then
+   * an IOTLB and a device-TLB invalidation, whose completion pushes requests that are under way ahead of it (7.7), then a wait with
+   * PD; the last two again while PRO shows that the unit itself may have answered. Before and after, whoever calls {@link take} has
+   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is the caller's to answer. The function
+   * sends no new requests when this is called.
+   * @throws InvalidationError EINVAL if the unit has no page request drain (ECAP.PDS), else as QueuedInvalidation.submit does
    */
-  *drain(agent: Agent, sourceId: number): Task<boolean> {
-    const { invalidations, registers } = this.#options;
-    const push: Descriptor = { type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE };
-    yield* invalidations.submit(agent, [push], { drainPageRequests: true });
-    const overflowed = (registers.read32(Register.PRS) & PageRequestStatus.overflow) !== 0;
-    return overflowed;
+  *drain(agent: Agent, { sourceId, domainId }: DrainTarget): Task<void> {
+    const { invalidations, registers, location } = this.#options;
+    if (((registers.read64(Register.ECAP) >> 42n) & 1n) === 0n)
+      throw new InvalidationError('EINVAL', 'the unit has no page request drain (ECAP.PDS)');
+    yield* this.#waitUntil(agent, 'queued page requests', () => !this.holds(sourceId));
+    const push: readonly Descriptor[] = [
+      { type: 'iotlb', granularity: Granularity.domain, domainId, ...WHOLE_DOMAIN },
+      { type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE },
+    ];
+    yield* invalidations.submit(agent, [FENCE, ...push], { drainPageRequests: true });
+    for (;;) {
+      yield agent.reads('read PRS', Location.pageRequestQueue, location, Cost.entryRead);
+      if (!this.#overflowed) break;
+      yield* this.#waitUntil(agent, 'page request overflow', () => !this.#overflowed);
+      yield* invalidations.submit(agent, push, { drainPageRequests: true });
+    }
+    yield* this.#waitUntil(agent, 'drained page requests', () => !this.holds(sourceId));
+  }
+
+  *#waitUntil(agent: Agent, label: string, isDone: () => boolean): Task<void> {
+    const condition = new Condition(label, isDone);
+    this.#draining.add(condition);
+    for (;;) {
+      yield agent.reads('read page request queue', Location.pageRequestQueue, this.#options.location, Cost.entryRead);
+      if (isDone()) break;
+      yield agent.waits(label, condition);
+    }
+    this.#draining.delete(condition);
+  }
+
+  #wakeDrains(): void {
+    for (const condition of this.#draining) if (condition.ready()) condition.wake();
   }
 
   /** Whether the queue holds requests of a function that nobody has taken yet. */
@@ -109,8 +166,12 @@ export class PageRequestPort {
     return false;
   }
 
+  get #overflowed(): boolean {
+    return (this.#options.registers.read32(Register.PRS) & PageRequestStatus.overflow) !== 0;
+  }
+
   #index(register: number): number {
-    return Number(this.#options.registers.read64(register)) / 32;
+    return (Number(this.#options.registers.read64(register)) / 32) % this.#entries;
   }
 
   #read(index: number): PageRequest | null {
@@ -120,3 +181,7 @@ export class PageRequestPort {
     return decodePageRequest(memory.load(pfn, word), memory.load(pfn, word + 1));
   }
 }
+
+/** What Linux's prq_event_thread takes for a bad request: bits 63:56 not all alike, or supervisor or execute access. */
+const isRefused = ({ page, read, write, privileged = false, execute = false }: PageRequest): boolean =>
+  (page >= 2 ** 44 && page < 2 ** 52 - 2 ** 44) || (privileged && (read || write)) || (execute && read);

@@ -23,7 +23,7 @@ export class PageRequestQueue {
   readonly #event: EventInterrupt;
   readonly #limit: number;
   #address = 0n;
-  /** Descriptor numbers; the registers hold byte offsets. */
+  /** Byte offsets as they were last written, which need not be inside the ring. */
   #head = 0;
   #tail = 0;
   #status = 0;
@@ -62,12 +62,12 @@ export class PageRequestQueue {
 
   /** PQH, in bytes. */
   get head(): number {
-    return this.#head * DESCRIPTOR_BYTES;
+    return this.#head;
   }
 
   /** PQT, in bytes. */
   get tail(): number {
-    return this.#tail * DESCRIPTOR_BYTES;
+    return this.#tail;
   }
 
   /** PRS. */
@@ -82,12 +82,12 @@ export class PageRequestQueue {
 
   /** A write to PQH: software has taken requests. */
   setHead(offset: number): void {
-    this.#head = (offset >>> 5) % this.entries;
+    this.#head = offset;
   }
 
   /** A write to PQT, as software does once to set the queue up. */
   setTail(offset: number): void {
-    this.#tail = (offset >>> 5) % this.entries;
+    this.#tail = offset;
   }
 
   /** A write to PRS: PPR and PRO written as 1 are cleared. */
@@ -103,7 +103,7 @@ export class PageRequestQueue {
 
   get #full(): boolean {
     const { entries } = this;
-    const used = (this.#tail - this.#head + entries) % entries;
+    const used = (this.#entry(this.#tail) - this.#entry(this.#head) + entries) % entries;
     return used >= Math.min(entries, this.#limit) - 1;
   }
 
@@ -121,20 +121,24 @@ export class PageRequestQueue {
       this.pending.wake();
       return request.last && !isStopMarker(request) ? 'answered-success' : 'dropped';
     }
-    const word = Number((this.#address & ADDRESS_BITS) >> 3n) + this.#tail * 4;
-    const pfn = Math.floor(word / 512);
+    const entry = this.#entry(this.#tail);
+    const pfn = Number(this.#address >> 12n) + (entry >>> 7);
+    // A write that no memory takes is lost, and the tail moves all the same.
     if (this.#memory.contains(pfn)) {
-      const [lo, hi] = encodePageRequest(request);
-      this.#memory.hardwareStore(pfn, word % 512, lo);
-      this.#memory.hardwareStore(pfn, (word % 512) + 1, hi);
-      this.#memory.hardwareStore(pfn, (word % 512) + 2, 0n);
-      this.#memory.hardwareStore(pfn, (word % 512) + 3, 0n);
+      const word = (entry % 128) * 4;
+      for (const [i, quadword] of [...encodePageRequest(request), 0n, 0n].entries())
+        this.#memory.hardwareStore(pfn, word + i, quadword);
     }
-    this.#tail = (this.#tail + 1) % this.entries;
+    this.#tail = ((entry + 1) % this.entries) * DESCRIPTOR_BYTES;
     this.#requests++;
     this.#setStatus(PageRequestStatus.pending);
     this.pending.wake();
     return 'queued';
+  }
+
+  /** A head or tail beyond the ring, as a register write can leave it, is taken modulo its size. */
+  #entry(offset: number): number {
+    return (offset / DESCRIPTOR_BYTES) % this.entries;
   }
 
   #setStatus(status: number): void {

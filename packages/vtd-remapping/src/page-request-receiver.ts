@@ -12,6 +12,13 @@ import { recordFault } from './translation.ts';
  * request of a group answered Invalid Request), PRO, queue full, implicit invalidation, write, tail.
  */
 export function* receivePageRequest(agent: Agent, unit: RemappingUnit, request: PageRequest): Task<void> {
+  // From here on a wait with PD is ordered behind this request (7.7).
+  const received = unit.receivedRequests.begin();
+  yield* acceptPageRequest(agent, unit, request);
+  unit.receivedRequests.end(received);
+}
+
+function* acceptPageRequest(agent: Agent, unit: RemappingUnit, request: PageRequest): Task<void> {
   const { sourceId, page, pasid = NO_PASID, groupIndex } = request;
   const found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
   const step = agent.writes('send page request', Location.pageRequestQueue, unit.id, Cost.pageRequest);

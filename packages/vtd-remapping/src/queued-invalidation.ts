@@ -1,7 +1,8 @@
+import { hex } from '@faultline/address';
 import { type Agent, Condition, Cost, Location, Mutex, type Task } from '@faultline/sim';
 import type { TableMemory } from '@faultline/vtd-pagetable';
-import type { Descriptor } from './descriptor.ts';
-import { encodeDescriptor } from './descriptor-encoding.ts';
+import type { Descriptor, WaitDescriptor } from './descriptor.ts';
+import { encodeDescriptor, QueueErrorInfo } from './descriptor-encoding.ts';
 import { FaultStatus } from './fault-recording.ts';
 import { Register } from './register-offset.ts';
 import type { RegisterFile } from './registers.ts';
@@ -37,9 +38,11 @@ const ABORTED = 3;
 /** How often a submission that met a time-out is made again before it is given up. */
 const RESUBMISSIONS = 3;
 const RING_DEFAULT = 256;
+/** Status words in a page. */
+const STATUS_WORDS = 1024;
 
 /** The wait that a bad descriptor is replaced by: it writes nothing. */
-const HARMLESS: Descriptor = {
+const HARMLESS: WaitDescriptor = {
   type: 'wait',
   statusAddress: 0n,
   statusData: 0,
@@ -58,7 +61,8 @@ export interface SubmitOptions {
 /**
  * The driver's side of an invalidation queue, as Linux's qi_submit_sync: descriptors and a wait with status write go into the ring,
  * the tail moves, and the caller polls its status word. On a time-out (ITE) the aborted submissions are made again, and
- * a bad descriptor (IQE) is taken out and reported to its submitter.
+ * a bad descriptor (IQE) is taken out and reported to its submitter. What is wrong with the queue itself (its width, its tail,
+ * its memory) is reported to everybody, from then on.
  */
 export class QueuedInvalidation {
   readonly entries: number;
@@ -76,6 +80,10 @@ export class QueuedInvalidation {
   readonly #released: Uint8Array;
   /** Slots that the submitter at the front of the lock asks for. */
   #wanted = 0;
+  /** Why the hardware will fetch nothing any more, or null. */
+  #broken: string | null = null;
+  /** Requester of the last time-out. */
+  #silent = 0;
 
   /** @throws RangeError for a ring size that QS cannot say, or if memory is short */
   constructor(options: QueuedInvalidationOptions) {
@@ -89,10 +97,10 @@ export class QueuedInvalidation {
     this.#wordsPerDescriptor = wide ? 4 : 2;
     const pages = 2 ** queueSize;
     this.#ringPfn = memory.allocateContiguous(pages);
-    this.#statusPfn = memory.allocate();
+    this.#statusPfn = memory.allocateContiguous(Math.ceil(entries / STATUS_WORDS));
     if (this.#ringPfn < 0 || this.#statusPfn < 0) throw new RangeError('memory: no pages for the invalidation queue');
     this.#released = new Uint8Array(entries);
-    this.#room = new Condition('invalidation queue: room', () => this.#vacant >= this.#wanted);
+    this.#room = new Condition('invalidation queue: room', () => this.#vacant >= this.#wanted || this.#broken !== null);
     options.observe(() => this.#poll());
     options.registers.write64(Register.IQT, 0n);
     options.registers.write64(Register.IQA, (BigInt(this.#ringPfn) << 12n) | (wide ? 0x800n : 0n) | BigInt(queueSize));
@@ -106,7 +114,8 @@ export class QueuedInvalidation {
   /**
    * Writes the descriptors and a wait, moves the tail, and returns once the wait's status is written.
    * @throws RangeError for more descriptors than the ring can hold together with their wait
-   * @throws InvalidationError EINVAL if the hardware takes one for invalid, ETIMEDOUT if a device does not answer
+   * @throws InvalidationError EINVAL if the hardware takes one for invalid or the queue has stopped, ETIMEDOUT if a device does
+   * not answer
    */
   *submit(agent: Agent, descriptors: readonly Descriptor[], options: SubmitOptions = {}): Task<void> {
     const count = descriptors.length + 1;
@@ -120,7 +129,10 @@ export class QueuedInvalidation {
       if (outcome.invalid !== null) throw new InvalidationError('EINVAL', outcome.invalid);
       if (outcome.status === DONE) return;
       if (attempt === RESUBMISSIONS)
-        throw new InvalidationError('ETIMEDOUT', 'a device does not answer device-TLB invalidations');
+        throw new InvalidationError(
+          'ETIMEDOUT',
+          `device ${hex(this.#silent)} does not answer device-TLB invalidations, made ${attempt + 1} times`,
+        );
     }
   }
 
@@ -129,20 +141,17 @@ export class QueuedInvalidation {
     yield* this.#lock.acquire(agent);
     this.#wanted = descriptors.length + 1;
     while (!this.#room.ready()) yield agent.waits('room in the invalidation queue', this.#room);
+    if (this.#broken !== null) {
+      this.#lock.release(agent);
+      throw new InvalidationError('EINVAL', this.#broken);
+    }
     const { location, registers } = this.#options;
     yield agent.writes('write descriptors', Location.invalidationQueue, location, Cost.invalidationSubmit);
     const first = this.#tail;
     for (const descriptor of descriptors) this.#append(descriptor);
     const slot = this.#tail;
     this.#setStatus(slot, IN_USE);
-    this.#append({
-      ...HARMLESS,
-      type: 'wait',
-      statusAddress: (BigInt(this.#statusPfn) << 12n) + BigInt(slot) * 4n,
-      statusData: DONE,
-      statusWrite: true,
-      pageRequestDrain: options.drainPageRequests ?? false,
-    } as Descriptor);
+    this.#append({ ...this.#waitFor(slot), pageRequestDrain: options.drainPageRequests ?? false });
     registers.write64(Register.IQT, BigInt(this.#tail * this.#wordsPerDescriptor * 8));
     this.#lock.release(agent);
     return first;
@@ -159,17 +168,22 @@ export class QueuedInvalidation {
     this.#waiting.add(concerns);
     while (this.#status(slot) === IN_USE) {
       yield agent.waits('wait for the invalidation', concerns);
-      if (this.#status(slot) === IN_USE) invalid = this.#service(first, count) ?? invalid;
+      if (this.#status(slot) !== IN_USE) break;
+      yield agent.writes('serve the invalidation queue', Location.invalidationQueue, this.#options.location, Cost.free);
+      invalid = this.#service(first, count) ?? invalid;
+      if (this.#broken !== null) break;
     }
     this.#waiting.delete(concerns);
-    return { status: this.#status(slot), invalid };
+    const status = this.#status(slot);
+    return { status, invalid: status === IN_USE ? this.#broken : invalid };
   }
 
-  /** Whether the queue has stopped at one of these slots, or for a time-out, which concerns everybody. */
+  /** Whether the queue has stopped at one of these slots, or for a time-out or an error of its own, which concern everybody. */
   #needsService(first: number, count: number): boolean {
     const status = this.#options.registers.read32(Register.FSTS);
     if ((status & FaultStatus.timeout) !== 0) return true;
     if ((status & FaultStatus.queueError) === 0) return false;
+    if (!isOfDescriptor(this.#errorInfo)) return true;
     return (this.#headSlot - first + this.entries) % this.entries < count;
   }
 
@@ -182,15 +196,32 @@ export class QueuedInvalidation {
       // Nothing from the oldest pending device-TLB invalidation on is sure to have run: all that was fetched is made again.
       for (let slot = this.#free; slot !== this.#headSlot; slot = (slot + 1) % this.entries)
         if (this.#status(slot) === IN_USE) this.#setStatus(slot, ABORTED);
+      this.#silent = Number((registers.read64(Register.IQERCD) >> 32n) & 0xffffn);
       registers.write32(Register.FSTS, FaultStatus.timeout);
       this.#poll();
       return null;
     }
-    const info = Number(registers.read64(Register.IQERCD) & 0xfn);
+    const info = this.#errorInfo;
+    if (!isOfDescriptor(info)) {
+      this.#broken = `the invalidation queue has stopped (IQEI ${info})`;
+      this.#room.wake();
+      return this.#broken;
+    }
     const slot = this.#headSlot;
-    this.#put(slot, HARMLESS);
+    const isWait = (slot - first + this.entries) % this.entries === count - 1;
+    this.#put(slot, isWait ? this.#waitFor(slot) : HARMLESS);
     registers.write32(Register.FSTS, FaultStatus.queueError);
     return `descriptor ${(slot - first + this.entries) % this.entries} of the submission was refused (IQEI ${info})`;
+  }
+
+  /** The wait at the end of a submission; its status word has the number of its slot. */
+  #waitFor(slot: number): WaitDescriptor {
+    const statusAddress = (BigInt(this.#statusPfn) << 12n) + BigInt(slot) * 4n;
+    return { ...HARMLESS, statusAddress, statusData: DONE, statusWrite: true };
+  }
+
+  get #errorInfo(): number {
+    return Number(this.#options.registers.read64(Register.IQERCD) & 0xfn);
   }
 
   get #headSlot(): number {
@@ -234,6 +265,10 @@ export class QueuedInvalidation {
   }
 
   #statusIndex(slot: number): number {
-    return (this.#statusPfn - this.#options.memory.basePfn) * 1024 + slot;
+    return (this.#statusPfn - this.#options.memory.basePfn) * STATUS_WORDS + slot;
   }
 }
+
+/** Whether an IQEI is about one descriptor; the others stop the queue for good. */
+const isOfDescriptor = (info: number): boolean =>
+  info === QueueErrorInfo.invalidType || info === QueueErrorInfo.reservedField;

@@ -22,7 +22,7 @@ export function invalidateContextsByRegister(unit: RemappingUnit, command: bigin
   if (!isAllowed(unit, granularity)) return ERROR;
   unit.epoch++;
   unit.structureEpoch++;
-  const domainId = field(command, 15, 0);
+  const domainId = field(command, unit.capabilities.domainIdBits - 1, 0);
   if (granularity === Granularity.global) unit.contextCache.invalidateGlobal();
   else if (granularity === Granularity.domain) unit.contextCache.invalidateDomain(domainId);
   else unit.contextCache.invalidateDevice(domainId, field(command, 31, 16), field(command, 33, 32) as 0 | 1 | 2 | 3);
@@ -33,15 +33,15 @@ export function invalidateContextsByRegister(unit: RemappingUnit, command: bigin
 export function invalidateIotlbByRegister(unit: RemappingUnit, command: bigint, address: bigint): number {
   const granularity = field(command, 61, 60);
   const addressMask = field(address, 5, 0);
-  const { pageSelective, maximumAddressMask } = unit.capabilities;
+  const { pageSelective, maximumAddressMask, domainIdBits, guestAddressWidth } = unit.capabilities;
   const isTooFine = granularity === Granularity.selective && (!pageSelective || addressMask > maximumAddressMask);
   if (!isAllowed(unit, granularity) || isTooFine) return ERROR;
   unit.epoch++;
   invalidateIotlb(unit, {
     type: 'iotlb',
     granularity: granularity as GranularityCode,
-    domainId: field(command, 47, 32),
-    page: field(address, 63, 12),
+    domainId: field(command, 31 + domainIdBits, 32),
+    page: field(address, guestAddressWidth - 1, 12),
     addressMask,
     leafOnly: field(address, 6, 6) === 1,
     drainReads: field(command, 49, 49) === 1,

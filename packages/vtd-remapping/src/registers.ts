@@ -45,6 +45,12 @@ interface Narrow {
 const TOP = 1n << 63n;
 const ALL = 0xffff_ffff_ffff_ffffn;
 const ROOT_TABLE_BITS = ALL & ~0x3ffn;
+/** CIRG, FM, SID and DID of CCMD. */
+const CONTEXT_COMMAND_BITS = (3n << 61n) | 0x3_ffff_ffffn;
+/** IIRG, DR, DW and DID of IOTLB_REG. */
+const IOTLB_COMMAND_BITS = (3n << 60n) | (0x3_ffffn << 32n);
+/** ADDR, IH and AM of IVA_REG. */
+const IOTLB_ADDRESS_BITS = ALL & ~0xf80n;
 const MULTI_BIT_COMMANDS = GlobalCommand.translationEnable | GlobalCommand.queuedInvalidationEnable;
 
 /**
@@ -58,8 +64,11 @@ export class RegisterFile {
   readonly #narrow = new Map<number, Narrow>();
   #rootTable = 0n;
   #status = 0;
+  /** CCMD and IOTLB_REG without ICC and IVT, which are never seen set: a command is complete at once. */
   #contextCommand = 0n;
+  #contextActual = 0n;
   #iotlbCommand = 0n;
+  #iotlbActual = 0n;
   #iotlbAddress = 0n;
 
   constructor(target: RegisterTarget) {
@@ -157,27 +166,24 @@ export class RegisterFile {
       },
     });
     this.#wide.set(Register.CCMD, {
-      read: () => this.#contextCommand,
+      read: () => this.#contextCommand | (this.#contextActual << 59n),
       write: (value, high) => {
-        if (high && (value & TOP) !== 0n) {
-          const actual = BigInt(target.invalidateContexts(value));
-          this.#contextCommand = (value & ~TOP & ~(3n << 59n)) | (actual << 59n);
-        } else this.#contextCommand = value & ~TOP;
+        this.#contextCommand = value & CONTEXT_COMMAND_BITS;
+        if (high && (value & TOP) !== 0n) this.#contextActual = BigInt(target.invalidateContexts(value));
       },
     });
     this.#wide.set(IOTLB_REGISTERS, {
-      read: () => 0n,
+      // Write-only, and a read is undefined; what was written serves the writes of one half.
+      read: () => this.#iotlbAddress,
       write: (value) => {
-        this.#iotlbAddress = value;
+        this.#iotlbAddress = value & IOTLB_ADDRESS_BITS;
       },
     });
     this.#wide.set(IOTLB_REGISTERS + 8, {
-      read: () => this.#iotlbCommand,
+      read: () => this.#iotlbCommand | (this.#iotlbActual << 57n),
       write: (value, high) => {
-        if (high && (value & TOP) !== 0n) {
-          const actual = BigInt(target.invalidateIotlb(value, this.#iotlbAddress));
-          this.#iotlbCommand = (value & ~TOP & ~(3n << 57n)) | (actual << 57n);
-        } else this.#iotlbCommand = value & ~TOP;
+        this.#iotlbCommand = value & IOTLB_COMMAND_BITS;
+        if (high && (value & TOP) !== 0n) this.#iotlbActual = BigInt(target.invalidateIotlb(value, this.#iotlbAddress));
       },
     });
   }

@@ -79,6 +79,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   readonly pageRequestQueue: PageRequestQueue;
   readonly registers: RegisterFile;
   readonly inFlight: InFlightDma;
+  /** Page requests that the unit has received and not yet queued, answered or dropped (Rev 5.10, 7.7). */
+  readonly receivedRequests: InFlightDma;
   /** Endpoints by requester id. */
   readonly endpoints = new Map<number, AtsEndpoint>();
   /** Memory reads by walks, structures included. */
@@ -117,7 +119,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     this.faultEvent = new EventInterrupt(onInterrupt);
     this.completionEvent = new EventInterrupt(onInterrupt);
     this.pageRequestEvent = new EventInterrupt(onInterrupt);
-    this.faults = new FaultRecording(this.capabilities.faultRegisters, this.faultEvent);
+    const { faultRegisters, levels } = this.capabilities;
+    this.faults = new FaultRecording(faultRegisters, this.faultEvent, 12 + 9 * Math.max(...levels));
     this.invalidationQueue = new InvalidationQueue({
       memory,
       location: id,
@@ -127,6 +130,7 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     });
     this.pageRequestQueue = new PageRequestQueue(memory, this.pageRequestEvent, options.pageRequestLimit);
     this.inFlight = new InFlightDma(`DRHD ${id}`);
+    this.receivedRequests = new InFlightDma(`DRHD ${id}: page requests`);
     this.registers = new RegisterFile(this);
   }
 
@@ -225,10 +229,18 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     yield* this.inFlight.drain(agent);
   }
 
+  /** {@inheritDoc InvalidationExecutor.drainPageRequests} */
+  drainPageRequests(agent: Agent): Task<void> {
+    return this.receivedRequests.drain(agent);
+  }
+
   /** {@inheritDoc InvalidationExecutor.descriptorRules} */
   descriptorRules(wide: boolean): DescriptorRules {
-    const { pageSelective, maximumAddressMask, deviceTlb, pageRequests, pageRequestDrain } = this.capabilities;
-    return { wide, mode: this.#mode, pageSelective, maximumAddressMask, deviceTlb, pageRequests, pageRequestDrain };
+    const { scalableMode, abortDmaMode } = this.capabilities;
+    const lacks =
+      (this.#mode === TranslationMode.scalable && !scalableMode) ||
+      (this.#mode === TranslationMode.abort && !abortDmaMode);
+    return { ...this.capabilities, wide, mode: lacks ? TranslationMode.reserved : this.#mode };
   }
 
   /** {@inheritDoc RegisterTarget.setRootTable} */

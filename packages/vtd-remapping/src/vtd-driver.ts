@@ -76,6 +76,8 @@ export class VtdDriver {
     this.mode = options.mode ?? (capabilities.scalableMode ? 'scalable' : 'legacy');
     if (this.mode === 'scalable' && !capabilities.scalableMode)
       throw new RangeError('mode: the unit has no scalable mode (ECAP.SMTS)');
+    // A queue and tables that somebody else has set up are not ours, as Linux finds them after kexec.
+    registers.write32(Register.GCMD, 0);
     this.rootPfn = memory.allocate();
     if (this.rootPfn < 0) throw new RangeError('memory: no page for the root table');
     memory.flush(this.rootPfn, 0, 512);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { FaultRecording, FaultStatus } from '../src/index.ts';
+import { AddressType, encodeFaultRecord, FaultRecording, FaultStatus } from '../src/index.ts';
 
 const fault = (sourceId: number, page = 1) => ({ sourceId, page, reason: 6, write: false });
 
@@ -48,6 +48,27 @@ describe('fault recording', () => {
     expect(faults.status & 0xff).toBe(FaultStatus.pending | FaultStatus.queueError);
     faults.takeAll();
     expect(faults.status & 0xff).toBe(FaultStatus.queueError);
+  });
+
+  it('has the bits of 11.4.7.6', () => {
+    const read = { sourceId: 0x18, page: 0x40123, reason: 0x79, write: false };
+    const address = 0x4012_3000n;
+    const F = 1n << 63n;
+    const [T1, T2] = [1n << 62n, 1n << 28n];
+    const common = (0x79n << 32n) | 0x18n | F;
+    const { translationRequest, translated } = AddressType;
+    for (const [record, high] of [
+      [read, T1],
+      [{ ...read, write: true }, 0n],
+      [{ ...read, pageRequest: true }, T2],
+      [{ ...read, atomic: true }, T1 | T2],
+      [{ ...read, atomic: true, write: true }, T1 | T2],
+      [{ ...read, addressType: translationRequest }, T1 | (1n << 60n)],
+      [{ ...read, addressType: translated }, T1 | (2n << 60n)],
+      [{ ...read, pasid: 0xabcde }, T1 | (0xabcden << 40n) | (1n << 31n)],
+      [{ ...read, pasid: 0 }, T1 | (1n << 31n)],
+    ] as const)
+      expect(encodeFaultRecord(record)).toEqual([address, common | high]);
   });
 
   it('has 1 to 256 registers', () => {

@@ -59,6 +59,7 @@ export class UnitSetup {
         return yield* unit.sendMessage(agent, descriptor);
       },
       drain: (agent: Agent) => unit.drain(agent),
+      drainPageRequests: (agent: Agent) => unit.drainPageRequests(agent),
       descriptorRules: (wide: boolean) => unit.descriptorRules(wide),
     };
     this.time.spawn(hardware, unit.invalidationQueue.run(hardware, recording), { daemon: true });
