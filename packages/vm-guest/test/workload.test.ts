@@ -1,7 +1,7 @@
 import { DEFAULT_DEVICE_TLB, DmaStatus, Endpoint, NVME_FAULTS, WorkQueue } from '@faultline/pci-device';
 import { Agent, Cost, type CostProfile, RandomStream, runToEnd, type Task, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { describe, expect, it } from 'vitest';
 import {
   bootGuest,
@@ -29,7 +29,7 @@ interface Access {
 function run(untilNs: number, seed: number, workload: (context: WorkloadContext, queue: WorkQueue) => Task<void>) {
   const time = new VirtualTime(PROFILE);
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
-  const domain = new VtdDomain({ unit, domainId: 1 });
+  const domain = new VtdDomain({ driver: new VtdDriver({ unit, pageRequestEntries: 128 }), domainId: 1 });
   runToEnd(domain.map(new Agent('driver'), { page: 0, frame: 0x80000, pages: 512, write: true }));
   const accesses: Access[] = [];
   const endpoint = new Endpoint({
