@@ -70,14 +70,16 @@ export class TaskRun<T = unknown> {
 }
 
 /**
- * Runs a task to its end with no scheduler: what a plain method call does. Choices take their ordinary outcome.
+ * Runs a task to its end with no scheduler: what a plain method call does. Choices take their ordinary outcome. When it waits,
+ * `meanwhile` runs: what it does is all that others do.
  * @throws Error if the task would have to wait for somebody else.
  */
-export function runToEnd<T>(task: Task<T>): T {
+export function runToEnd<T>(task: Task<T>, meanwhile: () => void = () => undefined): T {
   for (;;) {
     const result = task.next();
     if (result.done) return result.value;
     const waitFor = result.value.waitFor;
+    if (waitFor && !waitFor.ready()) meanwhile();
     if (waitFor && !waitFor.ready())
       throw new Error(`runToEnd: the task waits for ${waitFor.name} (${result.value.label}) and nobody else runs`);
   }

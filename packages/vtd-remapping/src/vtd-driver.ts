@@ -1,5 +1,5 @@
 import { hex } from '@faultline/address';
-import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
+import { Agent, assert, Cost, Location, runToEnd, type Task } from '@faultline/sim';
 import {
   clearContext,
   clearPasidEntry,
@@ -13,7 +13,13 @@ import {
   writeScalableContext,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
-import { type Descriptor, Granularity, PasidCacheGranularity, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
+import {
+  type Descriptor,
+  Granularity,
+  type IotlbDescriptor,
+  PasidCacheGranularity,
+  WHOLE_ADDRESS_SPACE,
+} from './descriptor.ts';
 import { PageRequestPort } from './page-request-port.ts';
 import { QueuedInvalidation } from './queued-invalidation.ts';
 import { GlobalCommand, Register } from './register-offset.ts';
@@ -101,10 +107,22 @@ export class VtdDriver {
     registers.write64(Register.RTADDR, (BigInt(this.rootPfn) << 12n) | mode);
     registers.write32(Register.GCMD, GlobalCommand.setRootTable);
     registers.write32(Register.GCMD, GlobalCommand.queuedInvalidationEnable);
+    if (!capabilities.enhancedSetRootTable) this.#invalidateAll();
     const enable = GlobalCommand.queuedInvalidationEnable | GlobalCommand.translationEnable;
     registers.write32(Register.GCMD, enable);
     const status = registers.read32(Register.GSTS) | 0;
     assert((status & enable) === enable, () => `the unit is not enabled: GSTS ${hex(status >>> 0)}`);
+  }
+
+  /** What SRTP leaves to software without ESRTPS (Rev 5.10, 6.6), in the order of Linux's iommu_set_root_entry. */
+  #invalidateAll(): void {
+    const all: Descriptor[] = [
+      { type: 'contextCache', granularity: Granularity.global, domainId: 0, sourceId: 0, functionMask: 0 },
+    ];
+    if (this.mode === 'scalable')
+      all.push({ type: 'pasidCache', granularity: PasidCacheGranularity.global, domainId: 0, pasid: 0 });
+    all.push({ ...iotlbOf(0), granularity: Granularity.global });
+    runToEnd(this.invalidations.submit(new Agent('driver'), all), () => this.unit.processQueue());
   }
 
   /** Whether a function is attached. */
@@ -167,8 +185,9 @@ export class VtdDriver {
   }
 
   /**
-   * Clears a function's structures, then their caches, the domain's IOTLB entries and the device TLB (Rev 5.10, table 28), and forgets
-   * the endpoint. Page groups that it still waits for are the caller's to answer first.
+   * Clears a function's structures, then their caches, the domain's IOTLB entries and the device TLB (Rev 5.10, table 28), drains its
+   * page requests, as Linux's intel_pasid_tear_down_entry does, and forgets the endpoint. Whoever reads the page request queue goes on
+   * meanwhile, and answers what it has taken.
    */
   *detach(agent: Agent, sourceId: number): Task<void> {
     const attachment = this.#attachments.get(sourceId);
@@ -187,6 +206,8 @@ export class VtdDriver {
       iotlbOf(domainId),
       ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
     ]);
+    if (endpoint && this.pageRequests && this.unit.capabilities.pageRequestDrain)
+      yield* this.pageRequests.drain(agent, { sourceId, domainId });
     if (endpoint) this.unit.disconnect(sourceId);
     if (isScalable) this.#freeDirectory(directoryPfn);
   }
@@ -214,7 +235,7 @@ const pasidCacheOf = (domainId: number): Descriptor => ({
   pasid: 0,
 });
 
-const iotlbOf = (domainId: number): Descriptor => ({
+const iotlbOf = (domainId: number): IotlbDescriptor => ({
   type: 'iotlb',
   granularity: Granularity.domain,
   domainId,
