@@ -112,6 +112,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     });
     if (this.capabilities.coherent !== memory.coherent)
       throw new RangeError(`coherent: ${this.capabilities.coherent} does not go with a memory that is not so`);
+    if (this.capabilities.pageWalkCoherent && !memory.coherent)
+      throw new RangeError('pageWalkCoherent: true does not go with a memory that hardware does not snoop');
     this.structures = structureCapabilities(this.capabilities);
     this.masks = reservedMasks(this.structures);
     this.iotlb = new Iotlb(options.iotlb);

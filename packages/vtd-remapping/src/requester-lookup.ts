@@ -223,7 +223,7 @@ function* scalableContext(
   }
 }
 
-/** What the context entry does not let this request do (SCT.5 to SCT.9, SGN.10). */
+/** What the context entry does not let this request do (SCT.5 to SCT.9, and SGN.10, which page requests are free of). */
 function scalableFault(
   unit: RequesterTables,
   context: CachedScalableContext,
@@ -234,7 +234,7 @@ function scalableFault(
   if (kind === 'page request' && !context.pageRequestEnable) return FaultReason.pageRequestDisabled;
   if (pasid < 0) return 0;
   if (!context.pasidEnable) return FaultReason.pasidDisabled;
-  if (pasid >= 2 ** unit.capabilities.pasidBits) return FaultReason.pasidBeyondSize;
+  if (kind !== 'page request' && pasid >= 2 ** unit.capabilities.pasidBits) return FaultReason.pasidBeyondSize;
   if (pasid >= context.pasids) return FaultReason.pasidBeyondDirectory;
   return pasid === context.ridPasid ? FaultReason.pasidIsRidPasid : 0;
 }

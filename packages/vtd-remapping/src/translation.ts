@@ -27,6 +27,8 @@ export interface TranslationCompletion {
   readonly level: 1 | 2 | 3;
   /** R in bit 0, W in bit 1; 0: a recoverable fault. */
   readonly rights: number;
+  /** U: the range may only be used by untranslated requests, and `frame` is the page itself (special condition S.1). */
+  readonly untranslatedOnly: boolean;
   /** The leaf, as two halves. */
   readonly leafLo: number;
   readonly leafHi: number;
@@ -41,6 +43,8 @@ const NEGATIVE = -1;
 /** Page numbers of the interrupt address range FEEx_xxxxh, without their lower 8 bits. */
 const INTERRUPT_RANGE = 0xfee;
 const IO_RIGHTS = 3;
+/** PS in the lower half of an entry. */
+const LO_PAGE_SIZE = 0x80;
 /** Errors of the tables at an address, whatever is asked of it. */
 const ERRORS: ReadonlySet<number> = new Set([
   FaultReason.pagingReserved,
@@ -57,6 +61,7 @@ const isInterruptRange = (page: number): boolean => Math.floor(page / 0x100) ===
 export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaRequest): Task<number> {
   const { sourceId, iovaHi, iovaLo, access, pasid = NO_PASID } = request;
   const page = pageOf(iovaHi, iovaLo);
+  if (!unit.enabled) return page;
   if (pasid === NO_PASID && isInterruptRange(page)) return interruptRequest(unit, request, page);
   const walker = unit.acquireWalker();
   try {
@@ -109,7 +114,7 @@ export function* translateForDevice(
       const access = WalkAccess.anything;
       const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access });
       if (reason === RESTART) continue;
-      if (reason === 0) return completionOf(walker, noWrite, iovaHi, iovaLo);
+      if (reason === 0) return completionOf(unit, walker, noWrite, iovaHi, iovaLo);
       const status = translationCompletion(reason);
       if (status !== CompletionStatus.success)
         recordFault(
@@ -130,6 +135,7 @@ const refused = (status: CompletionStatusCode, reason: number): TranslationCompl
   frame: -1,
   level: 1,
   rights: 0,
+  untranslatedOnly: false,
   leafLo: 0,
   leafHi: 0,
   reason,
@@ -138,10 +144,13 @@ const refused = (status: CompletionStatusCode, reason: number): TranslationCompl
 /** Special conditions S.1 and S.2 of table 30: a device may ask for a translation of its own interrupt messages. */
 const interruptCompletion = (page: number, noWrite: boolean): TranslationCompletion => ({
   ...refused(CompletionStatus.success, 0),
-  ...(noWrite ? {} : { frame: page, rights: 2, leafLo: (page << 12) | 2 }),
+  ...(noWrite ? {} : { frame: page, rights: 2, untranslatedOnly: true, leafLo: (page << 12) | 2 }),
 });
 
-/** A cached translation serves if it has all that may be asked for: both rights, or R for a device that will not write. */
+/**
+ * A cached translation serves if it has all that may be asked for: both rights, or R for a device that will not write. Untranslated
+ * requests fill the IOTLB too, so that the context has to say that this function may ask (LCT.5, SCT.5).
+ */
 function fromIotlb(
   unit: RemappingUnit,
   request: TranslationRequest,
@@ -153,29 +162,60 @@ function fromIotlb(
   const slot = iotlb.lookup(request.sourceId, iovaHi, iovaLo, pasid);
   if (slot < 0) return null;
   const wanted = noWrite ? 1 : IO_RIGHTS;
-  if ((iotlb.rightsAt(slot) & wanted) !== wanted) return null;
+  if ((iotlb.rightsAt(slot) & wanted) !== wanted || !hasDeviceTlb(unit, request.sourceId)) return null;
   return {
     status: CompletionStatus.success,
     frame: iotlb.pfnAt(slot, iovaHi, iovaLo),
     level: iotlb.levelAt(slot),
     rights: wanted,
+    untranslatedOnly: false,
     leafLo: iotlb.leafLoAt(slot),
     leafHi: iotlb.leafHiAt(slot),
     reason: 0,
   };
 }
 
-function completionOf(walker: Walker, noWrite: boolean, iovaHi: number, iovaLo: number): TranslationCompletion {
+/** Whether a cached context lets a function ask for translations; if none is cached, the walk finds out. */
+function hasDeviceTlb(unit: RemappingUnit, sourceId: number): boolean {
+  const cache = unit.mode === TranslationMode.legacy ? unit.contextCache : unit.scalableContextCache;
+  const slot = cache.lookup(sourceId);
+  return slot >= 0 && cache.valueAt(slot).deviceTlb;
+}
+
+function completionOf(
+  unit: RemappingUnit,
+  walker: Walker,
+  noWrite: boolean,
+  iovaHi: number,
+  iovaLo: number,
+): TranslationCompletion {
   const isPassThrough = walker.context?.passThrough === true;
+  const frame = frameOf(walker, iovaHi, iovaLo);
+  const rights = noWrite ? walker.rights & 1 : walker.rights;
+  if (rights === 0) return refused(CompletionStatus.success, noRightsReason(unit, isPassThrough));
+  const level = isPassThrough ? passThroughLevel(unit, frame) : (walker.level as 1 | 2 | 3);
   return {
     status: CompletionStatus.success,
-    frame: frameOf(walker, iovaHi, iovaLo),
-    level: isPassThrough ? 1 : (walker.level as 1 | 2 | 3),
-    rights: noWrite ? walker.rights & 1 : walker.rights,
-    leafLo: isPassThrough ? (iovaLo & ~0xfff) | IO_RIGHTS : walker.entryLo,
+    frame,
+    level,
+    rights,
+    untranslatedOnly: false,
+    leafLo: isPassThrough ? (iovaLo & -(levelFrames(level) * 0x1000)) | LO_PAGE_SIZE | IO_RIGHTS : walker.entryLo,
     leafHi: isPassThrough ? iovaHi : walker.entryHi,
     reason: 0,
   };
+}
+
+/** Of a page in the interrupt address range, or of a page without R for a device that will not write. */
+function noRightsReason(unit: RemappingUnit, isPassThrough: boolean): number {
+  if (isPassThrough) return interruptReason(unit);
+  return unit.mode === TranslationMode.legacy ? FaultReason.readNotAllowed : FaultReason.scalableReadNotAllowed;
+}
+
+/** Pass-through gives as large a range as the unit has pages of (4.2.3), but none that reaches into the interrupt address range. */
+function passThroughLevel({ capabilities }: RemappingUnit, page: number): 1 | 2 | 3 {
+  if (capabilities.page1G && !overlapsInterrupts(page, 3)) return 3;
+  return capabilities.page2M && !overlapsInterrupts(page, 2) ? 2 : 1;
 }
 
 const frameOf = (walker: Walker, iovaHi: number, iovaLo: number): number =>
@@ -198,20 +238,21 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   walker.faultDisable = found.faultDisable;
   if ('reason' in found) return found.reason;
   walker.context = found;
-  if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
+  const { structureEpoch } = unit;
+  if (found.passThrough) {
+    yield agent.reads('look up context cache', Location.contextCache, unit.id, Cost.cacheLookup);
+    return structureEpoch === unit.structureEpoch ? passThrough(unit, walker, request) : RESTART;
+  }
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
-  // LCT.4.3 and SSS.4 are about the access to the first entry: a context with such a pointer is cached, and the width comes first. QEMU agrees.
-  if (!unit.memory.contains(found.tablePfn))
-    return unit.mode === TranslationMode.legacy ? FaultReason.contextInvalid : FaultReason.secondStagePointer;
-  const { structureEpoch } = unit;
 
   yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
   if (structureEpoch !== unit.structureEpoch) return RESTART;
   const { epoch } = unit;
   const negative = cachedFault(unit, request);
   if (negative !== 0) return negative;
-  beginWalk(unit, walker, found, request);
+  const lost = beginWalk(unit, walker, found, request);
+  if (lost !== 0) return lost;
   let status: number = WalkStatus.walking;
   while (status === WalkStatus.walking) {
     const location = unit.memory.location(walker.tablePfn, walker.index);
@@ -235,7 +276,7 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
         walker.rights,
       );
   }
-  const overlaps = status === WalkStatus.translated && leafOverlapsInterrupts(walker);
+  const overlaps = status === WalkStatus.translated && overlapsInterrupts(walker.framePfn, walker.level);
   const reason =
     status === WalkStatus.faulted ? walker.faultReason : overlaps ? interruptOutput(unit, walker, access) : 0;
   if (reason !== 0 && !unit.capabilities.cachingMode) return reason;
@@ -246,11 +287,19 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   return reason;
 }
 
-/** Pass-through translates every host address to itself, with both rights (3.9). */
-function passThrough(unit: RemappingUnit, walker: Walker, iovaHi: number, iovaLo: number): number {
+/**
+ * Pass-through translates every host address to itself, with both rights (3.9). Only a request with PASID gets here with an
+ * address in the interrupt range: it is blocked (3.15). For a translation request table 30 exempts pass-through from SGN.8.2, so
+ * that the device is told that there is no right, and no fault is recorded.
+ */
+function passThrough(unit: RemappingUnit, walker: Walker, request: WalkRequest): number {
+  const page = pageOf(request.iovaHi, request.iovaLo);
   walker.rights = IO_RIGHTS;
-  if (pageOf(iovaHi, iovaLo) < 2 ** (unit.capabilities.hostAddressWidth - 12)) return 0;
-  return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.hostAddressBeyondWidth;
+  if (page >= 2 ** (unit.capabilities.hostAddressWidth - 12))
+    return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.hostAddressBeyondWidth;
+  if (!isInterruptRange(page)) return 0;
+  walker.rights = 0;
+  return request.access === WalkAccess.anything ? 0 : interruptReason(unit);
 }
 
 /** The input address is limited by MGAW and by the table's own width (LGN.1.1, SGN.5). */
@@ -260,25 +309,33 @@ function widthFault(unit: RemappingUnit, context: RequesterContext, iovaHi: numb
   return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.inputBeyondWidth;
 }
 
-function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): void {
+/**
+ * From the deepest cached paging structure, or from the root of the table, if that is in memory (LCT.4.3, SSS.4). @returns 0 or a
+ * fault reason
+ */
+function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): number {
   const { iovaHi, iovaLo, access } = request;
-  walker.mode = unit.mode === TranslationMode.legacy ? WalkMode.legacy : WalkMode.scalable;
+  const isLegacy = unit.mode === TranslationMode.legacy;
+  walker.mode = isLegacy ? WalkMode.legacy : WalkMode.scalable;
   walker.accessedDirty = context.accessedDirty;
   const { pagingCache } = unit;
   const cached = pagingCache.lookup(context.domainId, iovaHi, iovaLo);
   if (cached < 0) {
+    if (!unit.memory.contains(context.tablePfn))
+      return isLegacy ? FaultReason.contextInvalid : FaultReason.secondStagePointer;
     walker.begin(context.tablePfn, context.levels, iovaHi, iovaLo, access);
-    return;
+    return 0;
   }
   unit.pagingCacheHits++;
   const rights = pagingCache.rightsAt(cached);
   walker.begin(pagingCache.tablePfnAt(cached), pagingCache.levelAt(cached), iovaHi, iovaLo, access, rights);
+  return 0;
 }
 
-/** Whether any page of the leaf is in the interrupt address range. */
-function leafOverlapsInterrupts(walker: Walker): boolean {
-  const frames = levelFrames(walker.level);
-  const first = walker.framePfn - (walker.framePfn % frames);
+/** Whether any page of the aligned block around a frame is in the interrupt address range. */
+function overlapsInterrupts(frame: number, level: number): boolean {
+  const frames = levelFrames(level);
+  const first = frame - (frame % frames);
   return first < (INTERRUPT_RANGE + 1) * 0x100 && first + frames > INTERRUPT_RANGE * 0x100;
 }
 
@@ -291,6 +348,7 @@ function cacheLeaf(unit: RemappingUnit, walker: Walker, request: WalkRequest, co
   const { sourceId, iovaHi, iovaLo, pasid } = request;
   const isClean = walker.accessedDirty === AccessedDirtyMode.update && (walker.entryLo & 0x200) === 0;
   const rights = isClean ? walker.rights & ~2 : walker.rights;
+  if (rights === 0) return;
   unit.iotlb.fill(
     sourceId,
     context.domainId,
@@ -315,7 +373,7 @@ function cacheFault(unit: RemappingUnit, request: WalkRequest, context: Requeste
 function cachedFault(unit: RemappingUnit, request: WalkRequest): number {
   if (!unit.capabilities.cachingMode) return 0;
   const slot = unit.iotlb.peek(request.sourceId, request.iovaHi, request.iovaLo, request.pasid);
-  if (slot < 0 || unit.iotlb.leafHiAt(slot) !== NEGATIVE) return 0;
+  if (slot < 0 || unit.iotlb.leafHiAt(slot) !== NEGATIVE || unit.iotlb.rightsAt(slot) !== 0) return 0;
   const reason = unit.iotlb.leafLoAt(slot);
   if (reason !== FaultReason.writeNotAllowed && reason !== FaultReason.readNotAllowed) return reason;
   // Legacy mode has no reason of its own for a page that is not present: it goes by what is asked for now.
