@@ -172,18 +172,24 @@ class DirtyRun {
     }
   }
 
+  /** A second reader of dirty bits, beside the driver. */
+  *harvester(agent: Agent, operations: number): Task<void> {
+    for (let n = 0; n < operations; n++)
+      for (const { page, pages } of yield* this.domain.readAndClearDirty(agent, 0, PAGES, true))
+        this.#report(page, pages);
+  }
+
   run(): void {
-    const agents = ['queue', 'driver', 'device', 'ATS device'].map((name) => new AgentOf(name)) as [
-      Agent,
-      Agent,
-      Agent,
-      Agent,
-    ];
-    const queue = new TaskRun(agents[0], this.unit.run(agents[0]));
+    const start = (name: string, task: (agent: Agent) => Task<void>): TaskRun<void> => {
+      const agent = new AgentOf(name);
+      return new TaskRun(agent, task(agent));
+    };
+    const queue = start('queue', (agent) => this.unit.run(agent));
     const others = [
-      new TaskRun(agents[1], this.driver(agents[1], 14)),
-      new TaskRun(agents[2], this.device(agents[2], 40)),
-      new TaskRun(agents[3], this.deviceWithAts(agents[3], 40)),
+      start('driver', (agent) => this.driver(agent, 14)),
+      start('harvester', (agent) => this.harvester(agent, 4)),
+      start('device', (agent) => this.device(agent, 40)),
+      start('ATS device', (agent) => this.deviceWithAts(agent, 40)),
     ];
     while (others.some((run) => !run.done)) {
       const enabled = [queue, ...others].filter((run) => run.enabled);
