@@ -107,7 +107,7 @@ class Caches {
     return {
       apply: () => this.#store(pfn, 1, word),
       wasPresent: (this.memory.load(pfn, 1) & 3n) !== 0n,
-      owed: [iotlbDescriptor(Granularity.selective, descriptor)],
+      owed: [iotlbDescriptor(value === 2 ? Granularity.domain : Granularity.selective, descriptor)],
     };
   }
 
