@@ -1,3 +1,4 @@
+import { hex } from '@faultline/address';
 import type { ContextCache, PasidCache } from '@faultline/iotlb';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import {
@@ -95,6 +96,7 @@ const frameOf = (word: bigint): number => Number((word >> 12n) & 0xff_ffff_ffffn
  * entries from memory, one read a step (VT-d Rev 5.10, 3.4, and the conditions LRT to SPT of table 30 in their order).
  * @param pasid of the request, or -1 for one without
  * @returns an object with `reason` if the tables lead nowhere
+ * @throws RangeError for a requester id above 16 bits
  */
 export function* lookupRequester(
   agent: Agent,
@@ -103,6 +105,7 @@ export function* lookupRequester(
   pasid: number,
   kind: RequestKind,
 ): Task<RequesterContext | LookupFault> {
+  if (!(sourceId >= 0 && sourceId <= 0xffff)) throw new RangeError(`sourceId: ${hex(sourceId)} is not in 0..0xffff`);
   const blocked = modeFault(unit, pasid, kind);
   if (blocked !== 0) return fault(blocked);
   if (unit.mode === TranslationMode.legacy) return yield* legacyContext(agent, unit, sourceId, kind);

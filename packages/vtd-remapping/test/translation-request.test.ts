@@ -150,6 +150,11 @@ describe.each(MODES)('an untranslated request in %s mode', (mode) => {
     }
   });
 
+  it('needs a requester id', () => {
+    const { setup } = attached(mode);
+    expect(() => setup.dma(0x1_0020, 1)).toThrow('sourceId: 0x10020 is not in 0..0xffff');
+  });
+
   it('to FEEx_xxxxh is an interrupt if it writes, and completes if it is a zero-length read; the rest is blocked (3.15)', () => {
     const { setup } = attached(mode);
     const { read, write, atomic, zeroLengthRead } = WalkAccess;
@@ -163,6 +168,29 @@ describe.each(MODES)('an untranslated request in %s mode', (mode) => {
 });
 
 describe('pass-through', () => {
+  it('gives a device as large a range as there are pages of, but none that reaches into FEEx_xxxxh (4.2.3)', () => {
+    const sizes = (capabilities: Partial<UnitCapabilities>) => {
+      const { setup, domain } = attached('scalable', capabilities);
+      // The PASID entry of RID_PASID: PGTT 100b, and a DID of its own.
+      const { memory, rootPfn } = setup.driver;
+      const next = (pfn: number, index: number) => Number((memory.load(pfn, index) >> 12n) & 0xff_ffffn);
+      const entry = next(next(next(rootPfn, 0), SOURCE * 4), 0);
+      memory.store(entry, 0, 1n | (4n << 6n));
+      memory.store(entry, 1, 9n);
+      expect(domain.table.frameAt(1)).toBe(-1);
+      return [0x12345, INTERRUPTS - 0x201, INTERRUPTS - 1, INTERRUPTS + 0x100, 2 ** 34 - 1].map((page) => {
+        const { frame, level, rights, leafLo, leafHi } = setup.ats(SOURCE, page, true);
+        expect([frame, rights]).toEqual([page, 3]);
+        const start = (leafHi >>> 0) * 2 ** 20 + (leafLo >>> 12);
+        expect(start).toBe(page - (page % 512 ** (level - 1)));
+        return level;
+      });
+    };
+    expect(sizes({})).toEqual([3, 2, 2, 1, 3]);
+    expect(sizes({ page1G: false })).toEqual([2, 2, 2, 1, 2]);
+    expect(sizes({ page2M: false })).toEqual([1, 1, 1, 1, 1]);
+  });
+
   it('blocks ATS in legacy mode, and has the width of the host as its limit', () => {
     const setup = new UnitSetup({}, { mode: 'legacy' });
     const context = { faultProcessingDisabled: false, tablePfn: 0, addressWidth: 2, domainId: 9 };
