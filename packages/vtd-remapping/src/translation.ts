@@ -38,6 +38,8 @@ export interface TranslationCompletion {
 
 /** An invalidation came in between: begin again. No fault reason has this value. */
 const RESTART = 0x10000;
+/** A translation request without PASID for FEEx_xxxxh, of a function that may ask: no fault either, S.1 or S.2 of table 30. */
+const INTERRUPT_TRANSLATION = 0x10001;
 /** In the upper half of a cached leaf: the entry stands for a fault, whose reason is the lower half (CAP.CM). */
 const NEGATIVE = -1;
 /** Page numbers of the interrupt address range FEEx_xxxxh, without their lower 8 bits. */
@@ -104,7 +106,6 @@ export function* translateForDevice(
   const noWrite = request.noWrite && unit.capabilities.noWriteFlag;
   if (!unit.enabled || !unit.capabilities.deviceTlb) return refused(CompletionStatus.unsupportedRequest, 0);
   const page = pageOf(iovaHi, iovaLo);
-  if (pasid === NO_PASID && isInterruptRange(page)) return interruptCompletion(page, noWrite);
   const cached = fromIotlb(unit, request, pasid, noWrite);
   if (cached !== null) return cached;
   const walker = unit.acquireWalker();
@@ -114,6 +115,7 @@ export function* translateForDevice(
       const access = WalkAccess.anything;
       const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access });
       if (reason === RESTART) continue;
+      if (reason === INTERRUPT_TRANSLATION) return interruptCompletion(page, noWrite);
       if (reason === 0) return completionOf(unit, walker, noWrite, iovaHi, iovaLo);
       const status = translationCompletion(reason);
       if (status !== CompletionStatus.success)
@@ -238,6 +240,8 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   walker.faultDisable = found.faultDisable;
   if ('reason' in found) return found.reason;
   walker.context = found;
+  if (access === WalkAccess.anything && pasid === NO_PASID && isInterruptRange(pageOf(iovaHi, iovaLo)))
+    return INTERRUPT_TRANSLATION;
   const { structureEpoch } = unit;
   if (found.passThrough) {
     yield agent.reads('look up context cache', Location.contextCache, unit.id, Cost.cacheLookup);
@@ -343,19 +347,24 @@ function overlapsInterrupts(frame: number, level: number): boolean {
 const interruptOutput = (unit: RemappingUnit, walker: Walker, access: number): number =>
   access === WalkAccess.anything || isInterruptRange(walker.framePfn) ? interruptReason(unit) : 0;
 
-/** With SSADE a clean leaf is cached without W, so that the first write walks again and sets D (6.2.4). */
+/**
+ * With SSADE a clean leaf is cached without W, so that the first write walks again and sets D (6.2.4). A large leaf whose input range
+ * reaches into FEEx_xxxxh is cached as its 4K page only (fractured, 6.2.4): requests there without PASID are no DMA, and the hit
+ * path does not look.
+ */
 function cacheLeaf(unit: RemappingUnit, walker: Walker, request: WalkRequest, context: RequesterContext): void {
   const { sourceId, iovaHi, iovaLo, pasid } = request;
   const isClean = walker.accessedDirty === AccessedDirtyMode.update && (walker.entryLo & 0x200) === 0;
   const rights = isClean ? walker.rights & ~2 : walker.rights;
   if (rights === 0) return;
+  const isFractured = pasid === NO_PASID && overlapsInterrupts(pageOf(iovaHi, iovaLo), walker.level);
   unit.iotlb.fill(
     sourceId,
     context.domainId,
     iovaHi,
     iovaLo,
-    walker.level as 1 | 2 | 3,
-    walker.entryLo,
+    isFractured ? 1 : (walker.level as 1 | 2 | 3),
+    isFractured ? (walker.framePfn << 12) | (walker.entryLo & 0xfff & ~LO_PAGE_SIZE) : walker.entryLo,
     walker.entryHi,
     rights,
     pasid,

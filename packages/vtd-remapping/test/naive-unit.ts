@@ -112,13 +112,13 @@ export class NaiveUnit {
     const noWrite = request.noWrite && this.#unit.noWriteFlag;
     const page = Number(address >> 12n);
     if (kind === 'translation' && !this.#unit.deviceTlb) return { status: 'UR' };
-    if (kind !== 'page' && inRange && pasid === null) {
-      if (kind === 'translation') return noWrite ? {} : { frame: page, rights: 2, untranslatedOnly: true };
+    if (kind === 'untranslated' && inRange && pasid === null) {
       if (request.access === 'write' || request.access === 'zeroLengthRead') return { frame: page };
       throw new Fault(isLegacy ? 0xe : 0x87);
     }
     const found = isLegacy ? this.#legacy(request) : this.#scalable(request);
     if (kind === 'page') return {};
+    if (inRange && pasid === null) return noWrite ? {} : { frame: page, rights: 2, untranslatedOnly: true };
     if (found.passThrough) {
       if (address >= bit(this.#unit.hostAddressWidth)) throw new Fault(isLegacy ? 0x4 : 0x83);
       if (kind === 'untranslated') {

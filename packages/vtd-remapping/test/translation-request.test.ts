@@ -99,6 +99,29 @@ describe.each(MODES)('a translation request in %s mode', (mode) => {
     expect(setup.unit.faults.takeAll().map((fault) => fault.page)).not.toContain(INTERRUPTS);
   });
 
+  it('for FEEx_xxxxh is told nothing of that to a function that may not ask', () => {
+    const { setup, domain } = attached(mode);
+    domain.attach(SOURCE + 8, null);
+    for (const source of [SOURCE + 8, SOURCE + 16])
+      expect(setup.ats(source, INTERRUPTS, true)).toMatchObject({ status: unsupportedRequest, rights: 0 });
+  });
+
+  it('for FEEx_xxxxh, and a write to it, find nothing cached of a large leaf that maps that input range', () => {
+    const { setup, domain } = attached(mode);
+    map(setup, domain, 0xc0000, 0x10_0000, 0x40000);
+    expect([0xc0000, 0xc0001, INTERRUPTS - 1].map((page) => dma(setup, page, WalkAccess.write))).toEqual([
+      0x10_0000,
+      0x10_0001,
+      0x10_0000 + INTERRUPTS - 1 - 0xc0000,
+    ]);
+    const reads = setup.unit.walkReads;
+    expect(dma(setup, 0xc0001, WalkAccess.write)).toBe(0x10_0001);
+    expect(setup.unit.walkReads).toBe(reads);
+    expect(dma(setup, INTERRUPTS, WalkAccess.write)).toBe(INTERRUPTS);
+    expect(setup.ats(SOURCE, INTERRUPTS, true).untranslatedOnly).toBe(true);
+    expect(setup.ats(SOURCE, 0xc0000, true)).toMatchObject({ frame: 0x10_0000, rights: 3 });
+  });
+
   it('for a leaf that reaches into FEEx_xxxxh is aborted; an untranslated request only for the page itself', () => {
     const { setup, domain } = attached(mode);
     map(setup, domain, 0x40000, 0xc0000, 0x40000); // 1G: C000_0000h to FFFF_FFFFh
