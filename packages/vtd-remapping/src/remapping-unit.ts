@@ -29,8 +29,9 @@ import { receivePageRequest } from './page-request-receiver.ts';
 import { invalidateContextsByRegister, invalidateIotlbByRegister } from './register-invalidation.ts';
 import { RegisterFile, type RegisterTarget } from './registers.ts';
 import type { CachedScalableContext, RequesterContext, RequesterTables } from './requester-lookup.ts';
-import { type TranslationCompletion, translateDma, translateForDevice } from './translation.ts';
+import { translateDma } from './translation.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
+import { type TranslationCompletion, translateForDevice } from './translation-request.ts';
 import { type DmaRequest, type TranslationRequest, Walker } from './walker.ts';
 
 /** Options of a {@link RemappingUnit}. */
