@@ -175,8 +175,8 @@ function widthFault(unit: RemappingUnit, context: RequesterContext, iovaHi: numb
 }
 
 /**
- * From the deepest cached paging structure, or from the root of the table, if that is in memory (LCT.4.3, SSS.4). @returns 0 or a
- * fault reason
+ * From the deepest cached paging structure, or from the root of the table, if that is in memory. LCT.4.3 and SSS.4 are about the access to
+ * its first entry: the context with such a pointer is cached, and the address's width comes first, as in QEMU. @returns 0 or a fault reason
  */
 function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): number {
   const { iovaHi, iovaLo, access } = request;
