@@ -56,14 +56,17 @@ export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaReq
       const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access: needed });
       if (reason === RESTART) continue;
       if (reason === 0) return frameOf(walker, iovaHi, iovaLo);
-      const write = access === WalkAccess.write;
-      recordFault(unit, { sourceId, page, reason, write }, pasid, walker.faultDisable);
+      recordFault(unit, { sourceId, page, reason, ...kindOf(access) }, pasid, walker.faultDisable);
       return -reason;
     }
   } finally {
     unit.releaseWalker(walker);
   }
 }
+
+/** T1 and T2 of a record. */
+const kindOf = (access: number): Pick<FaultRecord, 'write' | 'atomic'> =>
+  access === WalkAccess.atomic ? { write: false, atomic: true } : { write: access === WalkAccess.write };
 
 /**
  * A request without PASID to FEEx_xxxxh is no DMA: a write is an interrupt, a zero-length read completes, anything else is
@@ -72,7 +75,7 @@ export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaReq
 function interruptRequest(unit: RemappingUnit, request: DmaRequest, page: number): number {
   if (request.access === WalkAccess.write || request.access === WalkAccess.zeroLengthRead) return page;
   const reason = interruptReason(unit);
-  recordFault(unit, { sourceId: request.sourceId, page, reason, write: false }, NO_PASID, false);
+  recordFault(unit, { sourceId: request.sourceId, page, reason, ...kindOf(request.access) }, NO_PASID, false);
   return -reason;
 }
 

@@ -133,6 +133,7 @@ const recordOf = ({ kind, sourceId, address, access, pasid }: NaiveRequest, reas
   reason,
   write: kind === 'untranslated' && access === 'write',
   ...(pasid === null ? {} : { pasid }),
+  ...(kind === 'untranslated' && access === 'atomic' ? { atomic: true } : {}),
   ...(kind === 'translation' ? { addressType: 1 } : {}),
   ...(kind === 'page' ? { pageRequest: true } : {}),
 });

@@ -185,7 +185,7 @@ describe.each(MODES)('an untranslated request in %s mode', (mode) => {
     expect([write, zeroLengthRead].map((access) => dma(setup, INTERRUPTS, access))).toEqual([INTERRUPTS, INTERRUPTS]);
     for (const access of [read, atomic]) {
       expect(dma(setup, INTERRUPTS, access)).toBe(-reason);
-      expect(setup.unit.faults.takeAll()).toEqual([{ sourceId: SOURCE, page: INTERRUPTS, reason, write: false }]);
+      expect(setup.unit.faults.takeAll()).toMatchObject([{ sourceId: SOURCE, page: INTERRUPTS, reason, write: false }]);
     }
   });
 });
