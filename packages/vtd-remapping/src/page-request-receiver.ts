@@ -20,9 +20,14 @@ export function* receivePageRequest(agent: Agent, unit: RemappingUnit, request: 
 
 function* acceptPageRequest(agent: Agent, unit: RemappingUnit, request: PageRequest): Task<void> {
   const { sourceId, page, pasid = NO_PASID, groupIndex } = request;
-  const found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
-  const step = agent.writes('send page request', Location.pageRequestQueue, unit.id, Cost.pageRequest);
-  yield agent.alsoWrites(step, Location.translationCache, unit.id);
+  let found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
+  for (;;) {
+    const { structureEpoch } = unit;
+    const step = agent.writes('send page request', Location.pageRequestQueue, unit.id, Cost.pageRequest);
+    yield agent.alsoWrites(step, Location.translationCache, unit.id);
+    if (structureEpoch === unit.structureEpoch) break;
+    found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
+  }
   const respond = (code: number): void => unit.endpoints.get(sourceId)?.pageGroupResponse(groupIndex, code);
   if ('reason' in found) {
     recordFault(

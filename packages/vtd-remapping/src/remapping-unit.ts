@@ -29,8 +29,9 @@ import { receivePageRequest } from './page-request-receiver.ts';
 import { invalidateContextsByRegister, invalidateIotlbByRegister } from './register-invalidation.ts';
 import { RegisterFile, type RegisterTarget } from './registers.ts';
 import type { CachedScalableContext, RequesterContext, RequesterTables } from './requester-lookup.ts';
-import { type TranslationCompletion, translateDma, translateForDevice } from './translation.ts';
+import { translateDma } from './translation.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
+import { type TranslationCompletion, translateForDevice } from './translation-request.ts';
 import { type DmaRequest, type TranslationRequest, Walker } from './walker.ts';
 
 /** Options of a {@link RemappingUnit}. */
@@ -112,6 +113,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     });
     if (this.capabilities.coherent !== memory.coherent)
       throw new RangeError(`coherent: ${this.capabilities.coherent} does not go with a memory that is not so`);
+    if (this.capabilities.pageWalkCoherent && !memory.coherent)
+      throw new RangeError('pageWalkCoherent: true does not go with a memory that hardware does not snoop');
     this.structures = structureCapabilities(this.capabilities);
     this.masks = reservedMasks(this.structures);
     this.iotlb = new Iotlb(options.iotlb);

@@ -1,3 +1,4 @@
+import { hex } from '@faultline/address';
 import type { ContextCache, PasidCache } from '@faultline/iotlb';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import {
@@ -95,6 +96,7 @@ const frameOf = (word: bigint): number => Number((word >> 12n) & 0xff_ffff_ffffn
  * entries from memory, one read a step (VT-d Rev 5.10, 3.4, and the conditions LRT to SPT of table 30 in their order).
  * @param pasid of the request, or -1 for one without
  * @returns an object with `reason` if the tables lead nowhere
+ * @throws RangeError for a requester id above 16 bits
  */
 export function* lookupRequester(
   agent: Agent,
@@ -103,6 +105,7 @@ export function* lookupRequester(
   pasid: number,
   kind: RequestKind,
 ): Task<RequesterContext | LookupFault> {
+  if (!(sourceId >= 0 && sourceId <= 0xffff)) throw new RangeError(`sourceId: ${hex(sourceId)} is not in 0..0xffff`);
   const blocked = modeFault(unit, pasid, kind);
   if (blocked !== 0) return fault(blocked);
   if (unit.mode === TranslationMode.legacy) return yield* legacyContext(agent, unit, sourceId, kind);
@@ -223,7 +226,7 @@ function* scalableContext(
   }
 }
 
-/** What the context entry does not let this request do (SCT.5 to SCT.9, SGN.10). */
+/** What the context entry does not let this request do (SCT.5 to SCT.9, and SGN.10, which page requests are free of). */
 function scalableFault(
   unit: RequesterTables,
   context: CachedScalableContext,
@@ -234,7 +237,7 @@ function scalableFault(
   if (kind === 'page request' && !context.pageRequestEnable) return FaultReason.pageRequestDisabled;
   if (pasid < 0) return 0;
   if (!context.pasidEnable) return FaultReason.pasidDisabled;
-  if (pasid >= 2 ** unit.capabilities.pasidBits) return FaultReason.pasidBeyondSize;
+  if (kind !== 'page request' && pasid >= 2 ** unit.capabilities.pasidBits) return FaultReason.pasidBeyondSize;
   if (pasid >= context.pasids) return FaultReason.pasidBeyondDirectory;
   return pasid === context.ridPasid ? FaultReason.pasidIsRidPasid : 0;
 }

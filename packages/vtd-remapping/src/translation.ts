@@ -11,36 +11,24 @@ import {
   walkLevel,
   walkReadLabel,
 } from '@faultline/vtd-pagetable';
-import { CompletionStatus, type CompletionStatusCode, translationCompletion } from './fault-completion.ts';
-import { AddressType, type FaultRecord } from './fault-recording.ts';
+import type { FaultRecord } from './fault-recording.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 import { lookupRequester, type RequesterContext } from './requester-lookup.ts';
 import { TranslationMode } from './translation-mode.ts';
-import type { DmaRequest, TranslationRequest, Walker } from './walker.ts';
-
-/** Completion of an ATS translation request. */
-export interface TranslationCompletion {
-  readonly status: CompletionStatusCode;
-  /** Frame of the 4K page asked for; -1 without any right. */
-  readonly frame: number;
-  /** Size of the translation: 1 = 4K, 2 = 2M, 3 = 1G. */
-  readonly level: 1 | 2 | 3;
-  /** R in bit 0, W in bit 1; 0: a recoverable fault. */
-  readonly rights: number;
-  /** The leaf, as two halves. */
-  readonly leafLo: number;
-  readonly leafHi: number;
-  /** Why there is no right, or no success; 0 otherwise. */
-  readonly reason: number;
-}
+import type { DmaRequest, Walker } from './walker.ts';
 
 /** An invalidation came in between: begin again. No fault reason has this value. */
-const RESTART = 0x10000;
+export const RESTART = 0x10000;
+/** A translation request without PASID for FEEx_xxxxh, of a function that may ask: no fault either, S.1 or S.2 of table 30. */
+export const INTERRUPT_TRANSLATION = 0x10001;
 /** In the upper half of a cached leaf: the entry stands for a fault, whose reason is the lower half (CAP.CM). */
 const NEGATIVE = -1;
 /** Page numbers of the interrupt address range FEEx_xxxxh, without their lower 8 bits. */
 const INTERRUPT_RANGE = 0xfee;
-const IO_RIGHTS = 3;
+/** R and W. */
+export const IO_RIGHTS = 3;
+/** PS in the lower half of an entry. */
+export const LO_PAGE_SIZE = 0x80;
 /** Errors of the tables at an address, whatever is asked of it. */
 const ERRORS: ReadonlySet<number> = new Set([
   FaultReason.pagingReserved,
@@ -50,13 +38,15 @@ const ERRORS: ReadonlySet<number> = new Set([
   FaultReason.secondStageReserved,
 ]);
 
-const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+/** The 4K page number of an address given by its halves. */
+export const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
 const isInterruptRange = (page: number): boolean => Math.floor(page / 0x100) === INTERRUPT_RANGE;
 
 /** The miss path of an untranslated request. @returns the frame number, or minus a fault reason */
 export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaRequest): Task<number> {
   const { sourceId, iovaHi, iovaLo, access, pasid = NO_PASID } = request;
   const page = pageOf(iovaHi, iovaLo);
+  if (!unit.enabled) return page;
   if (pasid === NO_PASID && isInterruptRange(page)) return interruptRequest(unit, request, page);
   const walker = unit.acquireWalker();
   try {
@@ -66,14 +56,17 @@ export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaReq
       const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access: needed });
       if (reason === RESTART) continue;
       if (reason === 0) return frameOf(walker, iovaHi, iovaLo);
-      const write = access === WalkAccess.write;
-      recordFault(unit, { sourceId, page, reason, write }, pasid, walker.faultDisable);
+      recordFault(unit, { sourceId, page, reason, ...kindOf(access) }, pasid, walker.faultDisable);
       return -reason;
     }
   } finally {
     unit.releaseWalker(walker);
   }
 }
+
+/** T1 and T2 of a record. */
+const kindOf = (access: number): Pick<FaultRecord, 'write' | 'atomic'> =>
+  access === WalkAccess.atomic ? { write: false, atomic: true } : { write: access === WalkAccess.write };
 
 /**
  * A request without PASID to FEEx_xxxxh is no DMA: a write is an interrupt, a zero-length read completes, anything else is
@@ -82,103 +75,16 @@ export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaReq
 function interruptRequest(unit: RemappingUnit, request: DmaRequest, page: number): number {
   if (request.access === WalkAccess.write || request.access === WalkAccess.zeroLengthRead) return page;
   const reason = interruptReason(unit);
-  recordFault(unit, { sourceId: request.sourceId, page, reason, write: false }, NO_PASID, false);
+  recordFault(unit, { sourceId: request.sourceId, page, reason, ...kindOf(request.access) }, NO_PASID, false);
   return -reason;
 }
 
-const interruptReason = (unit: RemappingUnit): number =>
+/** LGN.4 or SGN.8. */
+export const interruptReason = (unit: RemappingUnit): number =>
   unit.mode === TranslationMode.legacy ? FaultReason.interruptOutput : FaultReason.scalableInterruptOutput;
 
-/** An ATS translation request (4.2.3): what there is, cached or walked, or how it is refused (table 30). */
-export function* translateForDevice(
-  agent: Agent,
-  unit: RemappingUnit,
-  request: TranslationRequest,
-): Task<TranslationCompletion> {
-  const { sourceId, iovaHi, iovaLo, pasid = NO_PASID } = request;
-  const noWrite = request.noWrite && unit.capabilities.noWriteFlag;
-  if (!unit.enabled || !unit.capabilities.deviceTlb) return refused(CompletionStatus.unsupportedRequest, 0);
-  const page = pageOf(iovaHi, iovaLo);
-  if (pasid === NO_PASID && isInterruptRange(page)) return interruptCompletion(page, noWrite);
-  const cached = fromIotlb(unit, request, pasid, noWrite);
-  if (cached !== null) return cached;
-  const walker = unit.acquireWalker();
-  try {
-    walker.mayWrite = !noWrite;
-    for (;;) {
-      const access = WalkAccess.anything;
-      const reason = yield* walkFor(agent, unit, walker, { sourceId, iovaHi, iovaLo, pasid, access });
-      if (reason === RESTART) continue;
-      if (reason === 0) return completionOf(walker, noWrite, iovaHi, iovaLo);
-      const status = translationCompletion(reason);
-      if (status !== CompletionStatus.success)
-        recordFault(
-          unit,
-          { sourceId, page, reason, write: false, addressType: AddressType.translationRequest },
-          pasid,
-          walker.faultDisable,
-        );
-      return refused(status, reason);
-    }
-  } finally {
-    unit.releaseWalker(walker);
-  }
-}
-
-const refused = (status: CompletionStatusCode, reason: number): TranslationCompletion => ({
-  status,
-  frame: -1,
-  level: 1,
-  rights: 0,
-  leafLo: 0,
-  leafHi: 0,
-  reason,
-});
-
-/** Special conditions S.1 and S.2 of table 30: a device may ask for a translation of its own interrupt messages. */
-const interruptCompletion = (page: number, noWrite: boolean): TranslationCompletion => ({
-  ...refused(CompletionStatus.success, 0),
-  ...(noWrite ? {} : { frame: page, rights: 2, leafLo: (page << 12) | 2 }),
-});
-
-/** A cached translation serves if it has all that may be asked for: both rights, or R for a device that will not write. */
-function fromIotlb(
-  unit: RemappingUnit,
-  request: TranslationRequest,
-  pasid: number,
-  noWrite: boolean,
-): TranslationCompletion | null {
-  const { iotlb } = unit;
-  const { iovaHi, iovaLo } = request;
-  const slot = iotlb.lookup(request.sourceId, iovaHi, iovaLo, pasid);
-  if (slot < 0) return null;
-  const wanted = noWrite ? 1 : IO_RIGHTS;
-  if ((iotlb.rightsAt(slot) & wanted) !== wanted) return null;
-  return {
-    status: CompletionStatus.success,
-    frame: iotlb.pfnAt(slot, iovaHi, iovaLo),
-    level: iotlb.levelAt(slot),
-    rights: wanted,
-    leafLo: iotlb.leafLoAt(slot),
-    leafHi: iotlb.leafHiAt(slot),
-    reason: 0,
-  };
-}
-
-function completionOf(walker: Walker, noWrite: boolean, iovaHi: number, iovaLo: number): TranslationCompletion {
-  const isPassThrough = walker.context?.passThrough === true;
-  return {
-    status: CompletionStatus.success,
-    frame: frameOf(walker, iovaHi, iovaLo),
-    level: isPassThrough ? 1 : (walker.level as 1 | 2 | 3),
-    rights: noWrite ? walker.rights & 1 : walker.rights,
-    leafLo: isPassThrough ? (iovaLo & ~0xfff) | IO_RIGHTS : walker.entryLo,
-    leafHi: isPassThrough ? iovaHi : walker.entryHi,
-    reason: 0,
-  };
-}
-
-const frameOf = (walker: Walker, iovaHi: number, iovaLo: number): number =>
+/** The 4K frame that a finished walk, or pass-through, translates an address to. */
+export const frameOf = (walker: Walker, iovaHi: number, iovaLo: number): number =>
   walker.context?.passThrough ? pageOf(iovaHi, iovaLo) : walker.framePfn;
 
 /** One request on its way through the structures and tables. */
@@ -191,27 +97,30 @@ interface WalkRequest {
 }
 
 /** One attempt: structures, caches, walk, fill. @returns 0 (the walker holds the leaf), a fault reason, or RESTART */
-function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: WalkRequest): Task<number> {
+export function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: WalkRequest): Task<number> {
   const { sourceId, iovaHi, iovaLo, pasid, access } = request;
   const kind = access === WalkAccess.anything ? 'translation request' : 'untranslated';
   const found = yield* lookupRequester(agent, unit, sourceId, pasid, kind);
   walker.faultDisable = found.faultDisable;
   if ('reason' in found) return found.reason;
   walker.context = found;
-  if (found.passThrough) return passThrough(unit, walker, iovaHi, iovaLo);
+  if (access === WalkAccess.anything && pasid === NO_PASID && isInterruptRange(pageOf(iovaHi, iovaLo)))
+    return INTERRUPT_TRANSLATION;
+  const { structureEpoch } = unit;
+  if (found.passThrough) {
+    yield agent.reads('look up context cache', Location.contextCache, unit.id, Cost.cacheLookup);
+    return structureEpoch === unit.structureEpoch ? passThrough(unit, walker, request) : RESTART;
+  }
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
-  // LCT.4.3 and SSS.4 are about the access to the first entry: a context with such a pointer is cached, and the width comes first. QEMU agrees.
-  if (!unit.memory.contains(found.tablePfn))
-    return unit.mode === TranslationMode.legacy ? FaultReason.contextInvalid : FaultReason.secondStagePointer;
-  const { structureEpoch } = unit;
 
   yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
   if (structureEpoch !== unit.structureEpoch) return RESTART;
   const { epoch } = unit;
   const negative = cachedFault(unit, request);
   if (negative !== 0) return negative;
-  beginWalk(unit, walker, found, request);
+  const lost = beginWalk(unit, walker, found, request);
+  if (lost !== 0) return lost;
   let status: number = WalkStatus.walking;
   while (status === WalkStatus.walking) {
     const location = unit.memory.location(walker.tablePfn, walker.index);
@@ -235,7 +144,7 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
         walker.rights,
       );
   }
-  const overlaps = status === WalkStatus.translated && leafOverlapsInterrupts(walker);
+  const overlaps = status === WalkStatus.translated && overlapsInterrupts(walker.framePfn, walker.level);
   const reason =
     status === WalkStatus.faulted ? walker.faultReason : overlaps ? interruptOutput(unit, walker, access) : 0;
   if (reason !== 0 && !unit.capabilities.cachingMode) return reason;
@@ -246,11 +155,19 @@ function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, request: Wa
   return reason;
 }
 
-/** Pass-through translates every host address to itself, with both rights (3.9). */
-function passThrough(unit: RemappingUnit, walker: Walker, iovaHi: number, iovaLo: number): number {
+/**
+ * Pass-through translates every host address to itself, with both rights (3.9). Only a request with PASID gets here with an
+ * address in the interrupt range: it is blocked (3.15). For a translation request table 30 exempts pass-through from SGN.8.2, so
+ * that the device is told that there is no right, and no fault is recorded.
+ */
+function passThrough(unit: RemappingUnit, walker: Walker, request: WalkRequest): number {
+  const page = pageOf(request.iovaHi, request.iovaLo);
   walker.rights = IO_RIGHTS;
-  if (pageOf(iovaHi, iovaLo) < 2 ** (unit.capabilities.hostAddressWidth - 12)) return 0;
-  return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.hostAddressBeyondWidth;
+  if (page >= 2 ** (unit.capabilities.hostAddressWidth - 12))
+    return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.hostAddressBeyondWidth;
+  if (!isInterruptRange(page)) return 0;
+  walker.rights = 0;
+  return request.access === WalkAccess.anything ? 0 : interruptReason(unit);
 }
 
 /** The input address is limited by MGAW and by the table's own width (LGN.1.1, SGN.5). */
@@ -260,25 +177,33 @@ function widthFault(unit: RemappingUnit, context: RequesterContext, iovaHi: numb
   return unit.mode === TranslationMode.legacy ? FaultReason.addressBeyondWidth : FaultReason.inputBeyondWidth;
 }
 
-function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): void {
+/**
+ * From the deepest cached paging structure, or from the root of the table, if that is in memory. LCT.4.3 and SSS.4 are about the access to
+ * its first entry: the context with such a pointer is cached, and the address's width comes first, as in QEMU. @returns 0 or a fault reason
+ */
+function beginWalk(unit: RemappingUnit, walker: Walker, context: RequesterContext, request: WalkRequest): number {
   const { iovaHi, iovaLo, access } = request;
-  walker.mode = unit.mode === TranslationMode.legacy ? WalkMode.legacy : WalkMode.scalable;
+  const isLegacy = unit.mode === TranslationMode.legacy;
+  walker.mode = isLegacy ? WalkMode.legacy : WalkMode.scalable;
   walker.accessedDirty = context.accessedDirty;
   const { pagingCache } = unit;
   const cached = pagingCache.lookup(context.domainId, iovaHi, iovaLo);
   if (cached < 0) {
+    if (!unit.memory.contains(context.tablePfn))
+      return isLegacy ? FaultReason.contextInvalid : FaultReason.secondStagePointer;
     walker.begin(context.tablePfn, context.levels, iovaHi, iovaLo, access);
-    return;
+    return 0;
   }
   unit.pagingCacheHits++;
   const rights = pagingCache.rightsAt(cached);
   walker.begin(pagingCache.tablePfnAt(cached), pagingCache.levelAt(cached), iovaHi, iovaLo, access, rights);
+  return 0;
 }
 
-/** Whether any page of the leaf is in the interrupt address range. */
-function leafOverlapsInterrupts(walker: Walker): boolean {
-  const frames = levelFrames(walker.level);
-  const first = walker.framePfn - (walker.framePfn % frames);
+/** Whether any page of the aligned block around a frame is in the interrupt address range. */
+export function overlapsInterrupts(frame: number, level: number): boolean {
+  const frames = levelFrames(level);
+  const first = frame - (frame % frames);
   return first < (INTERRUPT_RANGE + 1) * 0x100 && first + frames > INTERRUPT_RANGE * 0x100;
 }
 
@@ -286,18 +211,24 @@ function leafOverlapsInterrupts(walker: Walker): boolean {
 const interruptOutput = (unit: RemappingUnit, walker: Walker, access: number): number =>
   access === WalkAccess.anything || isInterruptRange(walker.framePfn) ? interruptReason(unit) : 0;
 
-/** With SSADE a clean leaf is cached without W, so that the first write walks again and sets D (6.2.4). */
+/**
+ * With SSADE a clean leaf is cached without W, so that the first write walks again and sets D (6.2.4). A large leaf whose input range
+ * reaches into FEEx_xxxxh is cached as its 4K page only (fractured, 6.2.4): requests there without PASID are no DMA, and the hit
+ * path does not look.
+ */
 function cacheLeaf(unit: RemappingUnit, walker: Walker, request: WalkRequest, context: RequesterContext): void {
   const { sourceId, iovaHi, iovaLo, pasid } = request;
   const isClean = walker.accessedDirty === AccessedDirtyMode.update && (walker.entryLo & 0x200) === 0;
   const rights = isClean ? walker.rights & ~2 : walker.rights;
+  if (rights === 0) return;
+  const isFractured = pasid === NO_PASID && overlapsInterrupts(pageOf(iovaHi, iovaLo), walker.level);
   unit.iotlb.fill(
     sourceId,
     context.domainId,
     iovaHi,
     iovaLo,
-    walker.level as 1 | 2 | 3,
-    walker.entryLo,
+    isFractured ? 1 : (walker.level as 1 | 2 | 3),
+    isFractured ? (walker.framePfn << 12) | (walker.entryLo & 0xfff & ~LO_PAGE_SIZE) : walker.entryLo,
     walker.entryHi,
     rights,
     pasid,
@@ -315,7 +246,7 @@ function cacheFault(unit: RemappingUnit, request: WalkRequest, context: Requeste
 function cachedFault(unit: RemappingUnit, request: WalkRequest): number {
   if (!unit.capabilities.cachingMode) return 0;
   const slot = unit.iotlb.peek(request.sourceId, request.iovaHi, request.iovaLo, request.pasid);
-  if (slot < 0 || unit.iotlb.leafHiAt(slot) !== NEGATIVE) return 0;
+  if (slot < 0 || unit.iotlb.leafHiAt(slot) !== NEGATIVE || unit.iotlb.rightsAt(slot) !== 0) return 0;
   const reason = unit.iotlb.leafLoAt(slot);
   if (reason !== FaultReason.writeNotAllowed && reason !== FaultReason.readNotAllowed) return reason;
   // Legacy mode has no reason of its own for a page that is not present: it goes by what is asked for now.

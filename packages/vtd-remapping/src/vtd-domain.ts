@@ -185,10 +185,12 @@ export class VtdDomain {
     if (gather.empty) return;
     const sizeLog2 = coverLog2(gather.firstPage, gather.lastPage);
     const page = Math.floor(gather.firstPage / 2 ** sizeLog2) * 2 ** sizeLog2;
-    const { pageSelective, maximumAddressMask } = this.unit.capabilities;
+    const { pageSelective, maximumAddressMask, cachingMode } = this.unit.capabilities;
+    // With CAP.CM an entry that was not present may be in the paging-structure caches too (6.2.5), so that IH does not apply.
+    const leafOnly = gather.leafOnly && !cachingMode;
     const descriptors: Descriptor[] = [
       pageSelective && sizeLog2 <= maximumAddressMask
-        ? this.#iotlb(Granularity.selective, page, sizeLog2, gather.leafOnly)
+        ? this.#iotlb(Granularity.selective, page, sizeLog2, leafOnly)
         : this.#iotlb(Granularity.domain, 0, 0, false),
     ];
     for (const { sourceId, deviceTlb } of this.#attachments)

@@ -2,14 +2,24 @@ import { Agent, TaskRun } from '@faultline/sim';
 import type { InvalidationGather } from '@faultline/vtd-pagetable';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { coverLog2, type Descriptor, Granularity, type VtdDomain } from '../src/index.ts';
+import { CompletionStatus, coverLog2, type Descriptor, Granularity, type VtdDomain } from '../src/index.ts';
 import { iotlbDescriptor, RecordingEndpoint, UnitSetup } from './unit-setup.ts';
 
 const SOURCE = 0x18;
 const WITH_ATS = 0x20;
 
-function attached(): { setup: UnitSetup; domain: VtdDomain; endpoint: RecordingEndpoint; freed: number[] } {
-  const setup = new UnitSetup();
+/** What an untranslated read of a page that is not there is answered. */
+const NOT_PRESENT = { legacy: -6, scalable: -0x79 } as const;
+type Mode = keyof typeof NOT_PRESENT;
+const MODES: readonly Mode[] = ['legacy', 'scalable'];
+
+function attached(mode: Mode = 'scalable'): {
+  setup: UnitSetup;
+  domain: VtdDomain;
+  endpoint: RecordingEndpoint;
+  freed: number[];
+} {
+  const setup = new UnitSetup({}, { mode });
   const freed: number[] = [];
   const domain = setup.domain({ onFreeTables: (tables) => freed.push(...tables) });
   const endpoint = new RecordingEndpoint();
@@ -27,14 +37,14 @@ function flush(setup: UnitSetup, domain: VtdDomain, gather: InvalidationGather):
   return setup.executed;
 }
 
-describe('invalidations', () => {
+describe.each(MODES)('invalidations in %s mode', (mode) => {
   const warm = () => {
-    const both = attached();
+    const both = attached(mode);
     const { setup, domain } = both;
     const other = setup.domain({ domainId: 2 });
     other.attach(0x28, null);
     map(setup, domain, 0, 0x80000, 16);
-    map(setup, domain, 0x40000, 0xc0000, 262144);
+    map(setup, domain, 0x40000, 0x10_0000, 262144);
     map(setup, other, 0, 0x90000, 1);
     for (const page of [0, 5, 8, 0x40000]) setup.dma(SOURCE, page);
     setup.dma(0x28, 0);
@@ -63,24 +73,52 @@ describe('invalidations', () => {
     setup.submit(iotlbDescriptor(Granularity.domain));
     expect(cached()).toEqual(['2:0']);
     setup.submit(iotlbDescriptor(Granularity.global));
-    expect([cached(), setup.unit.pagingCache.size, setup.unit.contextCache.size]).toEqual([[], 0, 2]);
+    const contexts = mode === 'legacy' ? setup.unit.contextCache : setup.unit.scalableContextCache;
+    expect([cached(), setup.unit.pagingCache.size, contexts.size]).toEqual([[], 0, 2]);
+    expect(setup.unit.pasidCache.size).toBe(mode === 'legacy' ? 0 : 2);
   });
 
-  it('of the context cache: by device with its domain, by domain, global', () => {
+  it('of the context cache: by device, by domain, global; a DID counts in legacy mode only', () => {
     const { setup } = warm();
+    const { unit } = setup;
+    const cache = mode === 'legacy' ? unit.contextCache : unit.scalableContextCache;
     const context = (granularity: 1 | 2 | 3, domainId: number, sourceId: number): number => {
       setup.submit({ type: 'contextCache', granularity, domainId, sourceId, functionMask: 0 });
-      return setup.unit.contextCache.size;
+      return cache.size;
     };
-    expect(context(3, 2, SOURCE)).toBe(2); // another domain's
-    expect(context(3, 1, SOURCE)).toBe(1);
-    expect(context(2, 1, 0)).toBe(1);
-    expect(context(2, 2, 0)).toBe(0);
+    if (mode === 'legacy') {
+      expect(context(3, 2, SOURCE)).toBe(2); // another domain's
+      expect(context(3, 1, SOURCE)).toBe(1);
+      expect(context(2, 1, 0)).toBe(1);
+      expect(context(2, 2, 0)).toBe(0);
+    } else {
+      expect(context(3, 2, SOURCE)).toBe(1);
+      expect(context(2, 9, 0)).toBe(0);
+    }
     setup.dma(SOURCE, 0x999); // a miss, so that the context is read
-    expect(context(1, 0, 0)).toBe(0);
-    // To a device that is not there: nothing happens.
-    setup.submit({ type: 'deviceTlb', sourceId: 0x99, page: 0, sizeLog2: 0 });
-    setup.submit({ type: 'pageGroupResponse', sourceId: 0x99, responseCode: 0, groupIndex: 0 });
+    expect([cache.size, context(1, 0, 0)]).toEqual([1, 0]);
+    // To a device that is not there nothing happens; legacy mode has no page groups to answer.
+    const answer = () => setup.submit({ type: 'pageGroupResponse', sourceId: 0x99, responseCode: 0, groupIndex: 0 });
+    if (mode === 'legacy') expect(answer).toThrow('EINVAL');
+    else answer();
+  });
+});
+
+describe('invalidations of the PASID cache', () => {
+  it('by PASID in its domain, by domain, global', () => {
+    const { setup, domain } = attached();
+    const other = setup.domain({ domainId: 2 });
+    other.attach(0x28, null);
+    map(setup, domain, 0, 0x80000, 1);
+    const remaining = (granularity: 0 | 1 | 3, domainId: number, pasid: number): string[] => {
+      for (const source of [SOURCE, 0x28]) setup.dma(source, 0x999);
+      setup.submit({ type: 'pasidCache', granularity, domainId, pasid });
+      return [...setup.unit.pasidCache.entries()].map((entry) => `${entry.sourceId}:${entry.pasid}`);
+    };
+    expect(remaining(1, 1, 5)).toEqual(['24:0', '40:0']);
+    expect(remaining(1, 1, 0)).toEqual(['40:0']);
+    expect(remaining(0, 2, 0)).toEqual(['24:0']);
+    expect(remaining(3, 0, 0)).toEqual([]);
   });
 });
 
@@ -196,15 +234,19 @@ describe('map', () => {
   });
 });
 
-describe('attach and detach', () => {
+describe.each(MODES)('attach and detach in %s mode', (mode) => {
   it('give a function with a device TLB TT=1, and detach empties all its caches and tells the device', () => {
-    const { setup, domain, endpoint } = attached();
+    const { setup, domain, endpoint } = attached(mode);
     map(setup, domain, 1, 0x80001, 1);
-    expect([setup.ats(WITH_ATS, 1), setup.dma(SOURCE, 1)]).toEqual([0x80001, 0x80001]);
+    expect([setup.ats(WITH_ATS, 1).frame, setup.dma(SOURCE, 1)]).toEqual([0x80001, 0x80001]);
     setup.run((agent) => domain.detach(agent, WITH_ATS));
-    expect(setup.executed.map((descriptor) => descriptor.type)).toEqual(['contextCache', 'iotlb', 'deviceTlb']);
-    expect(endpoint.invalidations).toEqual([{ page: 0, sizeLog2: 51 }]);
-    expect([setup.ats(WITH_ATS, 1), setup.dma(SOURCE, 1)]).toEqual([-2, 0x80001]);
+    const pasidCache = mode === 'legacy' ? [] : ['pasidCache'];
+    const types = ['contextCache', ...pasidCache, 'iotlb', 'deviceTlb'];
+    expect(setup.executed.map((descriptor) => descriptor.type)).toEqual(types);
+    expect(endpoint.invalidations).toEqual([{ page: 0, sizeLog2: 52 }]);
+    const gone = { status: CompletionStatus.unsupportedRequest, reason: mode === 'legacy' ? 2 : 0x41 };
+    expect(setup.ats(WITH_ATS, 1)).toMatchObject(gone);
+    expect(setup.dma(SOURCE, 1)).toBe(0x80001);
     expect(() => setup.run((agent) => domain.detach(agent, WITH_ATS))).toThrow('device 0x20 is not attached');
     expect(() => domain.destroy()).toThrow('domain destroyed with a device attached');
     setup.run((agent) => domain.detach(agent, SOURCE));
@@ -214,24 +256,22 @@ describe('attach and detach', () => {
   });
 
   it('detach announces the context entry that it clears', () => {
-    const { setup, domain } = attached();
+    const { setup, domain } = attached(mode);
     const agent = new Agent('driver');
     const run = new TaskRun(agent, domain.detach(agent, SOURCE));
     run.advance();
     const { memory, rootPfn } = setup.unit;
     const table = Number(memory.load(rootPfn, 0) >> 12n);
-    expect([run.pending?.label, run.pending?.location]).toEqual([
-      'clear context entry',
-      memory.location(table, SOURCE * 2),
-    ]);
-    expect(memory.load(table, SOURCE * 2) & 1n).toBe(1n);
+    const slot = SOURCE * (mode === 'legacy' ? 2 : 4);
+    expect([run.pending?.label, run.pending?.location]).toEqual(['clear context entry', memory.location(table, slot)]);
+    expect(memory.load(table, slot) & 1n).toBe(1n);
   });
 
   it('two domains of one unit see nothing of each other', () => {
-    const { setup, domain } = attached();
+    const { setup, domain } = attached(mode);
     const other = setup.domain({ domainId: 2 });
     other.attach(0x28, null);
     map(setup, domain, 1, 0x80001, 1);
-    expect([setup.dma(SOURCE, 1), setup.dma(0x28, 1)]).toEqual([0x80001, -6]);
+    expect([setup.dma(SOURCE, 1), setup.dma(0x28, 1)]).toEqual([0x80001, NOT_PRESENT[mode]]);
   });
 });
