@@ -1,5 +1,5 @@
 import { Agent, runToEnd, TaskRun } from '@faultline/sim';
-import { FaultReason, SS_WRITE } from '@faultline/vtd-pagetable';
+import { clearScalableContext, FaultReason, SS_WRITE } from '@faultline/vtd-pagetable';
 import { describe, expect, it } from 'vitest';
 import { type PageRequest, ResponseCode } from '../src/index.ts';
 import { RecordingEndpoint, UnitSetup } from './unit-setup.ts';
@@ -118,12 +118,12 @@ describe('a page request', () => {
   });
 
   it('looks its context up again if an invalidation overtakes it', () => {
-    const { setup, domain, endpoint } = attached();
+    const { setup, endpoint } = attached();
     const request = { sourceId: SOURCE, page: 7, read: true, write: true, last: true, groupIndex: 3 };
     const run = new TaskRun(device, setup.unit.pageRequest(device, request));
     while (run.pending?.label !== 'send page request') run.advance();
-    setup.run((agent) => domain.detach(agent, SOURCE));
-    setup.unit.connect(SOURCE, endpoint);
+    clearScalableContext(setup.memory, setup.unit.rootPfn, SOURCE);
+    setup.submit({ type: 'contextCache', granularity: 1, domainId: 0, sourceId: 0, functionMask: 0 });
     while (!run.done) run.advance();
     expect([endpoint.responses, setup.unit.pageRequestQueue.requests]).toEqual([[invalid], 0]);
     expect(setup.unit.faults.takeAll()).toMatchObject([{ reason: FaultReason.scalableContextNotPresent }]);
