@@ -224,10 +224,16 @@ export class ModelSubject implements Subject {
         kind: 'fault',
         reason: fault.reason,
         type: fault.write ? 'w' : 'r',
-        address: fault.address,
+        address: fault.address | this.#addressBitsLost(request),
         sourceId: fault.sourceId,
       };
     return { kind: 'blocked' };
+  }
+
+  /** What FI does not show of an address. */
+  #addressBitsLost({ iova }: DmaRequest): bigint {
+    const width = 12 + 9 * Math.max(...this.unit.capabilities.levels);
+    return this.#rules.has('fault-address-whole') ? (iova >> BigInt(width)) << BigInt(width) : 0n;
   }
 
   /** Reads the fault recording register that holds something, and clears it. */

@@ -107,6 +107,14 @@ const SWITCHABLE = [
     seen: 'live, 7.2.22; answers of 11.1.3',
   },
   {
+    id: 'fault-address-whole',
+    qemu: 'A fault record (FI) has all bits of the faulted address.',
+    hardware: 'Bits above the largest AGAW that the unit supports are 0 (11.4.7.6).',
+    treatment: 'reproduced',
+    comparison: "The request's bits from there on are put into the model's FI.",
+    seen: 'live, 7.2.22; answers of 11.1.3',
+  },
+  {
     id: 'address-width-is-mgaw',
     qemu: 'One property, aw-bits, is the guest and the host address width: address bits at and above it are reserved in entries.',
     hardware: 'The host address width is a number of its own.',
