@@ -34,19 +34,20 @@ const POISON = 0x7fff_ffff_ffff_ffffn;
  * any time (`flush` again, called by whoever plays the cache).
  */
 export class TableMemory {
-  readonly basePfn: number;
-  readonly pages: number;
+  // What a walk reads has a first value of its kind: a field that was undefined once is checked by V8 at every use.
+  readonly basePfn: number = 0;
+  readonly pages: number = 0;
   /** Whether hardware sees CPU writes without a flush. */
   readonly coherent: boolean;
   /** Whether other threads may write what this one reads. */
-  readonly concurrent: boolean;
+  readonly concurrent: boolean = false;
   /** The memory itself, as hardware sees it; hand it to {@link TableMemory.attach} in another thread. */
   readonly buffer: SharedArrayBuffer;
   /**
    * Memory as hardware sees it, in 32-bit halves, low half first (x86 is little-endian, and so is every platform Node 20 and
    * browsers run on).
    */
-  readonly halves: Int32Array;
+  readonly halves: Int32Array = new Int32Array(0);
   /** Memory as the CPU sees it, for filling private pages; the same as {@link halves} if coherent. */
   readonly cpuHalves: Int32Array;
   /** The CPU's view, whole entries. */
