@@ -87,11 +87,10 @@ export class WalkState {
 
   /** The 4K frame that a translated address falls into; a number below 2^40. */
   get framePfn(): number {
-    // HI_ADDRESS as a literal number: this is hot.
-    const high = this.entryHi & 0xfffff;
-    const iovaLo = this.iovaLo;
-    const low = (((this.entryLo ^ iovaLo) & (-1 << (9 * this.level + 3))) ^ iovaLo) >>> 12;
-    return high < 0x800 ? (high << 20) | low : high * 0x10_0000 + low;
+    // Literal numbers: this is hot. The leaf's own offset bits are zero, or it would have been a fault.
+    const entryHi = this.entryHi;
+    const low = (this.entryLo | (this.iovaLo & ((1 << (9 * this.level + 3)) - 1))) >>> 12;
+    return (entryHi & 0xf_f800) === 0 ? (entryHi << 20) | low : (entryHi & 0xf_ffff) * 0x10_0000 + low;
   }
 
   /** The leaf or last entry read, whole. */
