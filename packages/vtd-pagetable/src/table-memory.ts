@@ -109,7 +109,8 @@ export class TableMemory {
     this.#allocated[index] = 1;
     this.#used++;
     if (this.#used > this.#peak) this.#peak = this.#used;
-    return this.basePfn + index;
+    // An int32, as V8 sees it too: a frame that is a double, though whole, makes one of the walk's registers, for good.
+    return (this.basePfn + index) | 0;
   }
 
   /**
@@ -121,11 +122,11 @@ export class TableMemory {
       throw new RangeError(`count: ${count} is not a positive number of pages`);
     if (this.#fresh + count > this.pages) return -1;
     const first = this.#fresh;
-    this.#fresh += count;
+    this.#fresh = (first + count) | 0;
     this.#allocated.fill(1, first, first + count);
     this.#used += count;
     if (this.#used > this.#peak) this.#peak = this.#used;
-    return this.basePfn + first;
+    return (this.basePfn + first) | 0;
   }
 
   /** Zeroes a page that nobody else can reach. */
