@@ -1,6 +1,6 @@
-/** Positions in the counter array of an {@link Iotlb}. */
+/** Positions in the counter array of an {@link Iotlb}. Hits are counted at the level of the entry. A look-up counts once. */
 export const Counter = {
-  lookups: 0,
+  misses: 0,
   hits4K: 1,
   hits2M: 2,
   hits1G: 3,
@@ -25,7 +25,7 @@ export class IotlbCounters {
 
   /** Look-ups that count: every `lookup`, no `peek`. */
   get lookups(): number {
-    return this.#values[Counter.lookups]!;
+    return this.hits + this.misses;
   }
   /** Look-ups that found an entry, of any size. */
   get hits(): number {
@@ -33,7 +33,7 @@ export class IotlbCounters {
   }
   /** Look-ups that found none. */
   get misses(): number {
-    return this.lookups - this.hits;
+    return this.#values[Counter.misses]!;
   }
   /** Hits on 4K entries. */
   get hits4K(): number {
@@ -73,7 +73,7 @@ export class IotlbCounters {
   }
 
   /** A plain copy for reports. */
-  snapshot(): Readonly<Record<keyof typeof Counter | 'hits' | 'misses', number>> {
+  snapshot(): Readonly<Record<keyof typeof Counter | 'hits' | 'lookups', number>> {
     const { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets, lost } =
       this;
     return { lookups, hits, misses, hits4K, hits2M, hits1G, fills, evictions, invalidations, dropped, resets, lost };

@@ -43,8 +43,8 @@ export function replacementOf(policy: ReplacementPolicy, name: string, sets: num
 class StampedLru implements Replacement {
   readonly #ways: number;
   /** By slot; then the number of the last use of all. Exact to 2^53. */
-  readonly #stamps: Float64Array;
-  readonly #last: number;
+  readonly #stamps: Float64Array = new Float64Array(0);
+  readonly #last: number = 0;
 
   constructor(sets: number, ways: number) {
     this.#ways = ways;

@@ -56,13 +56,14 @@ export class SetAssociative {
   readonly shift: number;
   readonly #array: SlotArray;
   readonly #index: number;
-  readonly #words: Int32Array;
+  // Fields that are read on a hit have a first value of their kind: a field that was undefined once is checked by V8 at every use.
+  readonly #words: Int32Array = new Int32Array(0);
   readonly #replacement: Replacement;
-  readonly #maskHi: number;
-  readonly #maskLo: number;
+  readonly #maskHi: number = 0;
+  readonly #maskLo: number = 0;
   readonly #setMask: number;
-  readonly #hashShift: number;
-  readonly #bucketHead: Int32Array;
+  readonly #hashShift: number = 0;
+  readonly #bucketHead: Int32Array = new Int32Array(0);
   #count = 0;
   #evictions = 0;
 
@@ -116,9 +117,9 @@ export class SetAssociative {
     let slot = this.#bucketHead[this.#bucket(keyHi, keyLo)]!;
     while (slot >= 0) {
       const at = slot << 3;
-      if (words[at + 3]! === keyLo && words[at]! === tag && words[at + 2]! === keyHi && words[at + 1]! === second)
+      if (words[at | 3]! === keyLo && words[at]! === tag && words[at | 2]! === keyHi && words[at | 1]! === second)
         return slot;
-      slot = words[at + 4]!;
+      slot = words[at | 4]!;
     }
     return -1;
   }

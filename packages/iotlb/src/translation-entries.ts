@@ -46,7 +46,7 @@ const FIRST_STAGE_DIRTY = 1 << 6;
 
 /** What an IOTLB's entries say, by slot: the part of an {@link Iotlb} that is no look-up tag. */
 export class TranslationEntries {
-  readonly #words: Int32Array;
+  readonly #words: Int32Array = new Int32Array(0);
 
   /** @param slots of all sizes together */
   constructor(slots: number) {
@@ -58,12 +58,12 @@ export class TranslationEntries {
     const words = this.#words;
     const at = slot << 3;
     const pfn = words[at]!;
-    return pfn >= 0 ? pfn | ((iovaLo & words[at + 1]!) >>> 12) : this.#largePfnAt(at, iovaLo);
+    return pfn >= 0 ? pfn | ((iovaLo & words[at | 1]!) >>> 12) : this.#largePfnAt(at, iovaLo);
   }
 
   /** Bit 0 read, bit 1 write. */
   rightsAt(slot: number): number {
-    return this.#words[(slot << 3) + 2]!;
+    return this.#words[(slot << 3) | 2]!;
   }
 
   /** Size of the entry: 1 = 4K, 2 = 2M, 3 = 1G. */

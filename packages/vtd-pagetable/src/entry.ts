@@ -69,6 +69,15 @@ export const DEFAULT_ENTRY_CAPABILITIES: EntryCapabilities = {
 export interface ReservedMasks {
   readonly lo: Int32Array;
   readonly hi: Int32Array;
+  // The rest is for a walk that only asks whether everything is as usual. Fields: V8 loads an element with four loads more.
+  /** R, W, PS and what is reserved in the low half of a table entry of level 2, 3 or 4. As usual are R and W alone. */
+  readonly tableLo: number;
+  /** Reserved in the low half of a leaf of level 1, 2, 3. */
+  readonly leafLo1: number;
+  readonly leafLo2: number;
+  readonly leafLo3: number;
+  /** Reserved in the high half of some entry, and the bits of frames from 2^31 on, where no table memory is. */
+  readonly anyHi: number;
 }
 
 /** @throws RangeError for an impossible host address width */
@@ -97,7 +106,9 @@ export function reservedMasks(capabilities: EntryCapabilities): ReservedMasks {
       lo[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask));
       hi[level * 2 + (leaf ? 1 : 0)] = Number(BigInt.asIntN(32, mask >> 32n));
     }
-  const masks = { lo, hi };
+  const tableLo = LO_RIGHTS | LO_PAGE_SIZE | lo[4]! | lo[6]! | lo[8]!;
+  const anyHi = hi.reduce((all, mask) => all | mask, 0x000f_f800);
+  const masks = { lo, hi, tableLo, leafLo1: lo[3]!, leafLo2: lo[5]!, leafLo3: lo[7]!, anyHi };
   MASKS.set(capabilities, masks);
   return masks;
 }

@@ -34,19 +34,20 @@ const POISON = 0x7fff_ffff_ffff_ffffn;
  * any time (`flush` again, called by whoever plays the cache).
  */
 export class TableMemory {
-  readonly basePfn: number;
-  readonly pages: number;
+  // What a walk reads has a first value of its kind: a field that was undefined once is checked by V8 at every use.
+  readonly basePfn: number = 0;
+  readonly pages: number = 0;
   /** Whether hardware sees CPU writes without a flush. */
   readonly coherent: boolean;
   /** Whether other threads may write what this one reads. */
-  readonly concurrent: boolean;
+  readonly concurrent: boolean = false;
   /** The memory itself, as hardware sees it; hand it to {@link TableMemory.attach} in another thread. */
   readonly buffer: SharedArrayBuffer;
   /**
    * Memory as hardware sees it, in 32-bit halves, low half first (x86 is little-endian, and so is every platform Node 20 and
    * browsers run on).
    */
-  readonly halves: Int32Array;
+  readonly halves: Int32Array = new Int32Array(0);
   /** Memory as the CPU sees it, for filling private pages; the same as {@link halves} if coherent. */
   readonly cpuHalves: Int32Array;
   /** The CPU's view, whole entries. */
@@ -108,7 +109,8 @@ export class TableMemory {
     this.#allocated[index] = 1;
     this.#used++;
     if (this.#used > this.#peak) this.#peak = this.#used;
-    return this.basePfn + index;
+    // An int32, as V8 sees it too: a frame that is a double, though whole, makes one of the walk's registers, for good.
+    return (this.basePfn + index) | 0;
   }
 
   /**
@@ -120,11 +122,11 @@ export class TableMemory {
       throw new RangeError(`count: ${count} is not a positive number of pages`);
     if (this.#fresh + count > this.pages) return -1;
     const first = this.#fresh;
-    this.#fresh += count;
+    this.#fresh = (first + count) | 0;
     this.#allocated.fill(1, first, first + count);
     this.#used += count;
     if (this.#used > this.#peak) this.#peak = this.#used;
-    return this.basePfn + first;
+    return (this.basePfn + first) | 0;
   }
 
   /** Zeroes a page that nobody else can reach. */

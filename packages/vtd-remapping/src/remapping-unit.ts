@@ -167,7 +167,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
    * the right (hardware then walks again; the walk decides). While translation is off, the address itself
    */
   translate(sourceId: number, iovaHi: number, iovaLo: number, access: number, pasid: number = NO_PASID): number {
-    if (!this.#enabled) return (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
+    // Compared with false, since V8 tests the truth of a field for every kind of value.
+    if (this.#enabled === false) return (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
     const iotlb = this.iotlb;
     const slot = iotlb.lookup(sourceId, iovaHi, iovaLo, pasid);
     // Literals here: a bundler makes variables of a module's constants. Read, write and atomic need rights 1, 2 and 3; a zero-length

@@ -84,11 +84,14 @@ static inline int walk_level(const struct table_memory *memory, const struct res
   return 0;
 }
 
+/* To the end, in the processor's registers; the walker has what came of it afterwards. */
 static inline int walk(const struct table_memory *memory, const struct reserved_masks *masks,
-                       struct walk_state *state) {
+                       struct walk_state *walker) {
+  struct walk_state state = *walker;
   int status;
-  while ((status = walk_level(memory, masks, state)) == 0) {
+  while ((status = walk_level(memory, masks, &state)) == 0) {
   }
+  *walker = state;
   return status;
 }
 

@@ -21,11 +21,14 @@ const state = new WalkState();
 /** Walks from the root to each of the addresses in turn, reads and writes. @returns the hash over the frames */
 export function walkAll(table: SecondStageTable, { hi, lo }: Addresses, operations: number): number {
   const { memory, masks, rootPfn, levels } = table;
+  const translated = WalkStatus.translated;
+  const last = ADDRESSES - 1;
+  const walker = state;
   let hash = 0;
   for (let i = 0; i < operations; i++) {
-    const at = i & (ADDRESSES - 1);
-    state.begin(rootPfn, levels, hi[at]!, lo[at]!, i & 1);
-    hash = mix(hash, walk(memory, masks, state) === WalkStatus.translated ? state.framePfn : 0);
+    const at = i & last;
+    walker.begin(rootPfn, levels, hi[at]!, lo[at]!, i & 1);
+    hash = mix(hash, walk(memory, masks, walker) === translated ? walker.framePfn : 0);
   }
   return hash;
 }

@@ -54,10 +54,12 @@ export function hotUnit(level: LeafLevel): HotUnit {
 /** Translates the addresses in turn, reads and writes. @returns the hash over the frames */
 export function translateHits({ unit, addresses }: HotUnit, operations: number): number {
   const { hi, lo } = addresses;
+  const last = ADDRESSES - 1;
+  const sourceId = SOURCE_ID;
   let hash = 0;
   for (let i = 0; i < operations; i++) {
-    const at = i & (ADDRESSES - 1);
-    hash = mix(hash, unit.translate(SOURCE_ID, hi[at]!, lo[at]!, i & 1));
+    const at = i & last;
+    hash = mix(hash, unit.translate(sourceId, hi[at]!, lo[at]!, i & 1));
   }
   return hash;
 }

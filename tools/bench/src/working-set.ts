@@ -17,7 +17,7 @@ export function xorshift32(seed: number): () => number {
 }
 
 /** Folds a number, of which the low 32 bits count, into a hash; the order matters. */
-export const mix = (hash: number, value: number): number => (Math.imul(hash, 31) + value) | 0;
+export const mix = (hash: number, value: number): number => (Math.imul(hash, 31) + (value | 0)) | 0;
 
 /** Addresses as signed 32-bit halves. */
 export interface Addresses {
