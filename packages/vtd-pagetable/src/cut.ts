@@ -60,7 +60,8 @@ export function* cut(
   try {
     const { memory, reserve } = table;
     const { cpuHalves } = memory;
-    for (const boundary of [pass.page, pass.end]) {
+    for (let nth = 0; nth < 2; nth++) {
+      const boundary = nth === 0 ? pass.page : pass.end;
       if (pass.settles(boundary)) break;
       let pfn = table.rootPfn;
       for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
@@ -117,9 +118,12 @@ export class CutPass {
   #leaf: FoundLeaf = { pfn: -1, index: 0, level: 1, lo: 0, hi: 0, entry: 0n };
   #start = 0;
   #harvests = false;
-  /** Indexes of the new table at which a lower one is needed, and tables taken so far: the new table first. */
-  readonly #crossed: number[] = [];
-  readonly #taken: number[] = [];
+  /** Indexes of the new table at which a lower one is needed, and how many. */
+  readonly #crossed = [-1, -1];
+  #crossings = 0;
+  /** Tables taken so far, the new table first, and how many. */
+  readonly #tables = [-1, -1, -1];
+  #taken = 0;
   #installs = 0;
   #retries = 0;
 
@@ -154,30 +158,33 @@ export class CutPass {
       throw corruptEntry({ ...leaf, tablePfn: leaf.pfn }, 'address bits below the size of the leaf are set');
     this.#leaf = leaf;
     this.#start = pageBase(boundary, level);
-    this.#taken.length = 0;
-    this.#crossed.length = 0;
+    this.#taken = 0;
+    this.#crossings = 0;
     if (level === 2 || !this.#whole) return;
-    for (const end of [this.page, this.end]) {
-      const index = Math.floor((end - this.#start) / 512);
-      const inside = index >= 0 && index < 512 && end !== pageBase(end, 2);
-      if (inside && this.#crossed[0] !== index) this.#crossed.push(index);
-    }
+    this.#cross(this.page);
+    this.#cross(this.end);
+  }
+
+  #cross(boundary: number): void {
+    const index = Math.floor((boundary - this.#start) / 512);
+    if (index < 0 || index >= 512 || boundary === pageBase(boundary, 2)) return;
+    if (this.#crossings === 0 || this.#crossed[0] !== index) this.#crossed[this.#crossings++] = index;
   }
 
   needsTable(): boolean {
-    return this.#taken.length < 1 + this.#crossed.length;
+    return this.#taken < 1 + this.#crossings;
   }
 
   /** @returns false if there is none; those taken are given back then */
   takeTable(refused: boolean): boolean {
     const pfn = this.#table.reserve.allocateOrTake(refused, false);
-    if (pfn >= 0) this.#taken.push(pfn);
+    if (pfn >= 0) this.#tables[this.#taken++] = pfn;
     else this.#giveBack();
     return pfn >= 0;
   }
 
   #giveBack(): void {
-    for (const pfn of this.#taken) this.#table.reserve.giveBack(pfn);
+    for (let nth = 0; nth < this.#taken; nth++) this.#table.reserve.giveBack(this.#tables[nth] as number);
   }
 
   /** Fills the tables: nobody can reach them yet. */
@@ -185,39 +192,40 @@ export class CutPass {
     const { memory } = this.#table;
     const { cpuHalves, basePfn } = memory;
     const { level, lo, hi } = this.#leaf;
-    const child = ((this.#taken[0] as number) - basePfn) << 10;
+    const child = this.#tables[0] as number;
     this.#fill(child, level - 1, this.#harvests ? lo & ~LO_DIRTY : lo, hi);
-    for (let nth = 1; nth < this.#taken.length; nth++) {
-      const pfn = this.#taken[nth] as number;
-      const half = child + 2 * (this.#crossed[nth - 1] as number);
-      this.#fill((pfn - basePfn) << 10, 1, cpuHalves[half] as number, cpuHalves[half + 1] as number);
+    for (let nth = 1; nth < this.#taken; nth++) {
+      const pfn = this.#tables[nth] as number;
+      const half = ((child - basePfn) << 10) | ((this.#crossed[nth - 1] as number) << 1);
+      this.#fill(pfn, 1, cpuHalves[half] as number, cpuHalves[half + 1] as number);
       cpuHalves[half] = privateTableLo(memory, pfn);
       cpuHalves[half + 1] = frameHi(pfn);
     }
   }
 
-  #fill(half: number, level: number, lo: number, hi: number): void {
+  #fill(pfn: number, level: number, lo: number, hi: number): void {
     const first = level === 1 ? lo & ~LO_PAGE_SIZE : lo;
-    fillLeaves(this.#table.memory.cpuHalves, half, 512, level as TableLevel, first, hi);
+    fillLeaves(this.#table.memory, pfn, 0, 512, level as TableLevel, first, hi);
   }
 
   *flushBuilt(agent: Agent): Task<void> {
-    for (const pfn of this.#taken) yield* flushPrivateTable(agent, this.#table.memory, pfn);
+    for (let nth = 0; nth < this.#taken; nth++)
+      yield* flushPrivateTable(agent, this.#table.memory, this.#tables[nth] as number);
   }
 
   /** @returns false if the entry has changed; the tables are given back then */
   install(gather: InvalidationGather): boolean {
     const table = this.#table;
     const { pfn, index, level, lo, entry } = this.#leaf;
-    const child = this.#taken[0] as number;
+    const child = this.#tables[0] as number;
     if (table.memory.compareExchange(pfn, index, entry, tableEntry(child)) !== entry) {
       this.#giveBack();
       this.#retries++;
       return false;
     }
     this.#account(child, level - 1, this.#start);
-    for (let nth = 1; nth < this.#taken.length; nth++)
-      this.#account(this.#taken[nth] as number, 1, this.#start + (this.#crossed[nth - 1] as number) * 512);
+    for (let nth = 1; nth < this.#taken; nth++)
+      this.#account(this.#tables[nth] as number, 1, this.#start + (this.#crossed[nth - 1] as number) * 512);
     const pages = levelFrames(level);
     gather.add(this.#start, pages);
     if (this.#harvests && (lo & LO_DIRTY) !== 0) gather.dirtyLeaves.push({ page: this.#start, pages });

@@ -170,9 +170,8 @@ export class MapPass {
     const child = reserve.allocate(refused, !(filled && this.count === 512));
     if (child < 0) throw new PageTableError('ENOMEM', `no table page for iova ${hex(this.page * 4096)}`);
     if (filled) {
-      const half = ((child - memory.basePfn) << 10) | (this.index << 1);
       const lo = this.#bitsLo | frameLo(this.frame) | (this.level > 1 ? LO_PAGE_SIZE : 0);
-      fillLeaves(memory.cpuHalves, half, this.count, this.level, lo, this.#bitsHi | frameHi(this.frame));
+      fillLeaves(memory, child, this.index, this.count, this.level, lo, this.#bitsHi | frameHi(this.frame));
     }
     return child;
   }
@@ -226,8 +225,7 @@ function checkRequest(table: TableState, request: MapRequest): void {
   const { frame, pages, attributes = 0n } = request;
   if (attributes !== 0n && attributes !== leafAttributes(attributes))
     throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
-  const limit = 2 ** (table.capabilities.hostAddressWidth - 12);
-  if (!Number.isInteger(frame) || frame < 0 || frame + pages > limit)
+  if (!Number.isInteger(frame) || frame < 0 || frame + pages > table.hostFrames)
     throw new PageTableError(
       'ERANGE',
       `paddr: ${hex(frame * 4096)} + ${hex(pages * 4096)} is beyond the ${table.capabilities.hostAddressWidth}-bit host address width`,

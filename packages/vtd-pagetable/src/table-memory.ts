@@ -50,6 +50,8 @@ export class TableMemory {
   readonly halves: Int32Array = new Int32Array(0);
   /** Memory as the CPU sees it, for filling private pages; the same as {@link halves} if coherent. */
   readonly cpuHalves: Int32Array;
+  /** The same as doubles, for filling private pages a whole entry at a time. */
+  readonly cpuDoubles: Float64Array;
   /** The CPU's view, whole entries. */
   readonly #entries: BigUint64Array;
   /** Hardware's view, whole entries; the same array if coherent. */
@@ -76,6 +78,7 @@ export class TableMemory {
     this.#memory = new BigUint64Array(this.buffer);
     this.#entries = coherent ? this.#memory : new BigUint64Array(new SharedArrayBuffer(pages * 4096));
     this.cpuHalves = coherent ? this.halves : new Int32Array(this.#entries.buffer);
+    this.cpuDoubles = new Float64Array(this.#entries.buffer);
     this.#allocated = new Uint8Array(pages);
   }
 

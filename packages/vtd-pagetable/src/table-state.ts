@@ -68,6 +68,8 @@ export class TableState {
   readonly levels: 3 | 4 | 5;
   readonly capabilities: EntryCapabilities;
   readonly masks: ReservedMasks;
+  /** Number of 4 KiB frames that the unit's host address width reaches. */
+  readonly hostFrames: number;
   readonly reserve: TableReserve;
   /** Whether hardware sets A and D in this table. */
   readonly accessedDirty: boolean;
@@ -91,6 +93,7 @@ export class TableState {
       throw new PageTableError('EOPNOTSUPP', 'accessedDirty: hardware sets A and D only in memory that it snoops');
     this.capabilities = options.capabilities ?? DEFAULT_ENTRY_CAPABILITIES;
     this.masks = reservedMasks(this.capabilities);
+    this.hostFrames = 2 ** (this.capabilities.hostAddressWidth - 12);
     const root = this.memory.allocate();
     if (root < 0) throw new PageTableError('ENOMEM', 'no table page for the root');
     this.rootPfn = root;
