@@ -1,4 +1,4 @@
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { Benchmark } from './benchmark.ts';
 import type { Effort } from './measurement.ts';
 import { BENCHMARKS } from './suite.ts';
@@ -41,11 +41,14 @@ export function parseOptions(args: readonly string[]): Options {
   const keep = (written: string): void => {
     text += written;
   };
+  const only = new Option('--only <name>', 'only benchmarks with this in their name')
+    .argParser(matching)
+    .default(BENCHMARKS, 'all');
   const command = new Command('bench')
     .usage('[options]')
     .description('Times the hot paths side by side with the same work in C, compiled for this run.')
     .option('--json', 'print [{name, nsPerOp, nativeNsPerOp, ratio}] and nothing else', false)
-    .option('--only <name>', 'only benchmarks with this in their name', matching, BENCHMARKS)
+    .addOption(only)
     .option('--rounds <n>', 'measured rounds', positiveInteger)
     .option('--quick', 'one short round, to see that everything runs; its times mean nothing', false)
     .allowExcessArguments(false)
@@ -57,7 +60,12 @@ export function parseOptions(args: readonly string[]): Options {
     if (error instanceof CommanderError) throw new Usage(text.trimEnd(), error.exitCode === 0 ? 0 : 2);
     throw error;
   }
-  const { json, only, rounds, quick } = command.opts<{
+  const {
+    json,
+    only: benchmarks,
+    rounds,
+    quick,
+  } = command.opts<{
     json: boolean;
     only: readonly Benchmark[];
     rounds?: number;
@@ -66,5 +74,5 @@ export function parseOptions(args: readonly string[]): Options {
   const effort = quick
     ? { rounds: rounds ?? 1, warmUpRounds: 1, divisor: 10 }
     : { rounds: rounds ?? 40, warmUpRounds: 8, divisor: 1 };
-  return { benchmarks: only, effort, json };
+  return { benchmarks, effort, json };
 }
