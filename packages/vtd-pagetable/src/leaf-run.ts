@@ -31,7 +31,7 @@ export function fillLeaves(
 ): void {
   const { cpuHalves, cpuDoubles } = memory;
   const bytes = LEAF_BYTES[level as 1 | 2 | 3] | 0;
-  const first = ((pfn - memory.basePfn) << 9) | index | 0;
+  const first = ((pfn - memory.basePfn) << 9) | index;
   // Two leaves by halves; as doubles they are where to start, and the distance.
   const subnormal = (hi & HI_EXPONENT) === 0;
   fillHalves(cpuHalves, first << 1, subnormal ? Math.min(count, 2) : count, bytes, lo, hi);
