@@ -277,8 +277,8 @@ function look(table: TableState, survey: Survey, pfn: number, level: number, pag
 }
 
 /**
- * From entry half `half` on past all leaves that follow each other. A loop of its own: with a call in it, as in `look`, V8 keeps
- * nothing in registers, and takes 1.6 times as long or, as its deoptimizations fall, 3 times.
+ * From entry half `half` on past all leaves that follow each other. A function of its own, with no call in its loop: as part of `look`
+ * the same loop took 255 or 570 us for 1 GiB of 4K leaves, depending on what V8 had seen, and takes 155 to 265 us here.
  */
 function pastLeaves(halves: Int32Array, half: number, end: number, mask: number, noLeaf: number): number {
   let at = half | 0;
