@@ -1,10 +1,5 @@
-import {
-  type Descriptor,
-  DescriptorType,
-  type GranularityCode,
-  type PasidCacheGranularityCode,
-  type PasidIotlbGranularityCode,
-} from './descriptor.ts';
+import type { PasidCacheGranularity } from '@faultline/iotlb';
+import { type Descriptor, DescriptorType, type GranularityCode, type PasidIotlbGranularityCode } from './descriptor.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
 
 /** IQEI: why the invalidation queue stopped with IQE (VT-d Rev 5.10, 11.4.9.9). */
@@ -249,7 +244,7 @@ function decodePasidFields(type: number, lo: bigint, hi: bigint, domainId: numbe
       if (granularity === 2) return QueueErrorInfo.reservedField;
       return {
         type: 'pasidCache',
-        granularity: granularity as PasidCacheGranularityCode,
+        granularity: granularity as PasidCacheGranularity,
         domainId,
         pasid,
       };

@@ -1,3 +1,5 @@
+import type { PasidCacheGranularity } from '@faultline/iotlb';
+
 /** Types of invalidation-queue descriptors: bits 11:9 and 3:0 of the low quadword together (VT-d Rev 5.10, 6.5.2). */
 export const DescriptorType = {
   contextCache: 0x1,
@@ -15,11 +17,6 @@ export const DescriptorType = {
 export const Granularity = { global: 1, domain: 2, selective: 3 } as const;
 /** 1 global, 2 domain-selective, 3 page- or device-selective. */
 export type GranularityCode = (typeof Granularity)[keyof typeof Granularity];
-
-/** Granularity of a PASID-cache invalidation (6.5.2.2). */
-export const PasidCacheGranularity = { domain: 0, pasid: 1, global: 3 } as const;
-/** 0 domain-selective, 1 PASID-selective within the domain, 3 global. */
-export type PasidCacheGranularityCode = (typeof PasidCacheGranularity)[keyof typeof PasidCacheGranularity];
 
 /** Granularity of a PASID-based IOTLB invalidation (6.5.2.4). */
 export const PasidIotlbGranularity = { pasid: 2, page: 3 } as const;
@@ -103,7 +100,7 @@ export interface PasidIotlbDescriptor {
 /** PASID-cache invalidation (6.5.2.2). */
 export interface PasidCacheDescriptor {
   readonly type: 'pasidCache';
-  readonly granularity: PasidCacheGranularityCode;
+  readonly granularity: PasidCacheGranularity;
   readonly domainId: number;
   readonly pasid: number;
 }

@@ -19,7 +19,6 @@ export type {
   IotlbDescriptor,
   PageGroupResponseDescriptor,
   PasidCacheDescriptor,
-  PasidCacheGranularityCode,
   PasidDeviceTlbDescriptor,
   PasidIotlbDescriptor,
   PasidIotlbGranularityCode,
@@ -29,7 +28,6 @@ export type {
 export {
   DescriptorType,
   Granularity,
-  PasidCacheGranularity,
   PasidIotlbGranularity,
   ResponseCode,
   WHOLE_ADDRESS_SPACE,

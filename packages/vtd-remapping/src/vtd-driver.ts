@@ -1,4 +1,5 @@
 import { hex } from '@faultline/address';
+import { PasidCacheGranularity } from '@faultline/iotlb';
 import { Agent, assert, Cost, Location, runToEnd, type Task } from '@faultline/sim';
 import {
   clearContext,
@@ -13,13 +14,7 @@ import {
   writeScalableContext,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
-import {
-  type Descriptor,
-  Granularity,
-  type IotlbDescriptor,
-  PasidCacheGranularity,
-  WHOLE_ADDRESS_SPACE,
-} from './descriptor.ts';
+import { type Descriptor, Granularity, type IotlbDescriptor, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
 import { PageRequestPort } from './page-request-port.ts';
 import { QueuedInvalidation } from './queued-invalidation.ts';
 import { GlobalCommand, Register } from './register-offset.ts';
