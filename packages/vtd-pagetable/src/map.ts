@@ -237,17 +237,21 @@ function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
   const { frame, pages, attributes = 0n } = request;
-  checkBigint('attributes', attributes);
-  if (attributes !== BigInt.asUintN(64, attributes))
-    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} is not a 64-bit value`);
-  if (attributes !== leafAttributes(attributes))
-    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
+  if (attributes !== 0n) checkAttributes(attributes);
   if (!Number.isInteger(frame)) throw new PageTableError('EINVAL', `frame: ${frame} is not a frame number`);
   if (frame < 0 || frame + pages > table.hostFrames)
     throw new PageTableError(
       'ERANGE',
       `paddr: ${hex(frame * 4096)} + ${hex(pages * 4096)} is beyond the ${table.capabilities.hostAddressWidth}-bit host address width`,
     );
+}
+
+function checkAttributes(attributes: bigint): void {
+  checkBigint('attributes', attributes);
+  if (attributes !== BigInt.asUintN(64, attributes))
+    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} is not a 64-bit value`);
+  if (attributes !== leafAttributes(attributes))
+    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
 }
 
 /** Whether a table and all tables below it hold no leaf. */
