@@ -148,6 +148,24 @@ describe('paging entries', () => {
     expect(notes('pte', 0x1007n)).toMatch(/bit 2 was execute/);
     expect(notes('pml4e', 0x1403n)).toMatch(/Linux software bit 0/);
     expect(notes('pte', 0x1004n)).toMatch(/ignores the other bits/);
+    // Condition LGN.4, in scalable mode SGN.8.1: the output address is in the interrupt address range.
+    for (const [kind, word] of [
+      ['pte', 0xfee0_0003n],
+      ['pte', 0xfeef_f003n],
+      ['pde', 0xfee0_0083n],
+      ['pdpte', 0xc000_0083n],
+    ] as const)
+      expect(notes(kind, word)).toBe(
+        'host 0xfee00000-0xfeefffff is the interrupt range: a request translated to it faults (0xe, in scalable mode 0x87)',
+      );
+    for (const [kind, word] of [
+      ['pte', 0xfedf_f003n],
+      ['pte', 0xfef0_0003n],
+      ['pde', 0xfec0_0083n],
+      ['pde', 0xff00_0083n],
+      ['pde', 0xfee0_0003n],
+    ] as const)
+      expect(notes(kind, word)).toBe('');
   });
 
   it('name TM and X in Rev 3.x only', () => {
