@@ -89,7 +89,6 @@ export class TableState {
     this.memory = options.memory;
     const { levels = 4, reservePages = 4 } = options;
     if (levels !== 3 && levels !== 4 && levels !== 5) throw new RangeError(`levels: ${levels} is not 3, 4 or 5`);
-    // No such array could hold them, and no such loop would end.
     if (!Number.isInteger(reservePages) || reservePages < 0)
       throw new RangeError(`reservePages: ${reservePages} is not a number of pages`);
     this.levels = levels;

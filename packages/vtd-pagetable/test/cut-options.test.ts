@@ -132,6 +132,12 @@ it.each([-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])(
   },
 );
 
+it('a reserve of more pages than there are takes what there is, at once', () => {
+  const memory = new TableMemory({ pages: 8 });
+  const table = new SecondStageTable({ memory, reservePages: Number.MAX_SAFE_INTEGER });
+  expect([table.reserve.held, memory.used]).toEqual([7, 8]);
+});
+
 it.each([2, 6, 3.5])('a table of %s levels is refused, and no page is lost', (levels) => {
   const memory = new TableMemory({ pages: 8 });
   expect(() => new SecondStageTable({ memory, levels: levels as 3 })).toThrow(
