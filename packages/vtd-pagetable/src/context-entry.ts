@@ -112,10 +112,13 @@ export function contextReason(words: readonly bigint[], capabilities: StructureC
   const context = decodeContext(words[0] ?? 0n, words[1] ?? 0n);
   if (context === null) return FaultReason.contextNotPresent;
   if (contextReserved(words, capabilities).some((bits) => bits !== 0n)) return FaultReason.contextReserved;
-  const types = [true, capabilities.deviceTlb, capabilities.passThrough, false];
-  const valid = capabilities.addressWidths.includes(context.addressWidth) && types[context.translationType] === true;
+  const valid = capabilities.addressWidths.includes(context.addressWidth) && hasType(capabilities, context);
   return valid ? 0 : FaultReason.contextInvalid;
 }
+
+/** Whether the unit has the translation type of an entry (condition LCT.4.2). */
+const hasType = ({ deviceTlb, passThrough }: StructureCapabilities, { translationType }: ContextEntry): boolean =>
+  [true, deviceTlb, passThrough, false][translationType] === true;
 
 /** What a look-up of the context of a device gave: an entry, or a {@link FaultReason}. */
 export type ContextLookup =
@@ -140,7 +143,7 @@ export function readContext(
   if (contextReserved([lo, hi], capabilities).some((bits) => bits !== 0n))
     return { ok: false, reason: FaultReason.contextReserved };
   const usable = context.translationType === TranslationType.passThrough || memory.contains(context.tablePfn);
-  if (context.translationType === 3 || !levels.has(context.addressWidth + 2) || !usable)
+  if (!hasType(capabilities, context) || !levels.has(context.addressWidth + 2) || !usable)
     return { ok: false, reason: FaultReason.contextInvalid };
   return { ok: true, context };
 }

@@ -41,13 +41,21 @@ export function hostFrame(table: TableState, paddr: bigint, length: bigint): num
   return Number(paddr >> 12n);
 }
 
-/** @throws PageTableError EINVAL if it is no 64-bit address */
+/** @throws PageTableError EINVAL if it is no 64-bit address, TypeError if it is no bigint */
 export function checkAddress(name: string, address: bigint): void {
+  checkBigint(name, address);
   if (address < 0n || address >= ADDRESS_LIMIT)
     throw new PageTableError('EINVAL', `${name}: ${hex(address)} is not a 64-bit address`);
 }
 
+/** @throws TypeError naming the argument if it is of another type: mixed with a bigint it would be an error that names none */
+export function checkBigint(name: string, value: unknown): asserts value is bigint {
+  if (typeof value !== 'bigint')
+    throw new TypeError(`${name}: ${String(value)} (${typeof value}) is not a bigint, such as 0x1000n`);
+}
+
 function checkLength(name: string, address: bigint, length: bigint): void {
+  checkBigint('length', length);
   if (length <= 0n) throw new PageTableError('EINVAL', `length: ${hex(length)} is not a positive number of bytes`);
   if (address + length > ADDRESS_LIMIT)
     throw new PageTableError('EOVERFLOW', `${name}: ${hex(address)} + length ${hex(length)} is beyond 64 bits`);

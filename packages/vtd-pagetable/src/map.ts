@@ -12,6 +12,7 @@ import {
   tableIndex,
 } from './entry.ts';
 import { InvalidationGather } from './invalidation-gather.ts';
+import { checkBigint } from './iova-range.ts';
 import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
 import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
@@ -78,7 +79,7 @@ export function* map(agent: Agent, table: TableState, request: MapRequest, gathe
       yield agent.writes('install leaf', Location.entry, location, Cost.entryWrite, pass.count);
       pass.writeLeaves(pfn);
       if (!memory.coherent && pass.written > 0) yield* flushEntries(agent, memory, pfn, pass.index, pass.written);
-      if (pass.written < pass.count) throw inUse(pass.page + pass.written * levelFrames(level));
+      if (pass.written < pass.count) throw pass.obstacle ?? inUse(pass.page + pass.written * levelFrames(level));
     }
     return request.pages;
   } finally {
@@ -105,6 +106,8 @@ export class MapPass {
   index = 0;
   count = 0;
   written = 0;
+  /** The corrupt entry that the run ended at, to be thrown when what was written before it is flushed. */
+  obstacle: PageTableError | null = null;
   /** Tables on the way to page `#reached`, by level; -1 where not known. */
   readonly tables = [-1, -1, -1, -1, -1, -1];
   #reached = 0;
@@ -120,6 +123,7 @@ export class MapPass {
     this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
     this.page = page;
     this.frame = frame;
+    this.obstacle = null;
     for (let level = 1; level < this.table.levels; level++) this.tables[level] = -1;
     return this;
   }
@@ -205,17 +209,27 @@ export class MapPass {
     for (const end = index + count; at < end; at++) {
       const present = memory.load(pfn, at);
       const done = (at - index) * size;
-      if (isPresent(present)) {
-        if (isLeaf(present, level)) break;
-        const child = table.tableBelow(pfn, at, level, page + done);
-        if (!isVacant(table, child, level - 1, page + done)) break;
-        memory.store(pfn, at, 0n);
-        gatherVacant(table, child, level - 1, page + done, this.#gather);
-      }
+      if (isPresent(present) && (isLeaf(present, level) || !this.#unlinkVacant(pfn, at, page + done))) break;
       memory.store(pfn, at, (BigInt(frame + done) << 12n) | bits);
     }
     this.written = at - index;
     table.leaves[level] = (table.leaves[level] as number) + this.written;
+  }
+
+  /** Takes a vacant table out of the way of a leaf. @returns false if it is not vacant, or corrupt: `obstacle` says so */
+  #unlinkVacant(pfn: number, index: number, page: number): boolean {
+    const { table, level } = this;
+    try {
+      const child = table.tableBelow(pfn, index, level, page);
+      if (!isVacant(table, child, level - 1, page)) return false;
+      table.memory.store(pfn, index, 0n);
+      gatherVacant(table, child, level - 1, page, this.#gather);
+      return true;
+    } catch (error) {
+      if (!(error instanceof PageTableError)) throw error;
+      this.obstacle = error;
+      return false;
+    }
   }
 }
 
@@ -223,13 +237,21 @@ function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
   const { frame, pages, attributes = 0n } = request;
-  if (attributes !== 0n && attributes !== leafAttributes(attributes))
-    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
-  if (!Number.isInteger(frame) || frame < 0 || frame + pages > table.hostFrames)
+  if (attributes !== 0n) checkAttributes(attributes);
+  if (!Number.isInteger(frame)) throw new PageTableError('EINVAL', `frame: ${frame} is not a frame number`);
+  if (frame < 0 || frame + pages > table.hostFrames)
     throw new PageTableError(
       'ERANGE',
       `paddr: ${hex(frame * 4096)} + ${hex(pages * 4096)} is beyond the ${table.capabilities.hostAddressWidth}-bit host address width`,
     );
+}
+
+function checkAttributes(attributes: bigint): void {
+  checkBigint('attributes', attributes);
+  if (attributes !== BigInt.asUintN(64, attributes))
+    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} is not a 64-bit value`);
+  if (attributes !== leafAttributes(attributes))
+    throw new PageTableError('EINVAL', `attributes: ${hex(attributes)} has bits of the address, R, W or PS`);
 }
 
 /** Whether a table and all tables below it hold no leaf. */

@@ -147,8 +147,8 @@ export const pasidLimit = (pasidDirectorySize: number): number => 2 ** (pasidDir
 
 /**
  * The fault reason that reading this scalable-mode context entry gives for any request, or 0: not present, reserved bits, or fields
- * that contradict each other (conditions SCT.2, SCT.3, SCT.4.1-3; the last only concerns requests with PASID and ATS, see
- * {@link contradictsTranslatedPasid}).
+ * that contradict each other (conditions SCT.2, SCT.3, SCT.4.1 and SCT.4.2; SCT.4.3 does not concern
+ * every request, see {@link contradictsTranslatedPasid}).
  */
 export function scalableContextReason(words: readonly bigint[], capabilities: StructureCapabilities): number {
   const context = decodeScalableContext(words);
@@ -161,8 +161,9 @@ export function scalableContextReason(words: readonly bigint[], capabilities: St
 }
 
 /**
- * Condition SCT.4.3: EPTR without PASIDE. Table 30 applies it to translation requests without PASID, translated requests and page
- * requests, but not to untranslated requests without PASID; the reason is `scalableContextInvalid`.
+ * Condition SCT.4.3: EPTR without PASIDE. Table 30 applies it to untranslated and translation requests without PASID, translated
+ * requests and page requests, but not to untranslated and translation requests with PASID, which PASIDE=0 blocks (SCT.6); the
+ * reason is `scalableContextInvalid`.
  */
 export const contradictsTranslatedPasid = (context: ScalableContextEntry): boolean =>
   context.pasidInTranslatedEnable === true && !context.pasidEnable;

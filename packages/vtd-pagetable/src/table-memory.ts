@@ -1,3 +1,4 @@
+import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
 
 /** Where table pages are in host-physical memory, and how many there may be. */
@@ -74,6 +75,9 @@ export class TableMemory {
     this.coherent = coherent;
     this.concurrent = concurrent;
     this.buffer = buffer ?? new SharedArrayBuffer(pages * 4096);
+    // Beyond the buffer a walk would read nothing, and take it for an entry that is not present.
+    if (this.buffer.byteLength < pages * 4096)
+      throw new RangeError(`pages: ${pages} do not fit in a buffer of ${hex(this.buffer.byteLength)} bytes`);
     this.halves = new Int32Array(this.buffer);
     this.#memory = new BigUint64Array(this.buffer);
     this.#entries = coherent ? this.#memory : new BigUint64Array(new SharedArrayBuffer(pages * 4096));

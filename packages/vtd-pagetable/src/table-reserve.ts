@@ -28,7 +28,8 @@ export class TableReserve {
     this.#mayFail = options.allocationMayFail ?? false;
     for (let i = 0; i < options.target; i++) {
       const page = memory.allocate();
-      if (page >= 0) this.#pages.push(page);
+      if (page < 0) break;
+      this.#pages.push(page);
     }
     this.#lowWater = this.#pages.length;
   }

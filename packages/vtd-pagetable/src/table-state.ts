@@ -84,10 +84,14 @@ export class TableState {
   /** Tables replaced by large leaves: index 2 = by a 2M leaf, 3 = by a 1G leaf. */
   readonly collapses = new Int32Array(4);
 
-  /** @throws PageTableError ENOMEM if the root cannot be allocated, EOPNOTSUPP for A and D without coherent memory */
+  /** @throws RangeError naming the option that does not fit; PageTableError ENOMEM if the root cannot be allocated, EOPNOTSUPP for A and D without coherent memory */
   constructor(options: SecondStageTableOptions) {
     this.memory = options.memory;
-    this.levels = options.levels ?? 4;
+    const { levels = 4, reservePages = 4 } = options;
+    if (levels !== 3 && levels !== 4 && levels !== 5) throw new RangeError(`levels: ${levels} is not 3, 4 or 5`);
+    if (!Number.isInteger(reservePages) || reservePages < 0)
+      throw new RangeError(`reservePages: ${reservePages} is not a number of pages`);
+    this.levels = levels;
     this.accessedDirty = options.accessedDirty ?? false;
     if (this.accessedDirty && !this.memory.coherent)
       throw new PageTableError('EOPNOTSUPP', 'accessedDirty: hardware sets A and D only in memory that it snoops');
@@ -101,7 +105,7 @@ export class TableState {
     this.places.put(root, this.levels, 0);
     this.memory.flush(root, 0, 512);
     this.reserve = new TableReserve(this.memory, {
-      target: options.reservePages ?? 4,
+      target: reservePages,
       allocationMayFail: options.allocationMayFail ?? false,
     });
   }
@@ -168,7 +172,7 @@ export class TableState {
 
   /** The leaf that maps a page, or null; also for a page beyond the input range. @throws PageTableError EIO (corrupt) */
   leafAt(page: number): LeafView | null {
-    if (page < 0 || page >= this.inputPages) return null;
+    if (!(page >= 0 && page < this.inputPages)) return null;
     let table = this.rootPfn;
     for (let level = this.levels as number; level >= 1; level--) {
       const index = tableIndex(page, level);
@@ -201,7 +205,7 @@ export class TableState {
   /** Loads walk registers for this table's root. A page beyond the input range faults before the first read. */
   beginWalk(state: WalkState, page: number, access: number): WalkState {
     state.begin(this.rootPfn, this.levels, Math.floor(page / 2 ** 20), (page << 12) | 0, access);
-    if (page >= this.inputPages) {
+    if (!(page >= 0 && page < this.inputPages)) {
       state.status = WalkStatus.faulted;
       state.faultReason = FaultReason.addressBeyondWidth;
     }

@@ -111,6 +111,30 @@ it('a large leaf with address bits below its size is not cut', () => {
   expect(() => table.cut(G + 1, 1, new InvalidationGather())).toThrow(/EIO: corrupt SS-PDE 0x1083 .* below the size/);
 });
 
+it.each([true, false])(
+  'what a map wrote before it met a corrupt entry is counted, and flushed; coherent: %s',
+  (coherent) => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 16, coherent }), reservePages: 0 });
+    table.map({ page: 3 * 512, frame: 1, pages: 1, rights });
+    const directory = path(table)[2] as number;
+    const sound = table.memory.load(directory, 3);
+    table.memory.store(directory, 3, (BigInt(directory) << 12n) | 3n);
+    table.memory.flush(directory, 3);
+    expect(() => table.map({ page: 0, frame: 0, pages: 6 * 512, rights })).toThrow(
+      `EIO: corrupt SS-PDE 0x${directory.toString(16)}003`,
+    );
+    expect(table.memory.isUnflushed(directory, 0)).toBe(false);
+    table.memory.store(directory, 3, sound);
+    expect([...table.allLeaves()].map(({ page, level }) => [page, level])).toEqual([
+      [0, 2],
+      [512, 2],
+      [1024, 2],
+      [1536, 1],
+    ]);
+    expect(table.leafCounts).toEqual({ '4K': 1, '2M': 3, '1G': 0 });
+  },
+);
+
 it('a root full of entries that lead back to it ends at once, in everything', () => {
   for (const [, run] of operations) {
     const table = newTable();

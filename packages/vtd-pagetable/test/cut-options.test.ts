@@ -120,3 +120,28 @@ it('the reserve says what it costs and how near it came to its end', () => {
   // Two tables for each end of the range, all from the reserve: what one range can need at most.
   expect([table.reserve.taken, table.reserve.heldBytes, table.reserve.lowWater]).toEqual([4, 0, 0]);
 });
+
+it.each([-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])(
+  'a reserve of %s pages is refused, and no page is lost',
+  (reservePages) => {
+    const memory = new TableMemory({ pages: 8 });
+    expect(() => new SecondStageTable({ memory, reservePages })).toThrow(
+      new RangeError(`reservePages: ${reservePages} is not a number of pages`),
+    );
+    expect(memory.used).toBe(0);
+  },
+);
+
+it('a reserve of more pages than there are takes what there is, at once', () => {
+  const memory = new TableMemory({ pages: 8 });
+  const table = new SecondStageTable({ memory, reservePages: Number.MAX_SAFE_INTEGER });
+  expect([table.reserve.held, memory.used]).toEqual([7, 8]);
+});
+
+it.each([2, 6, 3.5])('a table of %s levels is refused, and no page is lost', (levels) => {
+  const memory = new TableMemory({ pages: 8 });
+  expect(() => new SecondStageTable({ memory, levels: levels as 3 })).toThrow(
+    new RangeError(`levels: ${levels} is not 3, 4 or 5`),
+  );
+  expect(memory.used).toBe(0);
+});

@@ -51,7 +51,8 @@ describe('a dump', () => {
   it('of any table is walked to what the table says', () => {
     const mapping = fc.record({
       page: fc.integer({ min: 0, max: 2 ** 20 }),
-      frame: fc.integer({ min: 0, max: 2 ** 20 }),
+      // Below the interrupt range, which would be odd.
+      frame: fc.integer({ min: 0, max: 0xf_0000 }),
       pages: fc.constantFrom(1, 3, 512, 700),
       align: fc.constantFrom(1, 512),
       read: fc.boolean(),
@@ -283,6 +284,21 @@ describe('a whole table', () => {
       [13, 13, false, 'table'],
       [14, 511, false, 'absent'],
     ]);
+  });
+  it('does not hide a reserved bit of the address in a run', () => {
+    const words = Array.from({ length: 512 }, (_, index) => encodeLeaf(2, index * 512, 3));
+    words[7] = (words[7] ?? 0n) | 0x1000n;
+    const pointers = Array.from({ length: 512 }, (_, index) => encodeTable(0x900 + index));
+    pointers[7] = (pointers[7] ?? 0n) | (1n << 50n);
+    for (const page of [words, pointers]) {
+      const { runs, reserved } = explainTable('pde', page);
+      expect(reserved).toEqual([7]);
+      expect(runs.map(({ first, last, entry }) => [first, last, entry.reservedBits.length])).toEqual([
+        [0, 6, 0],
+        [7, 7, 1],
+        [8, 511, 0],
+      ]);
+    }
   });
   it('of a cut leaf is what the cut left', () => {
     const table = new SecondStageTable({ memory: new TableMemory({ pages: 16 }), levels: 4 });

@@ -148,6 +148,24 @@ describe('paging entries', () => {
     expect(notes('pte', 0x1007n)).toMatch(/bit 2 was execute/);
     expect(notes('pml4e', 0x1403n)).toMatch(/Linux software bit 0/);
     expect(notes('pte', 0x1004n)).toMatch(/ignores the other bits/);
+    // Condition LGN.4, in scalable mode SGN.8.1: the output address is in the interrupt address range.
+    for (const [kind, word] of [
+      ['pte', 0xfee0_0003n],
+      ['pte', 0xfeef_f003n],
+      ['pde', 0xfee0_0083n],
+      ['pdpte', 0xc000_0083n],
+    ] as const)
+      expect(notes(kind, word)).toBe(
+        'host 0xfee00000-0xfeefffff is the interrupt range: a request translated to it faults (0xe, in scalable mode 0x87)',
+      );
+    for (const [kind, word] of [
+      ['pte', 0xfedf_f003n],
+      ['pte', 0xfef0_0003n],
+      ['pde', 0xfec0_0083n],
+      ['pde', 0xff00_0083n],
+      ['pde', 0xfee0_0003n],
+    ] as const)
+      expect(notes(kind, word)).toBe('');
   });
 
   it('name TM and X in Rev 3.x only', () => {
@@ -209,6 +227,10 @@ describe('every kind', () => {
     expect(() => explainEntry('context', [1n])).toThrow('words: a context entry has 2, not 1');
     expect(() => explainEntry('pte', [1n << 64n])).toThrow('words[0]: 0x10000000000000000 does not fit in 64 bits');
     expect(() => explainEntry('pte', [-1n])).toThrow('words[0]: -1 does not fit in 64 bits');
+    expect(() => explainEntry('pte', [3 as unknown as bigint])).toThrow(
+      new TypeError('words[0]: 3 (number) is not a bigint'),
+    );
+    expect(() => explainEntry('toString' as EntryKind, [3n])).toThrow(/^kind: toString is none of pml5e, pml4e, /);
     expect(() => explainEntry('pte', [0n], { ...DEFAULT_STRUCTURE_CAPABILITIES, hostAddressWidth: 60 })).toThrow(
       'hostAddressWidth: 60',
     );
@@ -235,7 +257,9 @@ describe('structures', () => {
     const account = explainEntry('context', words(1));
     expect(account.summary).toBe('second stage of 4 levels at 0x141600000, domain 5, ATS allowed');
     expect(account.faults).toEqual([]);
-    expect(faultsOf('context', words(0))).toEqual(['translation request d']);
+    // LCT.5 of table 30 blocks both.
+    expect(faultsOf('context', words(0))).toEqual(['ATS d']);
+    expect(faultsOf('context', words(2))).toEqual(['ATS d']);
     expect(explainEntry('context', words(2)).summary).toBe('pass-through, domain 5');
     expect(explainEntry('context', words(3)).notes).toEqual(['the unit does not have TT 3']);
     expect(explainEntry('context', [2n, 0n])).toMatchObject({
@@ -257,7 +281,22 @@ describe('structures', () => {
     };
     const account = explainEntry('context-scalable', encodeScalableContext(entry));
     expect(account.summary).toBe('PASID directory at 0x55000, allows ATS, page requests');
-    expect(account.faults.map(({ text }) => text)).toEqual(['request with PASID blocked: PASIDE=0 (0x45)']);
+    expect(account.faults.map(({ request, text }) => `${request}: ${text}`)).toEqual([
+      'with PASID: request with PASID blocked: PASIDE=0 (0x45)',
+      'translated request with PASID: translated request with PASID blocked: EPTR=0 (0x49)',
+    ]);
+    const unit = { ...DEFAULT_STRUCTURE_CAPABILITIES, pasidInTranslated: true };
+    const faults = (change: object) =>
+      explainEntry('context-scalable', encodeScalableContext({ ...entry, ...change }), unit).faults.map(
+        ({ request, reason }) => `${request} ${reason.toString(16)}`,
+      );
+    // Rows SCT.4.3, SCT.6 and SCT.10 of table 30.
+    expect(faults({ pasidEnable: true })).toEqual(['translated request with PASID 49']);
+    expect(faults({ pasidEnable: true, pasidInTranslatedEnable: true })).toEqual([]);
+    expect(faults({ pasidInTranslatedEnable: true })).toEqual([
+      'without PASID, translated or page request 43',
+      'with PASID 45',
+    ]);
     const without = encodeScalableContext({ ...entry, deviceTlbEnable: false, ridPasid: 0x2001 });
     expect(explainEntry('context-scalable', without)).toMatchObject({
       notes: ['PRE needs DTE', 'RID_PASID 0x2001 is beyond the directory, which ends at 0x2000'],
@@ -280,6 +319,13 @@ describe('structures', () => {
     const account = explainEntry('pasid', encodePasidEntry(entry));
     expect(account.summary).toBe('second stage of 4 levels at 0x4567000, domain 7, A and D are set');
     expect(account.faults.map(({ reason }) => reason)).toEqual([FaultReason.supervisorDisabled]);
+    // Hardware ignores SSADE where there is no second stage.
+    for (const [translationType, summary] of [
+      [1, 'first stage at 0x0, domain 7'],
+      [3, 'nested: first stage at 0x0 (guest), second stage of 4 levels at 0x4567000, domain 7, A and D are set'],
+      [4, 'pass-through, domain 7'],
+    ] as const)
+      expect(explainEntry('pasid', encodePasidEntry({ ...entry, translationType })).summary).toBe(summary);
     expect(explainEntry('pasid', encodePasidEntry({ ...entry, addressWidth: 3 }))).toMatchObject({
       notes: ['AW has a value that the unit does not have'],
       faults: [{ reason: FaultReason.pasidEntryInvalid }],

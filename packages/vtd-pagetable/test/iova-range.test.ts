@@ -42,6 +42,8 @@ describe('byte addresses', () => {
     ['EINVAL: paddr: -0x1 is not a 64-bit address', { paddr: -1n }],
     ['ERANGE: paddr: 0x3ffffffff000 + 0x2000 is beyond the 46-bit host address width', { paddr: 0x3fff_ffff_f000n }],
     ['EINVAL: attributes: 0x1 has bits of the address, R, W or PS', { attributes: 1n }],
+    ['EINVAL: attributes: 0x10000000000000800 is not a 64-bit value', { attributes: (1n << 64n) | 0x800n }],
+    ['EINVAL: attributes: -0x8000000000000000 is not a 64-bit value', { attributes: -(1n << 63n) }],
   ])('refused: %s', (message, change) => {
     const table = newTable();
     let thrown: unknown;
@@ -51,6 +53,25 @@ describe('byte addresses', () => {
       thrown = error;
     }
     expect(thrown).toMatchObject({ code: message.split(':')[0], message });
+    expect([table.mappedPages, table.tablePages]).toEqual([0, 1]);
+  });
+  it.each<[string, object]>([
+    ['iova: 4096 (number) is not a bigint, such as 0x1000n', { iova: 0x1000 }],
+    ['iova: NaN (number) is not a bigint, such as 0x1000n', { iova: Number.NaN }],
+    ['iova: undefined (undefined) is not a bigint, such as 0x1000n', { iova: undefined }],
+    ['paddr: 0x5000 (string) is not a bigint, such as 0x1000n', { paddr: '0x5000' }],
+    ['length: 8192 (number) is not a bigint, such as 0x1000n', { length: 0x2000 }],
+    ['attributes: 2048 (number) is not a bigint, such as 0x1000n', { attributes: 0x800 }],
+  ])('of another type are refused: %s', (message, change) => {
+    const table = newTable();
+    let thrown: unknown;
+    try {
+      table.mapRange({ ...request, ...change });
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown).toBeInstanceOf(TypeError);
+    expect((thrown as Error).message).toBe(message);
     expect([table.mappedPages, table.tablePages]).toEqual([0, 1]);
   });
   it('are checked by every operation', () => {
@@ -71,5 +92,6 @@ describe('byte addresses', () => {
       expect(() => call(0n, 0n)).toThrow('EINVAL: length: 0x0');
     }
     expect(() => table.iovaToPhys(-1n)).toThrow('EINVAL: iova: -0x1 is not a 64-bit address');
+    expect(() => table.iovaToPhys(0x1000 as unknown as bigint)).toThrow('iova: 4096 (number) is not a bigint');
   });
 });

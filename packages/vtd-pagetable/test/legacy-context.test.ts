@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest';
 import {
   type ContextEntry,
   clearContext,
+  contextReason,
+  DEFAULT_STRUCTURE_CAPABILITIES,
   decodeContext,
   encodeContext,
   FaultReason,
@@ -144,5 +146,20 @@ describe('reasons, as QEMU gives them', () => {
     expect(found.ok ? 0 : found.reason).toBe(reason);
     memory.store(rootPfn, 6, (lo | junkLo) & ~1n);
     expect(readContext(memory, rootPfn, 3, levels)).toEqual({ ok: false, reason: contextNotPresent });
+  });
+  it('a translation type that the unit does not have is invalid (LCT.4.2)', () => {
+    const { memory, rootPfn, context } = unit();
+    for (const [translationType, missing] of [
+      [TranslationType.deviceTlb, { deviceTlb: false }],
+      [TranslationType.passThrough, { passThrough: false }],
+    ] as const) {
+      const { lo, hi } = encodeContext({ ...context, translationType });
+      memory.store(rootPfn, 6, lo);
+      memory.store(rootPfn, 7, hi);
+      const capabilities = { ...DEFAULT_STRUCTURE_CAPABILITIES, ...missing };
+      expect(readContext(memory, rootPfn, 3, levels)).toMatchObject({ ok: true });
+      expect(readContext(memory, rootPfn, 3, levels, capabilities)).toEqual({ ok: false, reason: contextInvalid });
+      expect(contextReason([lo, hi], capabilities)).toBe(contextInvalid);
+    }
   });
 });

@@ -78,6 +78,9 @@ describe('map refuses', () => {
     ['ERANGE: iova: 0xffffffffd000 + 0x4000 is beyond the 48-bit input range', { page: 2 ** 36 - 3 }],
     ['ERANGE: paddr: 0x3fffffffd000 + 0x4000 is beyond the 46-bit host address width', { frame: 2 ** 34 - 3 }],
     ['ERANGE: paddr: -0x1000 + 0x4000 is beyond the 46-bit host address width', { frame: -1 }],
+    ['EINVAL: frame: NaN is not a frame number', { frame: Number.NaN }],
+    ['EINVAL: frame: 0.5 is not a frame number', { frame: 0.5 }],
+    ['EINVAL: frame: 5 is not a frame number', { frame: 5n as unknown as number }],
   ])('%s', (message, change) => {
     expect(refusal(change)).toBe(`${message} [${message.split(':')[0]}]`);
     // The last that is not refused.

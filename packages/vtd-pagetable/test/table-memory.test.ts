@@ -34,6 +34,12 @@ describe('table memory', () => {
   ])('refuses %j', (options, message) => {
     expect(() => new TableMemory(options)).toThrow(message);
   });
+  it('refuses a buffer that is smaller than its pages', () => {
+    const { buffer } = new TableMemory({ pages: 2 });
+    expect(() => TableMemory.attach({ pages: 3 }, buffer)).toThrow(
+      new RangeError('pages: 3 do not fit in a buffer of 0x2000 bytes'),
+    );
+  });
   it('is one memory through every view of its buffer', () => {
     const options = { pages: 2 };
     const memory = new TableMemory(options);

@@ -138,6 +138,17 @@ describe('a walk', () => {
     expect([state.faultReason, state.reads]).toEqual([FaultReason.addressBeyondWidth, 0]);
     expect([table.frameAt(table.inputPages), table.frameAt(-1), table.frameAt(0)]).toEqual([-1, -1, 5]);
   });
+  it.each([-1, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY, Number.NaN])(
+    'of page %s is beyond the width',
+    (page) => {
+      const table = new SecondStageTable({ memory: new TableMemory({ pages: 32 }) });
+      // Where the low bits of page -1 would lead to.
+      table.map({ page: table.inputPages - 1, frame: 5, pages: 1, rights: { read: true, write: true } });
+      const state = table.beginWalk(new WalkState(), page, WalkAccess.read);
+      expect(walk(table.memory, table.masks, state)).toBe(WalkStatus.faulted);
+      expect([state.faultReason, state.reads, table.frameAt(page)]).toEqual([FaultReason.addressBeyondWidth, 0, -1]);
+    },
+  );
   it('indexes by halves as by whole addresses', () => {
     fc.assert(
       fc.property(fc.bigInt({ min: 0n, max: 2n ** 57n - 1n }), (iova) => {

@@ -48,9 +48,11 @@ export const kindOfLevel = (level: TableLevel): EntryKind => PAGING_KINDS[level]
 export const wordsOfKind = (kind: EntryKind): number =>
   kind === 'pasid' ? 8 : kind === 'context-scalable' ? 4 : kind === 'context' || kind.startsWith('root') ? 2 : 1;
 
-/** Layout of an entry on a unit; whether a paging entry is a leaf is for its PS bit to say. */
+/** Layout of an entry on a unit; whether a paging entry is a leaf is for its PS bit to say. @throws TypeError for no kind of entry */
 export function layoutOfKind(kind: EntryKind, words: readonly bigint[], capabilities: StructureCapabilities): Layout {
+  if (!ENTRY_KINDS.includes(kind)) throw new TypeError(`kind: ${kind} is none of ${ENTRY_KINDS.join(', ')}`);
   const level = LEVELS[kind];
-  if (level !== undefined) return pagingEntryLayout(level, ((words[0] ?? 0n) & 0x80n) !== 0n, capabilities);
+  if (level !== undefined)
+    return pagingEntryLayout(level, typeof words[0] === 'bigint' && (words[0] & 0x80n) !== 0n, capabilities);
   return (STRUCTURES[kind] as (capabilities: StructureCapabilities) => Layout)(capabilities);
 }

@@ -27,6 +27,10 @@ export function pagingVerdict(
   }
   const leaf = isLeaf(entry, level);
   const notes = pagingNotes(entry, leaf, capabilities);
+  if (leaf && mapsInterrupts(entryFrame(entry), levelFrames(level)))
+    notes.push(
+      'host 0xfee00000-0xfeefffff is the interrupt range: a request translated to it faults (0xe, in scalable mode 0x87)',
+    );
   if (!leaf) {
     const address = BigInt(entryFrame(entry)) << 12n;
     const summary = `leads to the ${LEVEL_TABLE[level] ?? ''} table at ${hexAddress(address)}, ${rightsText(entry)}`;
@@ -37,6 +41,12 @@ export function pagingVerdict(
   const range = `${hexAddress(address)}-${hexAddress(address + bytes - 1n)}`;
   const summary = `${leafSizeName(level)} leaf, host ${range}, ${rightsText(entry)}`;
   return { present: true, shape: 'leaf', summary, notes, faults, address, bytes };
+}
+
+/** Whether a leaf reaches into FEEx_xxxxh (conditions LGN.4 and SGN.8.1). Bits of the address below its size do not count. */
+function mapsInterrupts(frame: number, frames: number): boolean {
+  const first = Math.floor(frame / frames) * frames;
+  return first < 0xfef00 && first + frames > 0xfee00;
 }
 
 /** Read and write in both modes. Legacy tests the right asked for first, scalable reserved bits (table 30). */

@@ -8,6 +8,7 @@ import {
   contradictsTranslatedPasid,
   decodeScalableContext,
   pasidLimit,
+  type ScalableContextEntry,
   scalableContextReason,
 } from '../scalable-context-entry.ts';
 import type { StructureCapabilities } from '../structure-capabilities.ts';
@@ -70,7 +71,7 @@ function contextVerdict(words: Words, unit: StructureCapabilities): Verdict {
     else notes.push(`the unit does not have TT ${translationType}`);
   }
   if (reason === 0 && translationType !== TranslationType.deviceTlb)
-    faults.push(faultAccount('translation request', 'legacy', FaultReason.translationTypeBlocked));
+    faults.push(faultAccount('ATS', 'legacy', FaultReason.translationTypeBlocked));
   if (translationType === TranslationType.passThrough) {
     const summary = `pass-through, domain ${domainId}`;
     return structure({ shape: 'structure', summary, notes, faults, address: null });
@@ -78,6 +79,23 @@ function contextVerdict(words: Words, unit: StructureCapabilities): Verdict {
   const ats = translationType === TranslationType.deviceTlb ? 'ATS allowed' : 'ATS blocked';
   const summary = `second stage of ${levelsText(addressWidth)} at ${frameAddress(tablePfn)}, domain ${domainId}, ${ats}`;
   return structure({ shape: 'structure', summary, notes, faults, address: addressOf(tablePfn) });
+}
+
+/** Requests that a valid entry blocks: conditions SCT.4.3 to SCT.6, SCT.8 and SCT.10 of table 30. */
+function blockedRequests(context: Required<ScalableContextEntry>): FaultAccount[] {
+  const blocked = (request: string, reason: number): FaultAccount => faultAccount(request, 'scalable', reason);
+  if (contradictsTranslatedPasid(context))
+    return [
+      blocked('without PASID, translated or page request', FaultReason.scalableContextInvalid),
+      blocked('with PASID', FaultReason.pasidDisabled),
+    ];
+  const faults: FaultAccount[] = [];
+  if (!context.deviceTlbEnable) faults.push(blocked('ATS', FaultReason.deviceTlbDisabled));
+  if (!context.pasidEnable) faults.push(blocked('with PASID', FaultReason.pasidDisabled));
+  if (!context.pageRequestEnable) faults.push(blocked('page request', FaultReason.pageRequestDisabled));
+  if (context.deviceTlbEnable && !context.pasidInTranslatedEnable)
+    faults.push(blocked('translated request with PASID', FaultReason.translatedPasidDisabled));
+  return faults;
 }
 
 function scalableContextVerdict(words: Words, unit: StructureCapabilities): Verdict {
@@ -92,17 +110,8 @@ function scalableContextVerdict(words: Words, unit: StructureCapabilities): Verd
     notes.push(
       `RID_PASID 0x${context.ridPasid.toString(16)} is beyond the directory, which ends at 0x${limit.toString(16)}`,
     );
-  if (contradictsTranslatedPasid(context)) {
-    notes.push('EPTR needs PASIDE');
-    if (reason === 0)
-      faults.push(faultAccount('ATS and page requests', 'scalable', FaultReason.scalableContextInvalid));
-  }
-  if (reason === 0) {
-    if (!context.deviceTlbEnable) faults.push(faultAccount('ATS', 'scalable', FaultReason.deviceTlbDisabled));
-    if (!context.pasidEnable) faults.push(faultAccount('with PASID', 'scalable', FaultReason.pasidDisabled));
-    if (!context.pageRequestEnable)
-      faults.push(faultAccount('page request', 'scalable', FaultReason.pageRequestDisabled));
-  }
+  if (contradictsTranslatedPasid(context)) notes.push('EPTR needs PASIDE');
+  if (reason === 0) faults.push(...blockedRequests(context));
   const allowed = [
     context.deviceTlbEnable ? 'ATS' : '',
     context.pasidEnable ? 'PASID' : '',
@@ -138,8 +147,12 @@ function pasidVerdict(words: Words, unit: StructureCapabilities): Verdict {
     [PasidTranslationType.nested]: [`nested: ${first} (guest), ${second}`, entry.secondStagePfn],
     [PasidTranslationType.passThrough]: ['pass-through', null],
   };
+  // Without a second stage hardware ignores SSADE (9.6).
+  const walksSecond = [PasidTranslationType.secondStage, PasidTranslationType.nested].some(
+    (type) => type === entry.translationType,
+  );
   const [text, pfn] = types[entry.translationType] ?? [`PGTT ${entry.translationType} (reserved)`, null];
-  const summary = `${text}, domain ${entry.domainId}${entry.secondStageAccessedDirty ? ', A and D are set' : ''}`;
+  const summary = `${text}, domain ${entry.domainId}${walksSecond && entry.secondStageAccessedDirty ? ', A and D are set' : ''}`;
   return structure({ shape: 'structure', summary, notes, faults, address: pfn === null ? null : addressOf(pfn) });
 }
 

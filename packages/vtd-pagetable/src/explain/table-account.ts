@@ -88,9 +88,9 @@ const follows = (before: EntryAccount, account: EntryAccount): boolean =>
   before.address !== null &&
   account.address === before.address + (before.shape === 'leaf' ? before.bytes : BigInt(TABLE_WORDS * 8));
 
-/** Equal words, but for where tables are; leaves have to follow each other. */
+/** Equal words, but for where tables are; leaves have to follow each other. Bits of the address can be reserved, too. */
 function alike(before: EntryAccount, account: EntryAccount): boolean {
-  if (before.shape !== account.shape) return false;
+  if (before.shape !== account.shape || before.reservedBits.join() !== account.reservedBits.join()) return false;
   if (before.shape === 'leaf' && !follows(before, account)) return false;
   const mask = before.shape === 'leaf' || before.shape === 'table' ? SS_ADDRESS_MASK : 0n;
   return before.words.every((word, index) => {

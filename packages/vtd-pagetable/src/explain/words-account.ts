@@ -49,11 +49,13 @@ export function explainWords(layout: Layout, words: readonly bigint[]): WordsAcc
   return { name: layout.name, source: layout.source, words: [...words], fields, reservedBits };
 }
 
-/** @throws RangeError if there are too many or too few words, or one is not of 64 bits */
+/** @throws RangeError if there are too many or too few words, or one is not of 64 bits; TypeError if one is no bigint */
 export function checkWords(layout: Layout, words: readonly bigint[]): void {
   if (words.length !== layout.words)
     throw new RangeError(`words: a ${layout.name} has ${layout.words}, not ${words.length}`);
   words.forEach((word, index) => {
+    if (typeof word !== 'bigint')
+      throw new TypeError(`words[${index}]: ${String(word)} (${typeof word}) is not a bigint`);
     if (word < 0n || word > MAX_WORD)
       throw new RangeError(`words[${index}]: ${word < 0n ? word : `0x${word.toString(16)}`} does not fit in 64 bits`);
   });
