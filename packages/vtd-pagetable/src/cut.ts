@@ -4,7 +4,7 @@ import type { InvalidationGather } from './invalidation-gather.ts';
 import { fillLeaves, frameHi, isLeafLo, pageBase } from './leaf-run.ts';
 import { corruptEntry } from './page-table-error.ts';
 import { flushPrivateTable, flushTableEntry, privateTableLo, tableEntry } from './publication.ts';
-import { checkRange, type TableState } from './table-state.ts';
+import { checkChoice, checkRange, type TableState } from './table-state.ts';
 
 /** How a cut ended. */
 export interface CutResult {
@@ -54,6 +54,8 @@ export function* cut(
 ): Task<CutResult> {
   checkRange(table, page, pages);
   const { installs = 'one', accessedDirty = 'inherit' } = options;
+  checkChoice('installs', installs, 'one', 'two');
+  checkChoice('accessedDirty', accessedDirty, 'inherit', 'clear-after-harvest');
   const whole = installs === 'one';
   const pass = (table.idle.cut ?? new CutPass(table)).begin(page, pages, whole, accessedDirty !== 'inherit');
   table.idle.cut = null;

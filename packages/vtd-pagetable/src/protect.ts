@@ -5,7 +5,7 @@ import type { InvalidationGather } from './invalidation-gather.ts';
 import { type FoundRun, findLeaves } from './leaf-search.ts';
 import { PageTableError } from './page-table-error.ts';
 import { flushEntries } from './publication.ts';
-import { checkRange, type TableState } from './table-state.ts';
+import { checkChoice, checkRange, type TableState } from './table-state.ts';
 
 /** A change of rights. */
 export interface ProtectRequest {
@@ -36,6 +36,7 @@ export function* protect(
 ): Task<number> {
   const { page, pages, rights, holes, faultCapable = false } = request;
   checkRange(table, page, pages);
+  checkChoice('holes', holes, 'stop', 'skip');
   if ((rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write; unmap instead');
   const end = page + pages;
   yield agent.reads('read ends of range', Location.entry, ANY_LOCATION, Cost.entryRead, 2 * table.levels);

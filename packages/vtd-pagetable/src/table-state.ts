@@ -265,3 +265,9 @@ export function checkRange(table: TableState, page: number, pages: number): void
       `iova: ${hex(page * 4096)} + ${hex(pages * 4096)} is beyond the ${12 + 9 * table.levels}-bit input range`,
     );
 }
+
+/** @throws PageTableError EINVAL naming the option, for a value that it cannot have: misspelled it would act as another */
+export function checkChoice<T extends string>(name: string, value: T, one: T, other: T): void {
+  if (value !== one && value !== other)
+    throw new PageTableError('EINVAL', `${name}: ${JSON.stringify(value)} is neither "${one}" nor "${other}"`);
+}

@@ -3,7 +3,7 @@ import { isLeaf, isPresent, LO_RIGHTS, levelFrames, SS_DIRTY } from './entry.ts'
 import { InvalidationGather } from './invalidation-gather.ts';
 import { isLeafLo } from './leaf-run.ts';
 import { flushEntries } from './publication.ts';
-import { checkRange, type TableState } from './table-state.ts';
+import { checkChoice, checkRange, type TableState } from './table-state.ts';
 
 /**
  * What to do with a large leaf that the range covers only in part.
@@ -39,6 +39,8 @@ export function* unmap(
   gather: InvalidationGather,
 ): Task<number> {
   checkRange(table, request.page, request.pages);
+  checkChoice('partialLeaf', request.partialLeaf, 'linux-7.3', 'whole-leaf');
+  checkChoice('holes', request.holes, 'stop', 'skip');
   const pass = (table.idle.unmap ?? new UnmapPass(table)).begin(request, gather);
   table.idle.unmap = null;
   try {

@@ -145,3 +145,26 @@ it.each([2, 6, 3.5])('a table of %s levels is refused, and no page is lost', (le
   );
   expect(memory.used).toBe(0);
 });
+
+describe('a misspelled choice', () => {
+  const refuses = (act: (table: SecondStageTable, gather: InvalidationGather) => unknown, message: string) => {
+    const table = newTable();
+    table.map({ page: G, frame: 0, pages: G, rights });
+    const before = entries(table);
+    const gather = new InvalidationGather();
+    expect(() => act(table, gather)).toThrow(message);
+    expect([entries(table), gather.empty]).toEqual([before, true]);
+  };
+
+  it('of a cut or an unmap is refused, and nothing is changed', () => {
+    refuses((table, gather) => table.unmap(G, 1, gather, 'whole' as 'whole-leaf'), 'partialLeaf: "whole" is neither');
+    refuses(
+      (table, gather) => table.cut(G, 1, gather, { installs: 2 as never }),
+      'installs: 2 is neither "one" nor "two"',
+    );
+    refuses(
+      (table, gather) => table.cut(G, 1, gather, { accessedDirty: 'harvest' as 'inherit' }),
+      'accessedDirty: "harvest" is neither "inherit" nor "clear-after-harvest"',
+    );
+  });
+});
