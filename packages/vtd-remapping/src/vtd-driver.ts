@@ -14,6 +14,7 @@ import {
   writeScalableContext,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
+import { checkWidth } from './bit-field.ts';
 import { type Descriptor, Granularity, type IotlbDescriptor, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
 import { PageRequestPort } from './page-request-port.ts';
 import { QueuedInvalidation } from './queued-invalidation.ts';
@@ -125,8 +126,14 @@ export class VtdDriver {
     return this.#attachments.has(sourceId);
   }
 
-  /** Points a function's structures to a table. @throws RangeError if it is attached already, or a page for a structure is missing */
+  /**
+   * Points a function's structures to a table.
+   * @throws RangeError if it is attached already, a page for a structure is missing, or an id has too many bits: a source-id more than
+   * 16, a domain-id more than CAP.ND says
+   */
   attach(sourceId: number, target: AttachTarget): void {
+    checkWidth('sourceId', sourceId, 16);
+    checkWidth('domainId', target.domainId, this.unit.capabilities.domainIdBits);
     if (this.#attachments.has(sourceId))
       throw new RangeError(`sourceId: device ${hex(sourceId)} is attached already; detach it first`);
     const { endpoint, domainId } = target;
