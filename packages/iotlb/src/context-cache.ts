@@ -1,3 +1,4 @@
+import { checkOneOf, checkSourceId } from './argument.ts';
 import type { SetAssociativeGeometry } from './set-associative.ts';
 import { ValueCache } from './value-cache.ts';
 
@@ -52,11 +53,14 @@ export class ContextCache<V = ContextCacheValue> extends ValueCache<V> {
   readonly #legacy: boolean;
   readonly #finest: 'device' | 'domain' | 'global';
 
-  /** @throws RangeError for sets that are no power of two. */
+  /** @throws RangeError for sets that are no power of two, or an unknown mode or finestInvalidation */
   constructor(options: ContextCacheOptions = {}) {
     super('context cache', options.geometry);
-    this.#legacy = (options.mode ?? 'legacy') === 'legacy';
-    this.#finest = options.finestInvalidation ?? 'device';
+    const { mode = 'legacy', finestInvalidation = 'device' } = options;
+    checkOneOf('mode', mode, ['legacy', 'scalable']);
+    checkOneOf('finestInvalidation', finestInvalidation, ['device', 'domain', 'global']);
+    this.#legacy = mode === 'legacy';
+    this.#finest = finestInvalidation;
   }
 
   /** The slot of a source-id, or -1. Counts, and is a use for the replacement. Allocates nothing. */
@@ -64,8 +68,12 @@ export class ContextCache<V = ContextCacheValue> extends ValueCache<V> {
     return this.lookupTags(0, sourceId);
   }
 
-  /** Caches a present context entry, replacing the one of the same source-id. @returns the slot, -1 without ways */
+  /**
+   * Caches a present context entry, replacing the one of the same source-id.
+   * @returns the slot, -1 without ways @throws RangeError for a source-id above 16 bits
+   */
   fill(sourceId: number, did: number, value: V): number {
+    checkSourceId(sourceId);
     return this.fillTags(0, sourceId, did, value);
   }
 
@@ -75,8 +83,9 @@ export class ContextCache<V = ContextCacheValue> extends ValueCache<V> {
     return this.dropWhere((slot) => this.didAt(slot) === did);
   }
 
-  /** Device-selective, for 1, 2, 4 or 8 functions. @returns entries dropped */
+  /** Device-selective, for 1, 2, 4 or 8 functions. @returns entries dropped @throws RangeError for another mask */
   invalidateDevice(did: number, sourceId: number, functionMask: FunctionMask): number {
+    checkOneOf('functionMask', functionMask, [0, 1, 2, 3]);
     if (this.#finest !== 'device') return this.invalidateDomain(did);
     const compared = 0xffff & ~FUNCTION_MASK_BITS[functionMask];
     return this.dropWhere(

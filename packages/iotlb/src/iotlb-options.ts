@@ -1,4 +1,5 @@
 import type { PageSize } from '@faultline/address';
+import { checkOneOf } from './argument.ts';
 import type { RandomSource } from './replacement.ts';
 import type { SetAssociativeGeometry } from './set-associative.ts';
 
@@ -78,6 +79,19 @@ export interface IotlbOptions {
   readonly comparedPageBits?: 8 | 64;
   /** QEMU's replacement: a fill that finds this many entries, of all sizes together, first empties the cache. */
   readonly resetAtEntries?: number;
+}
+
+/** Rejects values that an option cannot have, which would otherwise pass for the default. @throws RangeError naming the option */
+export function checkIotlbOptions(options: IotlbOptions): void {
+  const { partialInvalidation, fracture, finestInvalidation, mayLoseEntries, comparedPageBits, resetAtEntries } =
+    options;
+  checkOneOf('partialInvalidation', partialInvalidation ?? 'none', ['none', 'whole']);
+  checkOneOf('fracture', fracture ?? 'never', ['never', '2M', '4K']);
+  checkOneOf('finestInvalidation', finestInvalidation ?? 'page', ['page', 'domain', 'global']);
+  checkOneOf('comparedPageBits', comparedPageBits ?? 64, [8, 64]);
+  if (mayLoseEntries && !(mayLoseEntries.oneIn >= 1)) throw new RangeError(`oneIn: ${mayLoseEntries.oneIn} is below 1`);
+  if (resetAtEntries !== undefined && !(resetAtEntries >= 1))
+    throw new RangeError(`resetAtEntries: ${resetAtEntries} is below 1`);
 }
 
 /** An IOTLB that keeps and drops what that of QEMU 10 and later does: 1024 entries, all emptied when full. */

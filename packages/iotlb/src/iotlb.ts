@@ -1,13 +1,15 @@
 import { PAGE_SIZE_SHIFT, PAGE_SIZES } from '@faultline/address';
+import { checkAddressMask, checkDomainId, checkOneOf, checkPasid, checkRights, checkSourceId } from './argument.ts';
 import { Counter, counterArray, IotlbCounters } from './counters.ts';
-import { addressOf, checkAddressMask, rangeShiftOf } from './invalidation-range.ts';
+import { addressOf, rangeShiftOf } from './invalidation-range.ts';
 import {
+  checkIotlbOptions,
   DEFAULT_IOTLB_GEOMETRY,
   type IotlbGeometry,
   type IotlbOptions,
   type SpontaneousLoss,
 } from './iotlb-options.ts';
-import { ANY_PASID, checkPasid, checkSourceId, EVERY_PASID, NO_PASID } from './pasid.ts';
+import { ANY_PASID, EVERY_PASID, NO_PASID } from './pasid.ts';
 import { SetAssociative } from './set-associative.ts';
 import { type IotlbEntry, type LeafLevel, TranslationEntries } from './translation-entries.ts';
 import { hasFirstStage, TranslationKind } from './translation-kind.ts';
@@ -50,8 +52,9 @@ export class Iotlb extends TranslationEntries {
   /** Whether an entry with a first stage was ever cached: page-selective invalidations then have more to look for. */
   #holdsFirstStage = false;
 
-  /** @throws RangeError for a geometry with sets that are no power of two, or a resetAtEntries or oneIn below 1. */
+  /** @throws RangeError for a geometry with sets that are no power of two, or an option with a value that it cannot have */
   constructor(options: IotlbOptions = {}) {
+    checkIotlbOptions(options);
     const sizes = sizedStores(options.geometry ?? DEFAULT_IOTLB_GEOMETRY);
     const [small, , large] = sizes;
     super(large.base + large.store.slots);
@@ -60,11 +63,9 @@ export class Iotlb extends TranslationEntries {
     this.#finest = options.finestInvalidation ?? 'page';
     this.#pasidHitsRidEntries = options.pasidHitsRidEntries ?? false;
     this.#loss = options.mayLoseEntries ?? null;
-    if (this.#loss && !(this.#loss.oneIn >= 1)) throw new RangeError(`oneIn: ${this.#loss.oneIn} is below 1`);
     this.#special = this.#loss !== null || this.#pasidHitsRidEntries;
     this.#exact = (options.comparedPageBits ?? 64) === 64;
     this.#resetAtEntries = options.resetAtEntries ?? Number.POSITIVE_INFINITY;
-    if (!(this.#resetAtEntries >= 1)) throw new RangeError(`resetAtEntries: ${this.#resetAtEntries} is below 1`);
     this.#sizes = sizes;
     this.#smallest = small;
     this.counters = new IotlbCounters(this.#counts);
@@ -121,7 +122,7 @@ export class Iotlb extends TranslationEntries {
    * @param pasid of the request; {@link NO_PASID} for one without
    * @param ridPasid of a request without PASID in scalable mode: the tag by which PASID-selective invalidations find it
    * @returns the slot, or -1 if the geometry has no entries of this size
-   * @throws RangeError for a source-id above 16 bits or a PASID above 20
+   * @throws RangeError for a source-id or domain-id above 16 bits, a PASID above 20, a level that has no leaf, other rights
    */
   fill(
     sourceId: number,
@@ -137,6 +138,9 @@ export class Iotlb extends TranslationEntries {
     kind: TranslationKind = TranslationKind.secondStage,
   ): number {
     checkSourceId(sourceId);
+    checkDomainId(did);
+    checkRights(rights);
+    if (level !== 1 && level !== 2 && level !== 3) checkOneOf('level', level, [1, 2, 3]);
     const pasidTag = pasid === NO_PASID ? ridPasid : pasid;
     checkPasid(pasidTag);
     const cachedLevel = level > this.#largestLevel ? this.#largestLevel : level;

@@ -1,4 +1,5 @@
-import { addressOf, checkAddressMask, rangeShiftOf } from './invalidation-range.ts';
+import { checkAddressMask, checkOneOf } from './argument.ts';
+import { addressOf, rangeShiftOf } from './invalidation-range.ts';
 import type { SharedGeometry } from './iotlb-options.ts';
 import { SetAssociative, type SetAssociativeGeometry } from './set-associative.ts';
 
@@ -90,12 +91,13 @@ export class PagingStructureCache {
   #invalidations = 0;
   #dropped = 0;
 
-  /** @throws RangeError for sets that are no power of two. */
+  /** @throws RangeError for sets that are no power of two, or an unknown finestInvalidation */
   constructor(
     geometry: PagingStructureCacheGeometry = DEFAULT_PAGING_STRUCTURE_CACHE_GEOMETRY,
     options: PagingStructureCacheOptions = {},
   ) {
     this.#finest = options.finestInvalidation ?? 'page';
+    checkOneOf('finestInvalidation', this.#finest, ['page', 'domain', 'global']);
     const bases: number[] = [];
     let slots = 0;
     if ('shared' in geometry) {
@@ -173,9 +175,11 @@ export class PagingStructureCache {
    * cached (6.2.5.1).
    * @param level of the table that it points to @param rights AND down to and including it
    * @returns the slot, or -1 if it is not cached: no rights, or no slots for this level
+   * @throws RangeError for a level that is not 1 to 4
    */
   fill(did: number, iovaHi: number, iovaLo: number, level: TableLevel, tablePfn: number, rights: number): number {
     const store = this.#stores[level - 1] as SetAssociative;
+    if (store === undefined) checkOneOf('level', level, [1, 2, 3, 4]);
     if (store.slots === 0 || rights === 0) return -1;
     this.#fills++;
     let local = store.find(did, iovaHi, iovaLo, 0);

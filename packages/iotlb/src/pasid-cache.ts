@@ -1,4 +1,4 @@
-import { checkPasid, checkSourceId } from './pasid.ts';
+import { checkOneOf, checkPasid, checkSourceId } from './argument.ts';
 import type { SetAssociativeGeometry } from './set-associative.ts';
 import { ValueCache } from './value-cache.ts';
 
@@ -36,10 +36,11 @@ export interface PasidCacheOptions {
 export class PasidCache<V> extends ValueCache<V> {
   readonly #finest: 'pasid' | 'domain' | 'global';
 
-  /** @throws RangeError for sets that are no power of two. */
+  /** @throws RangeError for sets that are no power of two, or an unknown finestInvalidation */
   constructor(options: PasidCacheOptions = {}) {
     super('PASID cache', options.geometry);
     this.#finest = options.finestInvalidation ?? 'pasid';
+    checkOneOf('finestInvalidation', this.#finest, ['pasid', 'domain', 'global']);
   }
 
   /** The slot of (source-id, PASID), or -1. Counts, and is a use for the replacement. Allocates nothing. */
@@ -57,8 +58,9 @@ export class PasidCache<V> extends ValueCache<V> {
     return this.fillTags(sourceId, keyOf(sourceId, pasid), did, value);
   }
 
-  /** What the descriptor's G field asks for (6.5.2.2). Fields that G makes irrelevant are not looked at. */
+  /** What the descriptor's G field asks for (6.5.2.2). Fields that G makes irrelevant are not looked at. @throws RangeError for a reserved G */
   invalidate(granularity: PasidCacheGranularity, did: number, pasid: number): number {
+    checkOneOf('granularity', granularity, Object.values(PasidCacheGranularity));
     if (granularity === PasidCacheGranularity.global) return this.invalidateGlobal();
     if (granularity === PasidCacheGranularity.domain) return this.invalidateDomain(did);
     return this.invalidatePasid(did, pasid);

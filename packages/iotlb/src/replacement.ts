@@ -27,10 +27,12 @@ export interface Replacement {
 /** Most ways of a set that are searched for the oldest. With more, each use costs a little, and the search nothing. */
 const STAMPED_WAYS = 16;
 
-/** Makes the policy of one array. @throws RangeError for a pseudo-LRU whose ways are no power of two */
+/** Makes the policy of one array. @throws RangeError for a pseudo-LRU whose ways are no power of two, or another policy */
 export function replacementOf(policy: ReplacementPolicy, name: string, sets: number, ways: number): Replacement {
   if (policy === 'lru') return ways <= STAMPED_WAYS ? new StampedLru(sets, ways) : new RingLru(sets, ways);
-  if (policy !== 'pseudo-lru') return new RandomReplacement(policy.random, sets, ways);
+  if (typeof policy === 'object') return new RandomReplacement(policy.random, sets, ways);
+  if (policy !== 'pseudo-lru')
+    throw new RangeError(`${name}: replacement: ${policy as string} is not one of lru, pseudo-lru, { random }`);
   if ((ways & (ways - 1)) !== 0)
     throw new RangeError(`${name}: ways of a pseudo-LRU must be a power of two, got ${ways}`);
   return new TreePseudoLru(sets, ways);

@@ -30,6 +30,7 @@ class SlotArray {
   readonly stores: SetAssociative[] = [];
 
   constructor(name: string, geometry: SetAssociativeGeometry) {
+    if (!geometry) throw new TypeError(`${name}: a geometry with sets and ways is missing`);
     const { sets, ways } = geometry;
     if (!Number.isInteger(sets) || sets < 1 || (sets & (sets - 1)) !== 0)
       throw new RangeError(`${name}: sets must be a power of two, got ${sets}`);

@@ -37,6 +37,18 @@ describe('ContextCache', () => {
     expect(filled('scalable').invalidateGlobal()).toBe(16);
   });
 
+  test('what no descriptor and no request can carry is refused', () => {
+    const cache = filled('legacy');
+    for (const mask of [4, -1, 1.5])
+      expect(() => cache.invalidateDevice(1, 2, mask as 0)).toThrow(`functionMask: ${mask} is not one of 0, 1, 2, 3`);
+    expect(() => cache.fill(0x10000, 1, value)).toThrow('sourceId: 0x10000 is not an integer in 0..0xffff');
+    expect(cache.size).toBe(16);
+    expect(() => new ContextCache({ mode: 'abort' as 'legacy' })).toThrow('mode: abort is not one of legacy, scalable');
+    expect(() => new ContextCache({ finestInvalidation: 'page' as 'device' })).toThrow(
+      'finestInvalidation: page is not one of device, domain, global',
+    );
+  });
+
   test('an invalidated slot gives nothing', () => {
     const cache = filled('legacy');
     const slot = cache.lookup(5);

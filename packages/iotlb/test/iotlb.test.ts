@@ -3,8 +3,10 @@ import { describe, expect, test } from 'vitest';
 import {
   DEFAULT_IOTLB_GEOMETRY,
   Iotlb,
+  type IotlbOptions,
   type LeafLevel,
   NO_PASID,
+  PagingStructureCache,
   QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   QEMU_IOTLB_OPTIONS,
@@ -295,6 +297,39 @@ describe('entries and tags', () => {
       /IOTLB 4K/,
     );
     expect(() => new Iotlb({ resetAtEntries: 0 })).toThrow(RangeError);
+  });
+
+  test('an entry that no hardware holds is refused, and nothing is cached', () => {
+    const cache = new Iotlb();
+    const fill = (did: number, level: number, rights: number) =>
+      cache.fill(8, did, 0, 0, level as LeafLevel, 0x83, 0, rights);
+    for (const level of [0, 4, 1.5, Number.NaN])
+      expect(() => fill(1, level, 3)).toThrow(`level: ${level} is not one of 1, 2, 3`);
+    for (const did of [-1, 0x10000, 0.5])
+      expect(() => fill(did, 1, 3)).toThrow(/^domainId: .* is not an integer in 0\.\.0xffff$/);
+    for (const rights of [-1, 4, 0.5])
+      expect(() => fill(1, 1, rights)).toThrow(/^rights: .* is not an integer in 0\.\.3$/);
+    expect(cache.size).toBe(0);
+    expect(cache.counters.fills).toBe(0);
+  });
+
+  test('an option that means nothing is refused, not taken for the default', () => {
+    const wrong = (options: Record<string, unknown>) => () => new Iotlb(options as IotlbOptions);
+    expect(wrong({ fracture: '1G' })).toThrow('fracture: 1G is not one of never, 2M, 4K');
+    expect(wrong({ partialInvalidation: 'all' })).toThrow('partialInvalidation: all is not one of none, whole');
+    expect(wrong({ finestInvalidation: 'pages' })).toThrow(
+      'finestInvalidation: pages is not one of page, domain, global',
+    );
+    expect(wrong({ comparedPageBits: 16 })).toThrow('comparedPageBits: 16 is not one of 8, 64');
+    const geometry = { ...DEFAULT_IOTLB_GEOMETRY, '4K': { sets: 1, ways: 4, replacement: 'fifo' } };
+    expect(wrong({ geometry })).toThrow('IOTLB 4K: replacement: fifo is not one of lru, pseudo-lru, { random }');
+    expect(wrong({ geometry: { '4K': { sets: 1, ways: 4 } } })).toThrow(
+      'IOTLB 2M: a geometry with sets and ways is missing',
+    );
+    const finestInvalidation = 'fine' as 'page';
+    expect(() => new PagingStructureCache(undefined, { finestInvalidation })).toThrow(
+      'finestInvalidation: fine is not one of page, domain, global',
+    );
   });
 
   test('snapshot of the counters', () => {

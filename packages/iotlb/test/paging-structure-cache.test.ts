@@ -85,6 +85,13 @@ describe('PagingStructureCache against a map', () => {
     );
   });
 
+  test('a level that has no cache is refused', () => {
+    for (const level of [0, 5, 1.5])
+      expect(() => new PagingStructureCache().fill(1, 0, 0, level as TableLevel, 0x10, 3)).toThrow(
+        `level: ${level} is not one of 1, 2, 3, 4`,
+      );
+  });
+
   test('the deepest entry answers; counters say from which level', () => {
     const cache = new PagingStructureCache();
     cache.fill(1, 0, 0, 3, 0x30, 3);

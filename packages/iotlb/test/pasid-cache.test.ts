@@ -75,6 +75,17 @@ describe('PasidCache', () => {
     expect(cache.size).toBe(16);
   });
 
+  test('the reserved granularity, and an unknown variant, are refused', () => {
+    const cache = new PasidCache<number>();
+    cache.fill(8, 1, 1, 7);
+    for (const reserved of [2, 4, 0.5])
+      expect(() => cache.invalidate(reserved as 0, 1, 1)).toThrow(`granularity: ${reserved} is not one of 0, 1, 3`);
+    expect(cache.size).toBe(1);
+    expect(() => new PasidCache({ finestInvalidation: 'page' as 'pasid' })).toThrow(
+      'finestInvalidation: page is not one of pasid, domain, global',
+    );
+  });
+
   test('numbers that no request carries are refused in hexadecimal; an empty slot holds nothing', () => {
     const cache = new PasidCache<number>();
     expect(() => cache.fill(8, 0x100000, 1, 0)).toThrow('pasid: 0x100000 is not an integer in 0..0xfffff');

@@ -174,6 +174,8 @@ export function unitCapabilities(options: Partial<UnitCapabilities>): UnitCapabi
     noWriteFlag: asked.noWriteFlag && asked.deviceTlb,
     ridPasid: asked.ridPasid && scalable,
   };
+  if (unit.specRevision !== '3.x' && unit.specRevision !== '5.10')
+    throw new RangeError(`specRevision: ${unit.specRevision as string} is not one of 3.x, 5.10`);
   check('majorVersion', unit.majorVersion, 1, 15);
   check('domainIdBits', unit.domainIdBits, 4, 16);
   if (unit.domainIdBits % 2 !== 0) throw new RangeError(`domainIdBits: ${unit.domainIdBits} is not even`);

@@ -1,4 +1,6 @@
+import { hex } from '@faultline/address';
 import type { PasidCacheGranularity } from '@faultline/iotlb';
+import { bit, put } from './bit-field.ts';
 import { type Descriptor, DescriptorType, type GranularityCode, type PasidIotlbGranularityCode } from './descriptor.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
 
@@ -46,8 +48,6 @@ export interface DescriptorRules {
   readonly hostAddressWidth: number;
 }
 
-const bit = (value: boolean, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
-const put = (value: number, low: number): bigint => BigInt(value) << BigInt(low);
 const field = (quadword: bigint, high: number, low: number): number =>
   Number((quadword >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n));
 const flag = (quadword: bigint, position: number): boolean => ((quadword >> BigInt(position)) & 1n) === 1n;
@@ -66,32 +66,44 @@ const RESERVED: Readonly<Record<number, readonly [lo: bigint, hi: bigint]>> = {
   [DescriptorType.pageGroupResponse]: [bits(8, 5) | bits(63, 52), bits(1, 0) | bits(63, 12)],
 };
 
-/** Low and high quadword of a descriptor; 256-bit ones have two more, which are zero. */
+/**
+ * Low and high quadword of a descriptor; 256-bit ones have two more, which are zero.
+ * @throws RangeError naming a field whose value does not fit
+ */
 export function encodeDescriptor(descriptor: Descriptor): readonly [lo: bigint, hi: bigint] {
   const type = BigInt(DescriptorType[descriptor.type]);
   switch (descriptor.type) {
     case 'contextCache':
       return [
         type |
-          put(descriptor.granularity, 4) |
-          put(descriptor.domainId, 16) |
-          put(descriptor.sourceId, 32) |
-          put(descriptor.functionMask, 48),
+          put('granularity', descriptor.granularity, 2, 4) |
+          put('domainId', descriptor.domainId, 16, 16) |
+          put('sourceId', descriptor.sourceId, 16, 32) |
+          put('functionMask', descriptor.functionMask, 2, 48),
         0n,
       ];
     case 'iotlb':
       return [
         type |
-          put(descriptor.granularity, 4) |
+          put('granularity', descriptor.granularity, 2, 4) |
           bit(descriptor.drainWrites, 6) |
           bit(descriptor.drainReads, 7) |
-          put(descriptor.domainId, 16),
+          put('domainId', descriptor.domainId, 16, 16),
         encodeRange(descriptor),
       ];
     case 'deviceTlb':
-      return [type | put(descriptor.sourceId, 32), encodeSized(descriptor.page, descriptor.sizeLog2, 0)];
+      return [
+        type | put('sourceId', descriptor.sourceId, 16, 32),
+        encodeSized(descriptor.page, descriptor.sizeLog2, 0),
+      ];
     case 'interruptEntryCache':
-      return [type | bit(descriptor.indexSelective, 4) | put(descriptor.indexMask, 27) | put(descriptor.index, 32), 0n];
+      return [
+        type |
+          bit(descriptor.indexSelective, 4) |
+          put('indexMask', descriptor.indexMask, 5, 27) |
+          put('index', descriptor.index, 16, 32),
+        0n,
+      ];
     case 'wait':
       return [
         type |
@@ -99,40 +111,58 @@ export function encodeDescriptor(descriptor: Descriptor): readonly [lo: bigint, 
           bit(descriptor.statusWrite, 5) |
           bit(descriptor.fence, 6) |
           bit(descriptor.pageRequestDrain, 7) |
-          put(descriptor.statusData >>> 0, 32),
-        descriptor.statusAddress & ~3n,
+          put('statusData', descriptor.statusData, 32, 32),
+        checkedStatusAddress(descriptor.statusAddress),
       ];
     case 'pasidIotlb':
       return [
-        type | put(descriptor.granularity, 4) | put(descriptor.domainId, 16) | put(descriptor.pasid, 32),
+        type |
+          put('granularity', descriptor.granularity, 2, 4) |
+          put('domainId', descriptor.domainId, 16, 16) |
+          put('pasid', descriptor.pasid, 20, 32),
         encodeRange(descriptor),
       ];
     case 'pasidCache':
-      return [type | put(descriptor.granularity, 4) | put(descriptor.domainId, 16) | put(descriptor.pasid, 32), 0n];
+      return [
+        type |
+          put('granularity', descriptor.granularity, 2, 4) |
+          put('domainId', descriptor.domainId, 16, 16) |
+          put('pasid', descriptor.pasid, 20, 32),
+        0n,
+      ];
     case 'pasidDeviceTlb':
       return [
-        type | put(descriptor.sourceId, 16) | put(descriptor.pasid, 32),
+        type | put('sourceId', descriptor.sourceId, 16, 16) | put('pasid', descriptor.pasid, 20, 32),
         encodeSized(descriptor.page, descriptor.sizeLog2, 11) | bit(descriptor.global, 0),
       ];
     case 'pageGroupResponse':
       return [
         type |
           bit(descriptor.pasid !== undefined, 4) |
-          put(descriptor.responseCode, 12) |
-          put(descriptor.sourceId, 16) |
-          put(descriptor.pasid ?? 0, 32),
-        put(descriptor.groupIndex, 3),
+          put('responseCode', descriptor.responseCode, 4, 12) |
+          put('sourceId', descriptor.sourceId, 16, 16) |
+          put('pasid', descriptor.pasid ?? 0, 20, 32),
+        put('groupIndex', descriptor.groupIndex, 9, 3),
       ];
   }
 }
 
+function checkedStatusAddress(address: bigint): bigint {
+  if (address < 0n || address >> 64n !== 0n || (address & 3n) !== 0n)
+    throw new RangeError(`statusAddress: ${hex(address)} is not a multiple of 4 of at most 64 bits`);
+  return address;
+}
+
 const encodeRange = (range: { page: number; addressMask: number; leafOnly: boolean }): bigint =>
-  BigInt(range.addressMask) | bit(range.leafOnly, 6) | put(range.page, 12);
+  put('addressMask', range.addressMask, 6, 0) | bit(range.leafOnly, 6) | put('page', range.page, 52, 12);
 
 /** S=1: the size is one above the lowest zero bit of the address at or above bit 12 (PCIe ATS). */
 function encodeSized(page: number, sizeLog2: number, sizeBit: number): bigint {
-  if (sizeLog2 === 0) return put(page, 12);
-  const base = (BigInt(page) >> BigInt(sizeLog2)) << BigInt(sizeLog2);
+  const address = put('page', page, 52, 12);
+  if (sizeLog2 === 0) return address;
+  if (!Number.isInteger(sizeLog2) || sizeLog2 < 0 || sizeLog2 > 52)
+    throw new RangeError(`sizeLog2: ${sizeLog2} is not an integer in 0..52`);
+  const base = (address >> BigInt(sizeLog2 + 12)) << BigInt(sizeLog2);
   const ones = (1n << BigInt(sizeLog2 - 1)) - 1n;
   return ((base | ones) << 12n) | (1n << BigInt(sizeBit));
 }

@@ -2,7 +2,7 @@ import { NO_PASID } from '@faultline/iotlb';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { ResponseCode } from './descriptor.ts';
 import { invalidateForPageRequest } from './invalidation.ts';
-import { isStopMarker, type PageRequest } from './page-request.ts';
+import { encodePageRequest, isStopMarker, type PageRequest } from './page-request.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 import { lookupRequester } from './requester-lookup.ts';
 import { recordFault } from './translation.ts';
@@ -10,8 +10,10 @@ import { recordFault } from './translation.ts';
 /**
  * Takes a page request from a device, in the order of VT-d Rev 5.10, 7.4.1: the structures (a fault is recorded, and the last
  * request of a group answered Invalid Request), PRO, queue full, implicit invalidation, write, tail.
+ * @throws RangeError naming a field whose value no message can carry; then nothing has happened
  */
 export function* receivePageRequest(agent: Agent, unit: RemappingUnit, request: PageRequest): Task<void> {
+  encodePageRequest(request);
   // From here on a wait with PD is ordered behind this request (7.7).
   const received = unit.receivedRequests.begin();
   yield* acceptPageRequest(agent, unit, request);

@@ -1,3 +1,5 @@
+import { bit, put } from './bit-field.ts';
+
 /** A page request, as a device sends it and as the queue holds it (VT-d Rev 5.10, 7.4.1.1). */
 export interface PageRequest {
   readonly sourceId: number;
@@ -17,22 +19,23 @@ export interface PageRequest {
   readonly execute?: boolean;
 }
 
-const bit = (value: boolean | undefined, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
-
-/** Quadwords 0 and 1 of a page request descriptor; 2 and 3 are zero. */
+/**
+ * Quadwords 0 and 1 of a page request descriptor; 2 and 3 are zero.
+ * @throws RangeError naming a field whose value does not fit
+ */
 export function encodePageRequest(request: PageRequest): readonly [bigint, bigint] {
   return [
     1n |
       bit(request.pasid !== undefined, 8) |
-      (BigInt(request.sourceId) << 16n) |
-      (BigInt(request.pasid ?? 0) << 32n) |
+      put('sourceId', request.sourceId, 16, 16) |
+      put('pasid', request.pasid ?? 0, 20, 32) |
       bit(request.execute, 52) |
       bit(request.privileged, 53),
     bit(request.read, 0) |
       bit(request.write, 1) |
       bit(request.last, 2) |
-      (BigInt(request.groupIndex) << 3n) |
-      (BigInt(request.page) << 12n),
+      put('groupIndex', request.groupIndex, 9, 3) |
+      put('page', request.page, 52, 12),
   ];
 }
 

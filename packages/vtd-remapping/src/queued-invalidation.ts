@@ -113,7 +113,7 @@ export class QueuedInvalidation {
 
   /**
    * Writes the descriptors and a wait, moves the tail, and returns once the wait's status is written.
-   * @throws RangeError for more descriptors than the ring can hold together with their wait
+   * @throws RangeError for more descriptors than the ring can hold together with their wait, or a value that does not fit its field
    * @throws InvalidationError EINVAL if the hardware takes one for invalid or the queue has stopped, ETIMEDOUT if a device does
    * not answer
    */
@@ -121,8 +121,9 @@ export class QueuedInvalidation {
     const count = descriptors.length + 1;
     if (count >= this.entries)
       throw new RangeError(`descriptors: ${descriptors.length} and a wait do not fit a ring of ${this.entries}`);
+    const encoded = descriptors.map(encodeDescriptor);
     for (let attempt = 0; ; attempt++) {
-      const first = yield* this.#write(agent, descriptors, options);
+      const first = yield* this.#write(agent, encoded, options);
       const outcome = yield* this.#await(agent, first, count);
       for (let i = 0; i < count; i++) this.#released[(first + i) % this.entries] = 1;
       this.#reclaimSlots();
@@ -137,7 +138,7 @@ export class QueuedInvalidation {
   }
 
   /** Takes the lock, waits for room, writes and moves the tail. @returns the first slot */
-  *#write(agent: Agent, descriptors: readonly Descriptor[], options: SubmitOptions): Task<number> {
+  *#write(agent: Agent, descriptors: readonly Encoded[], options: SubmitOptions): Task<number> {
     yield* this.#lock.acquire(agent);
     this.#wanted = descriptors.length + 1;
     while (!this.#room.ready()) yield agent.waits('room in the invalidation queue', this.#room);
@@ -151,7 +152,7 @@ export class QueuedInvalidation {
     for (const descriptor of descriptors) this.#append(descriptor);
     const slot = this.#tail;
     this.#setStatus(slot, IN_USE);
-    this.#append({ ...this.#waitFor(slot), pageRequestDrain: options.drainPageRequests ?? false });
+    this.#append(encodeDescriptor({ ...this.#waitFor(slot), pageRequestDrain: options.drainPageRequests ?? false }));
     registers.write64(Register.IQT, BigInt(this.#tail * this.#wordsPerDescriptor * 8));
     this.#lock.release(agent);
     return first;
@@ -209,7 +210,7 @@ export class QueuedInvalidation {
     }
     const slot = this.#headSlot;
     const isWait = (slot - first + this.entries) % this.entries === count - 1;
-    this.#put(slot, isWait ? this.#waitFor(slot) : HARMLESS);
+    this.#put(slot, encodeDescriptor(isWait ? this.#waitFor(slot) : HARMLESS));
     registers.write32(Register.FSTS, FaultStatus.queueError);
     return `descriptor ${(slot - first + this.entries) % this.entries} of the submission was refused (IQEI ${info})`;
   }
@@ -241,14 +242,13 @@ export class QueuedInvalidation {
     for (const condition of this.#waiting) if (condition.ready()) condition.wake();
   }
 
-  #append(descriptor: Descriptor): void {
+  #append(descriptor: Encoded): void {
     this.#put(this.#tail, descriptor);
     this.#tail = (this.#tail + 1) % this.entries;
   }
 
-  #put(slot: number, descriptor: Descriptor): void {
+  #put(slot: number, [lo, hi]: Encoded): void {
     const { memory } = this.#options;
-    const [lo, hi] = encodeDescriptor(descriptor);
     const word = slot * this.#wordsPerDescriptor;
     const pfn = this.#ringPfn + Math.floor(word / 512);
     memory.store(pfn, word % 512, lo);
@@ -268,6 +268,8 @@ export class QueuedInvalidation {
     return (this.#statusPfn - this.#options.memory.basePfn) * STATUS_WORDS + slot;
   }
 }
+
+type Encoded = ReturnType<typeof encodeDescriptor>;
 
 /** Whether an IQEI is about one descriptor; the others stop the queue for good. */
 const isOfDescriptor = (info: number): boolean =>

@@ -42,9 +42,14 @@ const ERRORS: ReadonlySet<number> = new Set([
 export const pageOf = (iovaHi: number, iovaLo: number): number => (iovaHi >>> 0) * 0x10_0000 + (iovaLo >>> 12);
 const isInterruptRange = (page: number): boolean => Math.floor(page / 0x100) === INTERRUPT_RANGE;
 
-/** The miss path of an untranslated request. @returns the frame number, or minus a fault reason */
+/**
+ * The miss path of an untranslated request. @returns the frame number, or minus a fault reason
+ * @throws RangeError for an access that no DMA makes
+ */
 export function* translateDma(agent: Agent, unit: RemappingUnit, request: DmaRequest): Task<number> {
   const { sourceId, iovaHi, iovaLo, access, pasid = NO_PASID } = request;
+  if (access !== 0 && access !== 1 && access !== 2 && access !== 3)
+    throw new RangeError(`access: ${access} is not one of 0, 1, 2, 3`);
   const page = pageOf(iovaHi, iovaLo);
   if (!unit.enabled) return page;
   if (pasid === NO_PASID && isInterruptRange(page)) return interruptRequest(unit, request, page);

@@ -14,6 +14,7 @@ import {
   writeScalableContext,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
+import { checkWidth } from './bit-field.ts';
 import { type Descriptor, Granularity, type IotlbDescriptor, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
 import { PageRequestPort } from './page-request-port.ts';
 import { QueuedInvalidation } from './queued-invalidation.ts';
@@ -75,6 +76,8 @@ export class VtdDriver {
     this.unit = unit;
     this.memory = memory;
     this.mode = options.mode ?? (capabilities.scalableMode ? 'scalable' : 'legacy');
+    if (this.mode !== 'legacy' && this.mode !== 'scalable')
+      throw new RangeError(`mode: ${this.mode as string} is not one of legacy, scalable`);
     if (this.mode === 'scalable' && !capabilities.scalableMode)
       throw new RangeError('mode: the unit has no scalable mode (ECAP.SMTS)');
     // A queue and tables that somebody else has set up are not ours, as Linux finds them after kexec.
@@ -125,8 +128,16 @@ export class VtdDriver {
     return this.#attachments.has(sourceId);
   }
 
-  /** Points a function's structures to a table. @throws RangeError if it is attached already, or a page for a structure is missing */
+  /**
+   * Points a function's structures to a table.
+   * @throws RangeError if it is attached already, a page for a structure is missing, the unit does not walk tables of so many levels, or
+   * an id has too many bits: a source-id more than 16, a domain-id more than CAP.ND says
+   */
   attach(sourceId: number, target: AttachTarget): void {
+    checkWidth('sourceId', sourceId, 16);
+    checkWidth('domainId', target.domainId, this.unit.capabilities.domainIdBits);
+    if (!this.unit.capabilities.levels.some((levels) => levels === target.levels))
+      throw new RangeError(`levels: the unit walks no tables of ${target.levels} levels (CAP.SAGAW)`);
     if (this.#attachments.has(sourceId))
       throw new RangeError(`sourceId: device ${hex(sourceId)} is attached already; detach it first`);
     const { endpoint, domainId } = target;

@@ -15,7 +15,7 @@ export interface DmaRequest {
   /** Address as two signed 32-bit halves. */
   readonly iovaHi: number;
   readonly iovaLo: number;
-  /** A `WalkAccess` of vtd-pagetable. */
+  /** 0 read, 1 write, 2 atomic, 3 zero-length read: a `WalkAccess` of vtd-pagetable, but `anything`, which no DMA asks for. */
   readonly access: number;
   /** PASID, 20 bits; absent for a request without one. */
   readonly pasid?: number;

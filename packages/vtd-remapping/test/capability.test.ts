@@ -141,6 +141,7 @@ describe('capability registers', () => {
       [{ hostAddressWidth: 53 }, 'hostAddressWidth: 53 is not an integer in 32..52'],
       [{ maximumAddressMask: 64 }, 'maximumAddressMask: 64 is not an integer in 0..63'],
       [{ pasidBits: 21 }, 'pasidBits: 21 is not an integer in 0..20'],
+      [{ specRevision: '4.0' as '3.x' }, 'specRevision: 4.0 is not one of 3.x, 5.10'],
       [{ levels: [] }, 'levels: [] must hold some of 3, 4, 5'],
     ];
     for (const [options, message] of cases) expect(() => unitCapabilities(options)).toThrow(new RangeError(message));

@@ -9,6 +9,7 @@ import {
   encodeDescriptor,
   encodePageRequest,
   isStopMarker,
+  type PageRequest,
   QueueErrorInfo,
   type TranslationModeCode,
   WHOLE_ADDRESS_SPACE,
@@ -282,6 +283,31 @@ describe('descriptors', () => {
     }
   });
 
+  it('of a value that does not fit are refused, or they would change another field', () => {
+    const wait = { statusAddress: 0x1000n, statusData: 1, statusWrite: true, interrupt: false, fence: false };
+    const examples: readonly [string, Record<string, unknown>, Record<string, unknown>][] = [
+      ['contextCache', { granularity: 3, domainId: 1, sourceId: 8, functionMask: 0 }, { functionMask: 4 }],
+      ['iotlb', { granularity: 3, domainId: 1, page: 1, addressMask: 0, leafOnly: false }, { addressMask: 64 }],
+      ['iotlb', { granularity: 3, domainId: 1, page: 1, addressMask: 0, leafOnly: false }, { page: 2 ** 52 }],
+      ['iotlb', { granularity: 2, domainId: 1, page: 1, addressMask: 0, leafOnly: false }, { domainId: 0x10007 }],
+      ['deviceTlb', { sourceId: 8, page: 1, sizeLog2: 0 }, { sizeLog2: 53 }],
+      ['interruptEntryCache', { indexSelective: true, index: 1, indexMask: 0 }, { indexMask: 32 }],
+      ['wait', { ...wait, pageRequestDrain: false }, { statusAddress: 0x1002n }],
+      ['wait', { ...wait, pageRequestDrain: false }, { statusData: 2 ** 32 }],
+      ['pasidIotlb', { granularity: 2, domainId: 1, pasid: 1, page: 1, addressMask: 0 }, { pasid: 2 ** 20 }],
+      ['pasidCache', { granularity: 1, domainId: 1, pasid: 1 }, { granularity: 4 }],
+      ['pasidDeviceTlb', { sourceId: 8, pasid: 1, global: false, page: 1, sizeLog2: 0 }, { sourceId: -1 }],
+      ['pageGroupResponse', { sourceId: 8, responseCode: 0, groupIndex: 1 }, { groupIndex: 0x200 }],
+      ['pageGroupResponse', { sourceId: 8, responseCode: 0, groupIndex: 1 }, { responseCode: 16 }],
+    ];
+    for (const [type, right, wrong] of examples) {
+      expect(() => encodeDescriptor({ type, ...right } as unknown as Descriptor)).not.toThrow();
+      const [name] = Object.keys(wrong) as [string];
+      expect(() => encodeDescriptor({ type, ...right, ...wrong } as unknown as Descriptor)).toThrow(
+        new RegExp(`^${name}: (0x|-0x|\\d)`),
+      );
+    }
+  });
   it('lose the bits that hardware ignores', () => {
     const narrow = { domainIdBits: 8, guestAddressWidth: 48, hostAddressWidth: 46 };
     const iotlb = encodeDescriptor({
@@ -395,6 +421,15 @@ describe('page requests', () => {
     const tagged = { ...given, write: false, pasid: 0xabcde, execute: true, privileged: true };
     expect(encodePageRequest(tagged)).toEqual([0x3a_bcde_0018_0101n, 0x4012_302dn]);
     for (let type = 0n; type < 256n; type++) expect(decodePageRequest(type, 0n) === null).toBe(type !== 1n);
+  });
+  it('of a value that does not fit are refused, or they would ask for another page', () => {
+    const given = { sourceId: 0x18, page: 8, read: true, write: true, last: true, groupIndex: 5 };
+    const wrong = (change: Partial<PageRequest>) => () => encodePageRequest({ ...given, ...change });
+    expect(wrong({ groupIndex: 0x200 })).toThrow('groupIndex: 0x200 is not an integer in 0x0..0x1ff');
+    expect(wrong({ page: 2 ** 52 })).toThrow('page: 0x10000000000000 is not an integer in 0x0..0xfffffffffffff');
+    expect(wrong({ pasid: 0x100000 })).toThrow('pasid: 0x100000 is not an integer in 0x0..0xfffff');
+    expect(wrong({ sourceId: -1 })).toThrow('sourceId: -0x1 is not an integer in 0x0..0xffff');
+    expect(wrong({ page: 1.5 })).toThrow('page: 1.5 is not an integer');
   });
   it('that ask for nothing and end a group are stop markers', () => {
     fc.assert(

@@ -58,6 +58,17 @@ describe('a page request', () => {
     expect(setup.unit.faults.takeAll()).toHaveLength(1); // the second collapses into the first
   });
 
+  it('that no message can carry is a mistake of the caller, and nothing has happened', () => {
+    const { setup, send, endpoint } = attached();
+    for (const wrong of [{ groupIndex: 0x200 }, { page: 2 ** 52 }, { sourceId: 0x10000 }, { pasid: -1 }])
+      expect(() => send(wrong)).toThrow(new RegExp(`^${Object.keys(wrong)[0]}: `));
+    expect(endpoint.responses).toEqual([]);
+    expect(setup.unit.faults.takeAll()).toEqual([]);
+    expect(setup.unit.receivedRequests.count).toBe(0);
+    send({});
+    expect(setup.unit.pageRequestQueue.requests).toBe(1);
+  });
+
   it('has no place in legacy mode', () => {
     const setup = new UnitSetup({}, { mode: 'legacy' });
     const endpoint = new RecordingEndpoint();

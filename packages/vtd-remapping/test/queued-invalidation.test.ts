@@ -160,6 +160,17 @@ describe('the driver of an invalidation queue', () => {
     );
   });
 
+  it('refuses a descriptor that cannot be encoded before it takes the lock or a slot', () => {
+    const setup = new QueueSetup();
+    const wrong = setup.submitter('wrong', [psi(1), { ...psi(2), domainId: 0x10007 } as Descriptor]);
+    expect(() => setup.settle(wrong)).toThrow('domainId: 0x10007 is not an integer in 0x0..0xffff');
+    const right = setup.submitter('right', [psi(3)]);
+    setup.settle(right);
+    expect(right.done).toBe(true);
+    expect(setup.pages).toEqual(['page 3']);
+    expect(setup.unit.registers.read64(Register.IQT)).toBe(64n);
+  });
+
   it('has a number of entries that QS can say, for each width', () => {
     const { unit } = new QueueSetup();
     for (const queueEntries of [0, 64, 129, 32768])

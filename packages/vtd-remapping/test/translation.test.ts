@@ -37,6 +37,16 @@ function flipContext(setup: UnitSetup, high: 0 | 1, bits: bigint): void {
 }
 
 describe('translation', () => {
+  it('refuses an access that no DMA makes, and records nothing', () => {
+    const { setup, domain } = attached();
+    map(setup, domain, 0x10, 0x500, 1);
+    for (const access of [-1, 4, 0.5])
+      expect(() => runToEnd(setup.unit.translateMiss(device, { ...requestFor(SOURCE, 0x10, false), access }))).toThrow(
+        `access: ${access} is not one of 0, 1, 2, 3`,
+      );
+    expect(setup.unit.faults.takeAll()).toEqual([]);
+  });
+
   it('gives what the table maps, for any maps and both kinds of access, hit or miss', () => {
     const run = fc.record({
       // On both sides of FEEx_xxxxh, where a request is no DMA.

@@ -31,6 +31,33 @@ describe('a driver that takes over a unit', () => {
       });
 });
 
+it('a driver knows two modes', () => {
+  const { unit } = new UnitSetup();
+  expect(() => new VtdDriver({ unit, mode: 'abort' as 'legacy' })).toThrow(
+    'mode: abort is not one of legacy, scalable',
+  );
+});
+
+describe('attach', () => {
+  for (const mode of ['legacy', 'scalable'] as const)
+    it(`refuses what the structures or the unit cannot hold, and writes nothing: ${mode}`, () => {
+      const setup = new UnitSetup({ capabilities: { domainIdBits: 8 } }, { mode });
+      const { memory } = setup.driver;
+      const target = { domainId: 1, tablePfn: memory.allocate(), levels: 4, endpoint: null };
+      const before = memory.halves.slice();
+      for (const wrong of [0x1_0000, -1, 0.5]) expect(() => setup.driver.attach(wrong, target)).toThrow(/^sourceId: /);
+      // A domain-id of more bits than CAP.ND loses them in invalidations, which then miss what is cached under it.
+      for (const domainId of [0x100, -1])
+        expect(() => setup.driver.attach(SOURCE, { ...target, domainId })).toThrow(/^domainId: .* 0x0..0xff$/);
+      for (const levels of [3, 6])
+        expect(() => setup.driver.attach(SOURCE, { ...target, levels })).toThrow(
+          `levels: the unit walks no tables of ${levels} levels (CAP.SAGAW)`,
+        );
+      expect(memory.halves).toEqual(before);
+      setup.driver.attach(0xffff, { ...target, domainId: 0xff });
+    });
+});
+
 describe('detach', () => {
   it('waits until the page requests of the function have been taken', () => {
     const setup = new UnitSetup();

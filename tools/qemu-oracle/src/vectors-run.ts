@@ -4,6 +4,9 @@ import { type Answer, type Configuration, type Operation, perform, sameAnswer } 
 import { ALL_RULES, type RuleId } from './rules.ts';
 import { readVectorLine, type VectorLine, VectorsError } from './vectors.ts';
 
+/** The command prints the file's name before the line. */
+const withoutFile = ({ file, message }: TraceFormatError): string => message.slice(`${file}: `.length);
+
 /** A DMA to which the model gives another answer than the file. */
 export interface VectorDifference {
   readonly line: number;
@@ -99,7 +102,7 @@ export async function runVectors(source: TraceSource, options: VectorsOptions = 
     if (run.compared === 0) throw new VectorsError(run.lines + 1, 'expected at least one answer, got none');
   } catch (error) {
     if (error instanceof VectorsError) damage = { line: error.line, message: error.message };
-    else if (error instanceof TraceFormatError) damage = { line: run.lines + 1, message: error.message };
+    else if (error instanceof TraceFormatError) damage = { line: run.lines + 1, message: withoutFile(error) };
     else throw error;
   }
   const { lines, compared, agree, differences } = run;

@@ -37,7 +37,8 @@ class LineReader {
 
   fail(expected: string, got: unknown): never {
     const text = typeof got === 'string' ? got : (JSON.stringify(got) ?? 'nothing');
-    const shown = text.length > 80 ? `${text.slice(0, 80)}...` : text;
+    // Control characters of a file that is something else are not for a terminal to obey.
+    const shown = (text.length > 80 ? `${text.slice(0, 80)}...` : text).replace(/\p{Cc}/gu, '?');
     throw new VectorsError(this.line, `expected ${expected}, got ${shown === '' ? 'an empty line' : shown}`);
   }
 
