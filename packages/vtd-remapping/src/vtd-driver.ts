@@ -46,6 +46,7 @@ export interface AttachTarget {
 
 interface Attachment {
   readonly domainId: number;
+  readonly tablePfn: number;
   readonly endpoint: AtsEndpoint | null;
   /** Scalable mode: the function's PASID directory. */
   readonly directoryPfn: number;
@@ -131,7 +132,8 @@ export class VtdDriver {
   /**
    * Points a function's structures to a table.
    * @throws RangeError if it is attached already, a page for a structure is missing, the unit does not walk tables of so many levels, or
-   * an id has too many bits: a source-id more than 16, a domain-id more than CAP.ND says
+   * an id has too many bits: a source-id more than 16, a domain-id more than CAP.ND says; or if the domain-id stands for another
+   * table already, whose cached entries would answer (6.2.1)
    */
   attach(sourceId: number, target: AttachTarget): void {
     checkWidth('sourceId', sourceId, 16);
@@ -140,11 +142,16 @@ export class VtdDriver {
       throw new RangeError(`levels: the unit walks no tables of ${target.levels} levels (CAP.SAGAW)`);
     if (this.#attachments.has(sourceId))
       throw new RangeError(`sourceId: device ${hex(sourceId)} is attached already; detach it first`);
-    const { endpoint, domainId } = target;
+    const { endpoint, domainId, tablePfn } = target;
+    for (const other of this.#attachments.values())
+      if (other.domainId === domainId && other.tablePfn !== tablePfn)
+        throw new RangeError(
+          `domainId: ${hex(domainId)} is the domain of the table at ${hex(other.tablePfn * 4096)} already, not ${hex(tablePfn * 4096)}`,
+        );
     const directoryPfn = this.mode === 'scalable' ? this.#attachScalable(sourceId, target) : -1;
     if (this.mode === 'legacy') this.#attachLegacy(sourceId, target);
     if (endpoint) this.unit.connect(sourceId, endpoint);
-    this.#attachments.set(sourceId, { domainId, endpoint, directoryPfn });
+    this.#attachments.set(sourceId, { domainId, tablePfn, endpoint, directoryPfn });
   }
 
   #attachLegacy(sourceId: number, target: AttachTarget): void {
@@ -186,7 +193,10 @@ export class VtdDriver {
         ridPasid: RID_PASID,
         ridPrivilege: false,
       });
-    if (!written) throw new RangeError('memory: no page for a PASID or context table');
+    if (!written) {
+      this.#freeDirectory(directoryPfn);
+      throw new RangeError('memory: no page for a PASID or context table');
+    }
     return directoryPfn;
   }
 
@@ -219,8 +229,11 @@ export class VtdDriver {
   }
 
   #freeDirectory(directoryPfn: number): void {
-    clearPasidEntry(this.memory, directoryPfn, RID_PASID);
-    this.memory.free(Number((this.memory.load(directoryPfn, 0) >> 12n) & 0xff_ffff_ffffn));
+    const entry = this.memory.load(directoryPfn, 0);
+    if ((entry & 1n) !== 0n) {
+      clearPasidEntry(this.memory, directoryPfn, RID_PASID);
+      this.memory.free(Number((entry >> 12n) & 0xff_ffff_ffffn));
+    }
     this.memory.free(directoryPfn);
   }
 

@@ -56,6 +56,35 @@ describe('attach', () => {
       expect(memory.halves).toEqual(before);
       setup.driver.attach(0xffff, { ...target, domainId: 0xff });
     });
+
+  it('refuses a domain-id that stands for another table', () => {
+    const { driver } = new UnitSetup();
+    const target = { domainId: 1, tablePfn: driver.memory.allocate(), levels: 4, endpoint: null };
+    const other = { ...target, tablePfn: driver.memory.allocate() };
+    driver.attach(SOURCE, target);
+    expect(() => driver.attach(SOURCE + 1, other)).toThrow(
+      /^domainId: 0x1 is the domain of the table at 0x\w+ already, not/,
+    );
+    driver.attach(SOURCE + 1, target);
+    driver.attach(SOURCE + 2, { ...other, domainId: 2 });
+  });
+
+  it.each(['legacy', 'scalable'] as const)('loses no page when memory is short: %s', (mode) => {
+    const { driver } = new UnitSetup({}, { mode });
+    const { memory } = driver;
+    const target = { domainId: 1, tablePfn: memory.allocate(), levels: 4, endpoint: null };
+    const pages: number[] = [];
+    for (let pfn = memory.allocate(); pfn >= 0; pfn = memory.allocate()) pages.push(pfn);
+    // The context table; in scalable mode a PASID directory and a PASID table before it.
+    const needed = mode === 'legacy' ? 1 : 3;
+    for (let given = 0; given < needed; given++) {
+      const { used } = memory;
+      expect(() => driver.attach(SOURCE, target)).toThrow(/^memory: no page for /);
+      expect([memory.used, driver.isAttached(SOURCE)]).toEqual([used, false]);
+      memory.free(pages.pop()!);
+    }
+    driver.attach(SOURCE, target);
+  });
 });
 
 describe('detach', () => {
