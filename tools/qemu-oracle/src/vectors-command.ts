@@ -55,6 +55,7 @@ export async function vectorsCommand(
   meter.clear();
   report(terminal, file, result, options.json);
   if (interrupted) return EXIT.interrupted;
-  if (result.damage !== null) return EXIT.usage;
-  return result.agree === result.compared ? EXIT.ok : EXIT.differs;
+  // A difference is one whatever became of the rest of the file.
+  if (result.agree < result.compared) return EXIT.differs;
+  return result.damage === null ? EXIT.ok : EXIT.usage;
 }

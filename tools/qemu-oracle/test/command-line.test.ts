@@ -29,16 +29,19 @@ test('--vectors: a difference is shown with both answers, exit 3', async () => {
   expect(stdout).toMatch(/\n1 of 2 agree\n$/);
 });
 
-test('--vectors: damage is exit 2, with what was compared before', async () => {
+test('--vectors: damage is exit 2, with what was compared before; 3 if an answer there differs', async () => {
   const path = join(directory, 'damaged.jsonl');
-  const line = '{"dma":["0x0","r"],"res":{"fault":1,"type":"r","addr":"0x0"}}';
-  writeFileSync(
-    path,
-    `{"cfg":{"levels":4,"cap":"0xd2008c222f0606","ecap":"0xf00f4a","root":"0x1000","sid":"0x20"}}\n${line}\n{"w":[]}\n`,
-  );
+  const configuration = '{"cfg":{"levels":4,"cap":"0xd2008c222f0606","ecap":"0xf00f4a","root":"0x1000","sid":"0x20"}}';
+  const answered = (reason: number) => `{"dma":["0x0","r"],"res":{"fault":${reason},"type":"r","addr":"0x0"}}`;
+  writeFileSync(path, `${configuration}\n${answered(1)}\n{"w":[]}\n`);
   const { code, stdout, stderr } = await oracle('--vectors', path);
   expect([code, stdout]).toEqual([2, '1 of 1 agree\n']);
   expect(stderr).toBe(`${path}:3: expected "w" as [address, value], got []\n`);
+  writeFileSync(path, `${configuration}\n${answered(2)}\n{"w":[]}\n`);
+  const differing = await oracle('--vectors', path);
+  expect(differing.code).toBe(3);
+  expect(differing.stdout).toMatch(/\n0 of 1 agree\n$/);
+  expect(differing.stderr).toBe(stderr);
 });
 
 test('--vectors --json', async () => {
