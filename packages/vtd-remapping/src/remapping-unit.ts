@@ -1,5 +1,6 @@
 import {
   ContextCache,
+  type InvalidationVariant,
   Iotlb,
   type IotlbOptions,
   NO_PASID,
@@ -45,6 +46,11 @@ export interface RemappingUnitOptions {
   readonly iotlb?: IotlbOptions;
   /** Sizes of the paging-structure caches. */
   readonly pagingCache?: PagingStructureCacheGeometry;
+  /**
+   * How the caches carry out invalidations: `INVALIDATION_VARIANTS` of `@faultline/iotlb`, of which the specification allows all. Options
+   * of `iotlb` win. Default as the caches' own: exactly what is asked.
+   */
+  readonly invalidation?: InvalidationVariant;
   /** Most entries of the page request queue that are used, for tests of overflow; default all. */
   readonly pageRequestLimit?: number;
   /** Receives the unit's message-signaled interrupts. */
@@ -68,10 +74,10 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   readonly iotlb: Iotlb;
   readonly pagingCache: PagingStructureCache;
   /** Legacy mode's. */
-  readonly contextCache = new ContextCache<RequesterContext>();
+  readonly contextCache: ContextCache<RequesterContext>;
   /** Scalable mode's. */
-  readonly scalableContextCache = new ContextCache<CachedScalableContext>({ mode: 'scalable' });
-  readonly pasidCache = new PasidCache<RequesterContext>();
+  readonly scalableContextCache: ContextCache<CachedScalableContext>;
+  readonly pasidCache: PasidCache<RequesterContext>;
   readonly faultEvent: EventInterrupt;
   readonly completionEvent: EventInterrupt;
   readonly pageRequestEvent: EventInterrupt;
@@ -117,8 +123,12 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
       throw new RangeError('pageWalkCoherent: true does not go with a memory that hardware does not snoop');
     this.structures = structureCapabilities(this.capabilities);
     this.masks = reservedMasks(this.structures);
-    this.iotlb = new Iotlb(options.iotlb);
-    this.pagingCache = new PagingStructureCache(options.pagingCache);
+    const { invalidation } = options;
+    this.iotlb = new Iotlb({ ...invalidation?.iotlb, ...options.iotlb });
+    this.pagingCache = new PagingStructureCache(options.pagingCache, invalidation?.pagingStructures);
+    this.contextCache = new ContextCache(invalidation?.context);
+    this.scalableContextCache = new ContextCache({ ...invalidation?.context, mode: 'scalable' });
+    this.pasidCache = new PasidCache(invalidation?.pasid);
     this.faultEvent = new EventInterrupt(onInterrupt);
     this.completionEvent = new EventInterrupt(onInterrupt);
     this.pageRequestEvent = new EventInterrupt(onInterrupt);

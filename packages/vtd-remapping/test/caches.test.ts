@@ -1,3 +1,4 @@
+import { INVALIDATION_VARIANTS } from '@faultline/iotlb';
 import { Agent, runToEnd } from '@faultline/sim';
 import { encodePasidEntry, SecondStageTable, TableMemory } from '@faultline/vtd-pagetable';
 import fc from 'fast-check';
@@ -311,11 +312,13 @@ describe.each([
   ['scalable', false],
   ['scalable', true],
 ] as const)('caches in %s mode with CAP.CM=%s', (mode, cachingMode) => {
-  it.each([
-    ['small', TINY],
-    ['usual', {}],
+  it.each<[string, Partial<RemappingUnitOptions>]>([
+    ['of small size', TINY],
+    ['of usual size', {}],
+    ['that invalidate coarsely', { invalidation: INVALIDATION_VARIANTS.coarse }],
+    ['of fractions', { invalidation: INVALIDATION_VARIANTS.fractured }],
   ])(
-    'of %s size answer old or new before the invalidations of table 28, and new after them',
+    '%s answer old or new before the invalidations of table 28, and new after them',
     (_, sizes) => {
       let stale = 0;
       fc.assert(
@@ -343,4 +346,38 @@ describe.each([
     },
     60_000,
   );
+});
+
+describe.each(['legacy', 'scalable'] as const)('a unit in %s mode', (mode) => {
+  /** Translations, table pointers, contexts and PASID entries that are left of two functions in one domain. */
+  const left = (descriptor: Descriptor, variant: keyof typeof INVALIDATION_VARIANTS) => {
+    const setup = new UnitSetup({ iotlb: {}, invalidation: INVALIDATION_VARIANTS[variant] }, { mode });
+    const domain = setup.domain();
+    setup.run((agent) => domain.map(agent, { page: 0, frame: 0x80000, pages: 600, write: true }));
+    for (const sourceId of SOURCES) {
+      domain.attach(sourceId, null);
+      for (const page of [1, 2, 0x203]) setup.dma(sourceId, page);
+    }
+    setup.submit(descriptor);
+    const { iotlb, pagingCache, contextCache, scalableContextCache, pasidCache } = setup.unit;
+    const contexts = mode === 'legacy' ? contextCache : scalableContextCache;
+    return [iotlb.size, pagingCache.size, contexts.size, pasidCache.size];
+  };
+
+  it('that is coarse drops the domain where a part of it is asked for', () => {
+    const [sourceId] = SOURCES;
+    const page = iotlbDescriptor(Granularity.selective, { page: 1 });
+    const device: Descriptor = { type: 'contextCache', granularity: 3, domainId: 1, sourceId, functionMask: 0 };
+    const pasid: Descriptor = { type: 'pasidCache', granularity: 1, domainId: 1, pasid: 1 };
+    const pasids = mode === 'legacy' ? 0 : 2;
+    // Each function has a 2M and a 4K entry, of which page 1 is a part of the first; in fractions three of 4K.
+    expect(left(page, 'exact')).toEqual([4, 1, 2, pasids]);
+    expect(left(page, 'fractured')).toEqual([4, 1, 2, pasids]);
+    expect(left(page, 'coarse')).toEqual([0, 0, 2, pasids]);
+    expect(left(device, 'exact')).toEqual([4, 3, 1, pasids]);
+    expect(left(device, 'coarse')).toEqual([4, 3, 0, pasids]);
+    if (mode === 'legacy') return;
+    expect(left(pasid, 'exact')).toEqual([4, 3, 2, 2]);
+    expect(left(pasid, 'coarse')).toEqual([4, 3, 2, 0]);
+  });
 });
