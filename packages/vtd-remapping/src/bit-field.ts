@@ -17,3 +17,10 @@ export function put(name: string, value: number, width: number, low: number): bi
 
 /** A flag, in its place. */
 export const bit = (value: boolean | undefined, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
+
+/** A field of a quadword, from bit `high` down to bit `low`. */
+export const field = (quadword: bigint, high: number, low: number): number =>
+  Number((quadword >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n));
+
+/** A flag of a quadword. */
+export const flag = (quadword: bigint, position: number): boolean => ((quadword >> BigInt(position)) & 1n) === 1n;

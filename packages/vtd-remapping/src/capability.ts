@@ -1,4 +1,5 @@
 import type { StructureCapabilities } from '@faultline/vtd-pagetable';
+import { bit } from './bit-field.ts';
 
 /**
  * What one remapping unit can do. {@link capabilityRegister}, {@link extendedCapabilityRegister} and {@link versionRegister}
@@ -100,7 +101,6 @@ export const IOTLB_REGISTERS = 0x500;
 /** Offset of the fault recording registers. */
 export const FAULT_REGISTERS = 0x600;
 
-const bit = (value: boolean, position: number): bigint => (value ? 1n << BigInt(position) : 0n);
 const put = (value: number, low: number): bigint => BigInt(value) << BigInt(low);
 
 /** VER. */

@@ -1,6 +1,6 @@
 import { hex } from '@faultline/address';
 import type { PasidCacheGranularity } from '@faultline/iotlb';
-import { bit, put } from './bit-field.ts';
+import { bit, field, flag, put } from './bit-field.ts';
 import { type Descriptor, DescriptorType, type GranularityCode, type PasidIotlbGranularityCode } from './descriptor.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
 
@@ -48,9 +48,6 @@ export interface DescriptorRules {
   readonly hostAddressWidth: number;
 }
 
-const field = (quadword: bigint, high: number, low: number): number =>
-  Number((quadword >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n));
-const flag = (quadword: bigint, position: number): boolean => ((quadword >> BigInt(position)) & 1n) === 1n;
 const bits = (high: number, low: number): bigint => ((1n << BigInt(high - low + 1)) - 1n) << BigInt(low);
 
 /** Reserved bits of the low and the high quadword by type. PFSID counts as reserved: ECAP.DIT is 0 here. */

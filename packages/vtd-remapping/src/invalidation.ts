@@ -1,5 +1,11 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { type Descriptor, Granularity, type IotlbDescriptor, PasidIotlbGranularity } from './descriptor.ts';
+import {
+  type ContextCacheDescriptor,
+  type Descriptor,
+  Granularity,
+  type IotlbDescriptor,
+  PasidIotlbGranularity,
+} from './descriptor.ts';
 import type { MessageOutcome } from './invalidation-queue.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 
@@ -21,14 +27,9 @@ export function* executeInvalidation(agent: Agent, unit: RemappingUnit, descript
   unit.epoch++;
   if (concernsStructures) unit.structureEpoch++;
   switch (descriptor.type) {
-    case 'contextCache': {
-      const { granularity, domainId, sourceId, functionMask } = descriptor;
-      for (const cache of [unit.contextCache, unit.scalableContextCache])
-        if (granularity === Granularity.global) cache.invalidateGlobal();
-        else if (granularity === Granularity.domain) cache.invalidateDomain(domainId);
-        else cache.invalidateDevice(domainId, sourceId, functionMask);
+    case 'contextCache':
+      invalidateContexts(unit, descriptor);
       return;
-    }
     case 'pasidCache':
       unit.pasidCache.invalidate(descriptor.granularity, descriptor.domainId, descriptor.pasid);
       return;
@@ -59,6 +60,15 @@ const LABELS = {
 
 const pageHi = (page: number): number => Math.floor(page / 0x10_0000) | 0;
 const pageLo = (page: number): number => ((page % 0x10_0000) << 12) | 0;
+
+/** Context caches by a context-cache descriptor (6.5.2.1). */
+export function invalidateContexts(unit: RemappingUnit, descriptor: ContextCacheDescriptor): void {
+  const { granularity, domainId, sourceId, functionMask } = descriptor;
+  for (const cache of [unit.contextCache, unit.scalableContextCache])
+    if (granularity === Granularity.global) cache.invalidateGlobal();
+    else if (granularity === Granularity.domain) cache.invalidateDomain(domainId);
+    else cache.invalidateDevice(domainId, sourceId, functionMask);
+}
 
 /** IOTLB and paging-structure caches by an IOTLB descriptor (6.5.2.3, table 23). */
 export function invalidateIotlb(unit: RemappingUnit, descriptor: IotlbDescriptor): void {

@@ -1,4 +1,4 @@
-import { bit, put } from './bit-field.ts';
+import { bit, field, flag, put } from './bit-field.ts';
 
 /** A page request, as a device sends it and as the queue holds it (VT-d Rev 5.10, 7.4.1.1). */
 export interface PageRequest {
@@ -42,17 +42,16 @@ export function encodePageRequest(request: PageRequest): readonly [bigint, bigin
 /** Inverse of {@link encodePageRequest}; null if the descriptor type is not a page request. */
 export function decodePageRequest(lo: bigint, hi: bigint): PageRequest | null {
   if ((lo & 0xffn) !== 1n) return null;
-  const flag = (word: bigint, position: bigint): boolean => ((word >> position) & 1n) === 1n;
   return {
-    sourceId: Number((lo >> 16n) & 0xffffn),
+    sourceId: field(lo, 31, 16),
     page: Number(hi >> 12n),
-    read: flag(hi, 0n),
-    write: flag(hi, 1n),
-    last: flag(hi, 2n),
-    groupIndex: Number((hi >> 3n) & 0x1ffn),
-    ...(flag(lo, 8n) ? { pasid: Number((lo >> 32n) & 0xf_ffffn) } : {}),
-    ...(flag(lo, 53n) ? { privileged: true } : {}),
-    ...(flag(lo, 52n) ? { execute: true } : {}),
+    read: flag(hi, 0),
+    write: flag(hi, 1),
+    last: flag(hi, 2),
+    groupIndex: field(hi, 11, 3),
+    ...(flag(lo, 8) ? { pasid: field(lo, 51, 32) } : {}),
+    ...(flag(lo, 53) ? { privileged: true } : {}),
+    ...(flag(lo, 52) ? { execute: true } : {}),
   };
 }
 

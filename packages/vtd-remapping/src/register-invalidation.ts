@@ -1,13 +1,11 @@
+import { field } from './bit-field.ts';
 import { Granularity, type GranularityCode } from './descriptor.ts';
-import { invalidateIotlb } from './invalidation.ts';
+import { invalidateContexts, invalidateIotlb } from './invalidation.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 import { TranslationMode } from './translation-mode.ts';
 
 /** What CAIG and IAIG say of a request that was not carried out. */
 const ERROR = 0;
-
-const field = (value: bigint, high: number, low: number): number =>
-  Number((value >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n));
 
 /** Invalidation by register is for legacy mode without a queue, up to major version 5 (VT-d Rev 5.10, 11.4.6). */
 const isAllowed = (unit: RemappingUnit, granularity: number): boolean =>
@@ -22,10 +20,13 @@ export function invalidateContextsByRegister(unit: RemappingUnit, command: bigin
   if (!isAllowed(unit, granularity)) return ERROR;
   unit.epoch++;
   unit.structureEpoch++;
-  const domainId = field(command, unit.capabilities.domainIdBits - 1, 0);
-  if (granularity === Granularity.global) unit.contextCache.invalidateGlobal();
-  else if (granularity === Granularity.domain) unit.contextCache.invalidateDomain(domainId);
-  else unit.contextCache.invalidateDevice(domainId, field(command, 31, 16), field(command, 33, 32) as 0 | 1 | 2 | 3);
+  invalidateContexts(unit, {
+    type: 'contextCache',
+    granularity: granularity as GranularityCode,
+    domainId: field(command, unit.capabilities.domainIdBits - 1, 0),
+    sourceId: field(command, 31, 16),
+    functionMask: field(command, 33, 32) as 0 | 1 | 2 | 3,
+  });
   return granularity;
 }
 

@@ -53,8 +53,8 @@ describe.each(MODES)('without coherency, in %s mode', (mode) => {
       fc.property(fc.array(op, { minLength: 1, maxLength: 12 }), (ops) => {
         const { setup, domain } = attached(mode);
         const model = new Map<number, boolean>();
-        for (const { what, page: any, pages } of ops) {
-          const page = pages === 512 ? any - (any % 512) : any;
+        for (const { what, page: drawn, pages } of ops) {
+          const page = pages === 512 ? drawn - (drawn % 512) : drawn;
           const inside = Array.from({ length: pages }, (_, nth) => page + nth);
           if (what === 'map') {
             if (inside.some((each) => model.has(each))) continue;
