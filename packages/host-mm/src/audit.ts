@@ -1,6 +1,6 @@
 import { hex } from '@faultline/address';
 import type { HostState } from './host-state.ts';
-import type { MmState } from './mm-state.ts';
+import type { MmState } from './mm/mm-state.ts';
 
 /**
  * Checks a host at rest: every folio mapped where it says, on the LRU exactly if mapped, no frame in two folios, frames,

@@ -1,13 +1,13 @@
 import { type Agent, RandomStream, type Task } from '@faultline/sim';
-import { AddressSpace } from './address-space.ts';
 import { checkInteger } from './argument.ts';
 import { auditHost } from './audit.ts';
-import { FrameAllocator } from './frame-allocator.ts';
+import { FrameAllocator } from './frame/frame-allocator.ts';
+import { PhysicalMemory } from './frame/physical-memory.ts';
 import { type HostCounters, HostState, type SplitNotify } from './host-state.ts';
-import { MmState } from './mm-state.ts';
-import { PhysicalMemory } from './physical-memory.ts';
-import { reclaimPages } from './reclaim.ts';
-import { SwapDevice } from './swap-device.ts';
+import { AddressSpace } from './mm/address-space.ts';
+import { MmState } from './mm/mm-state.ts';
+import { reclaimPages } from './reclaim/reclaim.ts';
+import { SwapDevice } from './swap/swap-device.ts';
 
 const DEFAULT_FIRST_PFN = 0x40000;
 /**

@@ -1,12 +1,12 @@
 import { assert, Condition, type RandomStream } from '@faultline/sim';
-import { type CpuEntry, slotOf } from './cpu-page-table.ts';
-import { FANOUT, type FolioOrder, framesOf, smallerOrder } from './folio-order.ts';
-import { FolioTable } from './folio-table.ts';
-import type { FrameAllocator } from './frame-allocator.ts';
-import { Lru } from './lru.ts';
-import type { MmState } from './mm-state.ts';
-import type { PhysicalMemory } from './physical-memory.ts';
-import type { SwapDevice } from './swap-device.ts';
+import { FANOUT, type FolioOrder, framesOf, smallerOrder } from './folio/folio-order.ts';
+import { FolioTable } from './folio/folio-table.ts';
+import type { FrameAllocator } from './frame/frame-allocator.ts';
+import type { PhysicalMemory } from './frame/physical-memory.ts';
+import { type CpuEntry, slotOf } from './mm/cpu-page-table.ts';
+import type { MmState } from './mm/mm-state.ts';
+import { Lru } from './reclaim/lru.ts';
+import type { SwapDevice } from './swap/swap-device.ts';
 
 /** What the host has done so far. All in pages, folios or calls; they only grow. */
 export interface HostCounters {

@@ -1,5 +1,5 @@
-import { checkInteger } from './argument.ts';
-import { FRAMES_PER_1G } from './folio-order.ts';
+import { checkInteger } from '../argument.ts';
+import { FRAMES_PER_1G } from '../folio/folio-order.ts';
 
 /** Frames in a row. */
 export interface FrameRun {

@@ -1,17 +1,17 @@
 import { hex, type PageSize } from '@faultline/address';
 import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from '@faultline/sim';
-import { checkPageRange } from './argument.ts';
+import { checkPageRange } from '../argument.ts';
+import { faultIn, prefault } from '../fault/fault.ts';
+import { faultError, pinnedRuns, pinRange, unpinRange } from '../fault/pin.ts';
+import { VM_FAULT_ERROR } from '../fault/vm-fault.ts';
+import { framesOf } from '../folio/folio-order.ts';
+import type { PageContent } from '../frame/page-content.ts';
+import type { HostState } from '../host-state.ts';
+import { type MmuNotifier, NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
+import { shrinkFolio } from '../reclaim/reclaim.ts';
 import { contiguousRun, type PageBounds, type PageRun } from './contiguous-run.ts';
 import { slotOf } from './cpu-page-table.ts';
-import { faultIn, prefault } from './fault.ts';
-import { framesOf } from './folio-order.ts';
-import type { HostState } from './host-state.ts';
 import type { MmState } from './mm-state.ts';
-import { type MmuNotifier, NotifierEvent, type NotifierRange } from './mmu-notifier.ts';
-import type { PageContent } from './page-content.ts';
-import { faultError, pinnedRuns, pinRange, unpinRange } from './pin.ts';
-import { shrinkFolio } from './reclaim.ts';
-import { VM_FAULT_ERROR } from './vm-fault.ts';
 import type { Vma } from './vma-list.ts';
 import { zapRange } from './zap.ts';
 

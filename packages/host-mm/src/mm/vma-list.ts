@@ -1,6 +1,6 @@
 import { FRAMES_PER_PAGE, hex, type PageSize } from '@faultline/address';
-import { checkPageRange } from './argument.ts';
-import { type FolioOrder, ORDER_OF } from './folio-order.ts';
+import { checkPageRange } from '../argument.ts';
+import { type FolioOrder, ORDER_OF } from '../folio/folio-order.ts';
 
 /** A mapping of anonymous memory, and the size of the folios that back it. */
 export interface Vma {

@@ -1,7 +1,7 @@
 import { assert } from '@faultline/sim';
-import { checkInteger } from './argument.ts';
-import type { PageContent } from './page-content.ts';
-import { PageStore } from './page-store.ts';
+import { checkInteger } from '../argument.ts';
+import type { PageContent } from '../frame/page-content.ts';
+import { PageStore } from '../frame/page-store.ts';
 
 const BITS = 32;
 

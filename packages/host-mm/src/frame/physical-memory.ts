@@ -1,7 +1,7 @@
 import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
-import { checkInteger } from './argument.ts';
-import { type FolioOrder, framesOf } from './folio-order.ts';
+import { checkInteger } from '../argument.ts';
+import { type FolioOrder, framesOf } from '../folio/folio-order.ts';
 import { FrameSpan, type FrameSpanOptions } from './frame-span.ts';
 import { type PageContent, tagAfterStore, tagOf, tagOfWords, WORDS_PER_PAGE, wordOfTag } from './page-content.ts';
 import { PageStore } from './page-store.ts';

@@ -1,11 +1,11 @@
 import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
-import { type CpuEntry, slotOf } from './cpu-page-table.ts';
-import { blockStart, type FolioOrder, framesOf, ORDER_OF, smallerOrder } from './folio-order.ts';
-import { allocateFrame, tryAllocate } from './frame-supply.ts';
-import type { HostState } from './host-state.ts';
-import type { MmState } from './mm-state.ts';
+import { blockStart, type FolioOrder, framesOf, ORDER_OF, smallerOrder } from '../folio/folio-order.ts';
+import { allocateFrame, tryAllocate } from '../frame/frame-supply.ts';
+import type { HostState } from '../host-state.ts';
+import { type CpuEntry, slotOf } from '../mm/cpu-page-table.ts';
+import type { MmState } from '../mm/mm-state.ts';
+import type { Vma } from '../mm/vma-list.ts';
 import { VmFault } from './vm-fault.ts';
-import type { Vma } from './vma-list.ts';
 
 /** Something changed while the handler slept: look again. */
 const AGAIN = -1;

@@ -1,4 +1,4 @@
-import { FANOUT, FRAMES_PER_1G } from './folio-order.ts';
+import { FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
 import { type PageContent, tagOf, WORDS_PER_PAGE, wordOfTag } from './page-content.ts';
 
 /** The content of 512 neighbours that are not all zero. */

@@ -1,10 +1,10 @@
 import { hex } from '@faultline/address';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import type { PageRun } from './contiguous-run.ts';
+import { HostMemoryError } from '../host-memory-error.ts';
+import type { HostState } from '../host-state.ts';
+import type { PageRun } from '../mm/contiguous-run.ts';
+import type { MmState } from '../mm/mm-state.ts';
 import { faultIn } from './fault.ts';
-import { HostMemoryError } from './host-memory-error.ts';
-import type { HostState } from './host-state.ts';
-import type { MmState } from './mm-state.ts';
 import { VM_FAULT_ERROR, VmFault } from './vm-fault.ts';
 
 /** The error of a task that could not fault a page in. */

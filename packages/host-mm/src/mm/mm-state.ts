@@ -1,8 +1,8 @@
 import { Location, RwSemaphore } from '@faultline/sim';
+import { blockStart, FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
+import { type LockPlace, PageLockTable } from '../folio/page-lock.ts';
+import { NotifierSubscriptions } from '../notifier/mmu-notifier.ts';
 import { CpuPageTable } from './cpu-page-table.ts';
-import { blockStart, FANOUT, FRAMES_PER_1G } from './folio-order.ts';
-import { NotifierSubscriptions } from './mmu-notifier.ts';
-import { type LockPlace, PageLockTable } from './page-lock.ts';
 import { VmaList } from './vma-list.ts';
 
 /** One successful pin call. */

@@ -1,8 +1,8 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { blockStart, FANOUT, framesOf } from './folio-order.ts';
-import type { HostState } from './host-state.ts';
+import { blockStart, FANOUT, framesOf } from '../folio/folio-order.ts';
+import type { HostState } from '../host-state.ts';
+import { splitRange } from '../reclaim/reclaim.ts';
 import type { MmState } from './mm-state.ts';
-import { splitRange } from './reclaim.ts';
 
 /** Folios gathered before their frames are freed together, as Linux's `mmu_gather` does. */
 const GATHER_FOLIOS = 512;

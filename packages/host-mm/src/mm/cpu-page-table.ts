@@ -1,5 +1,5 @@
 import { assert } from '@faultline/sim';
-import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from './folio-order.ts';
+import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from '../folio/folio-order.ts';
 
 /**
  * An entry: 0 none, above 0 present (a folio's id), below 0 swapped out (the complement of the slot).

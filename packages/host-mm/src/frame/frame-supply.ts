@@ -1,7 +1,7 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import type { FolioOrder } from './folio-order.ts';
-import type { HostState } from './host-state.ts';
-import { reclaimPages } from './reclaim.ts';
+import type { FolioOrder } from '../folio/folio-order.ts';
+import type { HostState } from '../host-state.ts';
+import { reclaimPages } from '../reclaim/reclaim.ts';
 
 /** How many pages direct reclaim aims at, `SWAP_CLUSTER_MAX` in Linux. */
 const RECLAIM_BATCH_PAGES = 32;

@@ -1,6 +1,6 @@
+import { blockStart, FRAMES_PER_1G } from '../folio/folio-order.ts';
+import type { FolioTable } from '../folio/folio-table.ts';
 import type { CpuPageTable } from './cpu-page-table.ts';
-import { blockStart, FRAMES_PER_1G } from './folio-order.ts';
-import type { FolioTable } from './folio-table.ts';
 
 /** A run of pages that are present and physically contiguous; the caller owns it and has it filled. */
 export interface PageRun {

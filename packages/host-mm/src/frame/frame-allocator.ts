@@ -1,6 +1,6 @@
 import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
-import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from './folio-order.ts';
+import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from '../folio/folio-order.ts';
 import { FrameSpan, type FrameSpanOptions } from './frame-span.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 

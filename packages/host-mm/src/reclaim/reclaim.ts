@@ -1,8 +1,8 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { swapEntry } from './cpu-page-table.ts';
-import { framesOf, smallerOrder } from './folio-order.ts';
-import type { HostState } from './host-state.ts';
-import { NotifierEvent, type NotifierRange } from './mmu-notifier.ts';
+import { framesOf, smallerOrder } from '../folio/folio-order.ts';
+import type { HostState } from '../host-state.ts';
+import { swapEntry } from '../mm/cpu-page-table.ts';
+import { NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
 
 /** Lets the random stream pick the piece of a folio that is split. */
 const ANY_PAGE = -1;
