@@ -37,9 +37,9 @@ export const Cost = {
   minorFault: 15,
   /** Copying or zeroing 4 KiB of memory by the CPU. */
   pageCopy: 16,
-  /** Reading one 4 KiB page from swap. */
+  /** One command that reads swap, with its first 4 KiB page; {@link Cost.swapPage} for each further one. */
   swapRead: 17,
-  /** Writing one 4 KiB page to swap. */
+  /** One command that writes swap, with its first 4 KiB page; {@link Cost.swapPage} for each further one. */
   swapWrite: 18,
   /** Splitting the CPU's mapping of a large folio, per new table. */
   folioSplit: 19,
@@ -53,6 +53,12 @@ export const Cost = {
   lock: 23,
   /** An ATS translation request's round trip over the link. */
   translationRequest: 24,
+  /** Moving each 4 KiB page after the first of one swap command. */
+  swapPage: 25,
+  /** Compressing one 4 KiB page (zram, zswap). */
+  compressPage: 26,
+  /** Decompressing one 4 KiB page (zram, zswap). */
+  decompressPage: 27,
 } as const;
 
 /** A cost class by name. */

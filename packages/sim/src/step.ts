@@ -31,6 +31,8 @@ export const Location = {
   device: 10,
   /** The context cache and PASID cache of one unit. */
   contextCache: 11,
+  /** A folio's lock, flags and reference counts: its first frame's number. */
+  folio: 12,
 } as const;
 /** A kind of shared state. */
 export type LocationKind = (typeof Location)[keyof typeof Location];
