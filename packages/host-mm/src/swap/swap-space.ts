@@ -87,7 +87,7 @@ export class SwapSpace {
   /** Whether the number is an entry in use. */
   isUsed(entry: number): boolean {
     const mounted = this.#find(entry);
-    return mounted !== null && mounted.area.isUsed(entry - mounted.base);
+    return mounted ? mounted.area.isUsed(entry - mounted.base) : false;
   }
 
   /** One more page-table entry holds it (swap_duplicate). */
