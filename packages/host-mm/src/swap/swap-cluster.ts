@@ -25,6 +25,8 @@ const LISTS = ON_FRAG + CLUSTER_ORDER + 1;
 export class SwapClusters {
   /** Slots, including those that can never be taken. */
   readonly slots: number;
+  /** Clusters that were looked at so far, what allocations cost: at most 3 each, and one more for each slot given back. */
+  scans = 0;
   /** Clusters from here to `#whole` are free and were never used. */
   #fresh = 0;
   readonly #whole: number;
@@ -125,6 +127,7 @@ export class SwapClusters {
   }
 
   #takeFrom(cluster: number, order: SwapOrder, from: number): number {
+    this.scans++;
     const at = this.#find(cluster * WORDS, order, from);
     if (at >= 0) {
       if (this.#count[cluster] === 0) this.#order[cluster] = order;

@@ -1,5 +1,5 @@
 import { hex } from '@faultline/address';
-import { type Agent, ANY_LOCATION, assert, Condition, Cost, Location, type Step, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { checkInteger } from '../argument.ts';
 import type { PageContent } from '../frame/page-content.ts';
 import type { PhysicalMemory } from '../frame/physical-memory.ts';
