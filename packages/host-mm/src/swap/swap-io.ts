@@ -96,7 +96,7 @@ export class SwapIo {
 
   /**
    * Writes a folio out. `onEnd` is called in the step that completes it; after a failure the folio is the only copy, and what
-   * the entries hold is undefined. @returns `queued` if a worker will end it
+   * the entries hold is undefined. @returns `queued` if a worker ends it, which may have happened by then
    * @throws RangeError for a run that does not fit into one area
    */
   *writeFolio(agent: Agent, run: SwapRun, onEnd: (failed: boolean) => void): Task<'done' | 'queued'> {
@@ -129,12 +129,13 @@ export class SwapIo {
 
   /**
    * Reads pages and waits for them: zeros and what zswap holds page by page, the rest in commands as long as possible.
-   * @returns false after a read error; then some of the frames have not been filled
+   * @returns false after a read error; then some of the frames have not been filled, and all pages are where they were
    * @throws RangeError for a run that does not fit into one area
    */
   *readPages(agent: Agent, read: SwapRead): Task<boolean> {
     const { area, slot } = this.#locate(read);
     const { entry, pfn, pages } = read;
+    const loaded: number[] = [];
     for (let i = 0; i < pages; ) {
       if (area.isZero(slot + i)) {
         yield agent.writes('fill page with zeros', Location.frame, pfn + i, Cost.pageCopy);
@@ -142,7 +143,7 @@ export class SwapIo {
         this.counters.swpin_zero++;
         i++;
       } else if (this.zswap?.has(entry + i)) {
-        if (yield* this.#loadFromZswap(agent, this.zswap, read, i)) i++;
+        if (yield* this.#loadFromZswap(agent, this.zswap, read, i)) loaded.push(i++);
       } else {
         const from = i++;
         while (i < pages && !area.isZero(slot + i) && !this.zswap?.has(entry + i)) i++;
@@ -150,6 +151,7 @@ export class SwapIo {
         if (failed) return false;
       }
     }
+    if (this.zswap && loaded.length > 0) yield* this.#giveUp(agent, this.zswap, read, loaded);
     return true;
   }
 
@@ -173,7 +175,7 @@ export class SwapIo {
     return stored;
   }
 
-  *#loadFromZswap(agent: Agent, zswap: Zswap, { entry, pfn, markDirty }: SwapRead, index: number): Task<boolean> {
+  *#loadFromZswap(agent: Agent, zswap: Zswap, { entry, pfn }: SwapRead, index: number): Task<boolean> {
     const cost = zswap.isIncompressible(entry + index) ? Cost.pageCopy : Cost.decompressPage;
     const step = agent.writes('decompress page from zswap', Location.frame, pfn + index, cost);
     yield agent.alsoWrites(step, Location.lock, zswap.lockId);
@@ -181,11 +183,19 @@ export class SwapIo {
     if (!zswap.has(entry + index)) return false;
     this.#memory.writeContent(pfn + index, zswap.read(entry + index));
     this.counters.zswpin++;
-    if (markDirty) {
+    return true;
+  }
+
+  /** Leaves pages that were loaded to the swap cache; not before the read has succeeded, so that a failed one loses nothing. */
+  *#giveUp(agent: Agent, zswap: Zswap, { entry, markDirty }: SwapRead, loaded: readonly number[]): Task<void> {
+    if (!markDirty) return;
+    yield agent.writes('take pages from zswap', Location.lock, zswap.lockId, Cost.free);
+    for (const index of loaded) {
+      // What was written back meanwhile is on the device, and clean.
+      if (!zswap.has(entry + index)) continue;
       zswap.drop(entry + index);
       markDirty(index);
     }
-    return true;
   }
 
   *#readDevice(agent: Agent, area: SwapArea, slot: number, pfn: number, pages: number): Task<boolean> {
