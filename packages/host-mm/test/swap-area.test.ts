@@ -188,6 +188,27 @@ describe("Linux's clusters", () => {
     for (const slot of run(0, 512)) real.setCached(slot, false);
     expect([real.allocate(9), real.allocate(9), real.allocate(9), real.allocate(9)]).toEqual([1024, 512, 0, -1]);
   });
+  it('serve another order once they are empty, not the one that took from them before', () => {
+    const real = area(2 * 512);
+    expect(real.allocate(4)).toBe(0);
+    for (const slot of run(0, 16)) real.setCached(slot, false);
+    expect([real.allocate(9), real.allocate(0)]).toEqual([512, 0]);
+    expect(real.allocate(4)).toBe(-1);
+  });
+  it('give a run only where all of its slots are free', () => {
+    const real = area(512);
+    for (let i = 0; i < 128; i++) expect(real.allocate(2)).toBe(4 * i);
+    for (const slot of run(0, 512)) if (slot % 4 !== 1) real.setCached(slot, false);
+    expect(real.allocate(2)).toBe(-1);
+    real.setCached(401, false);
+    expect([real.allocate(2), real.allocate(2), real.allocate(0)]).toEqual([400, -1, 0]);
+  });
+  it('that are full are not looked at', () => {
+    const real = area(2 * 512);
+    expect([real.allocate(9), real.allocate(9), real.allocate(0)]).toEqual([0, 512, -1]);
+    real.setCached(700, false);
+    expect([real.allocate(9), real.allocate(0), real.allocate(0)]).toEqual([-1, 700, -1]);
+  });
   it('with a header begin at slot 1 and have one free cluster less', () => {
     const real = area(2 * 512, true);
     expect([real.freeSlots, real.freeClusters]).toEqual([1023, 1]);
@@ -231,7 +252,9 @@ describe('a slot', () => {
     expect([real.isZero(slot + 1), real.content.tagLo(slot + 1)]).toEqual([true, 0]);
     real.setCached(slot, false);
     expect([real.content.tagLo(slot), real.isUsed(slot), real.isZero(slot)]).toEqual([0, false, false]);
+    real.content.setTag(slot + 1, 9, 9);
     real.setCached(slot + 1, false);
+    expect(real.content.tagLo(slot + 1)).toBe(0);
     expect([real.isZero(slot + 1), real.isUsed(slot + 1), real.freeClusters]).toEqual([false, false, 2]);
     expect(() => real.duplicate(slot)).toThrow('swap slot 0 of sda is not in use');
   });

@@ -168,6 +168,23 @@ describe('a run of pages', () => {
   });
 });
 
+describe('an entry that is written again', () => {
+  it.each(KINDS)('holds the new content and no more memory, through %s', (kind) => {
+    const it = hostOf(kind);
+    const entry = it.space.allocate(0);
+    for (const tag of [5, 0, 6, 7, 0, 8]) {
+      it.memory.writeTag(0, tag, 0);
+      expect(write(it, entry, 0)).toBe(false);
+      expect(runToEnd(it.io.readPages(it.agent, { entry, pfn: 1, pages: 1 }))).toBe(true);
+      expect([it.memory.tagLo(1), it.io.readContent(entry).tagLo]).toEqual([tag, tag]);
+    }
+    expect(it.list.taken + (it.zramFrames?.taken ?? 0)).toBeLessThanOrEqual(1);
+    expect(it.area.zram?.orig_data_size ?? 4096).toBeLessThanOrEqual(4096);
+    releaseAll(it, entry, 1);
+    expect(it.list.taken + (it.zramFrames?.taken ?? 0)).toBe(0);
+  });
+});
+
 describe('errors on purpose', () => {
   it.each(['block', 'zram'] as const)('fail the n-th command of %s and are counted', (kind) => {
     const it = hostOf(kind);
@@ -325,6 +342,10 @@ describe.each(KINDS)('several swappers on %s', (kind) => {
     const { zswpwb, zswpout } = it.io.counters;
     expect(zswpwb).toBe(it.io.zswap?.written_back_pages ?? 0);
     expect(zswpwb).toBeLessThanOrEqual(zswpout);
+    const { pswpin, pswpout, zswpin } = it.io.counters;
+    if (kind !== 'zswap') expect(Math.min(pswpin, pswpout)).toBeGreaterThan(0);
+    if (kind.includes('zswap')) expect(zswpin).toBeGreaterThan(0);
+    if (kind.startsWith('small')) expect(zswpwb).toBeGreaterThan(0);
   };
   it('get their contents back in virtual time', () => {
     for (let seed = 0; seed < 8; seed++) {
@@ -390,6 +411,42 @@ describe('zswap', () => {
       expect(it.io.readContent(entry)).toMatchObject({ tagLo: i + 1, tagHi: 5 });
     fill(it, 1);
     expect(zswap).toMatchObject({ frames: 11, reachedFull: false });
+  });
+  it('that met its limit refuses until it is down at its threshold, not before', () => {
+    const it = host({
+      zswap: { totalFrames: 200, maxPoolPercent: 10, acceptThresholdPercent: 50, compression: sizes },
+    });
+    const entries = fill(it, 20);
+    it.area.faults.failWrites = ({ slot }) => slot < 20;
+    fill(it, 1);
+    for (const entry of entries.slice(0, 5)) releaseAll(it, entry, 1);
+    expect(it.io.zswap).toMatchObject({ frames: 15, reachedFull: true });
+    fill(it, 1);
+    expect(it.io.zswap).toMatchObject({ frames: 15, reachedFull: true, pool_limit_hit: 1 });
+    for (const entry of entries.slice(5, 10)) releaseAll(it, entry, 1);
+    fill(it, 1);
+    expect(it.io.zswap).toMatchObject({ frames: 11, reachedFull: false });
+  });
+  it('keeps a page that took the place of one whose write-back is on its way', () => {
+    const it = host({ zswap: { totalFrames: 100, maxPoolPercent: 1, acceptThresholdPercent: 0, compression: sizes } });
+    const [entry] = fill(it, 1) as [number];
+    const shrinker = new Agent('zswap-shrink');
+    const shrink = new TaskRun(shrinker, it.io.shrinkWorker(shrinker));
+    shrink.advance();
+    const [refused] = fill(it, 1) as [number];
+    while (shrink.pending?.label !== 'write page to swap') shrink.advance();
+    expect(it.io.inFlight).toBe(1);
+    releaseAll(it, entry, 1);
+    // The entry comes back when all others are taken.
+    while (it.space.allocate(0) >= 0);
+    expect(it.space.isUsed(entry)).toBe(true);
+    it.memory.writeTag(0, 99, 99);
+    expect(write(it, entry, 0)).toBe(false);
+    expect(it.io.zswap?.has(entry)).toBe(true);
+    shrink.advance();
+    expect([it.io.zswap?.has(entry), it.io.readContent(entry).tagLo, it.io.counters.zswpwb]).toEqual([true, 99, 0]);
+    expect(it.io.readContent(refused).tagLo).toBe(1);
+    shrink.cancel();
   });
   it('keeps what the device fails to take', () => {
     const it = host({ zswap: { totalFrames: 40, maxPoolPercent: 10, acceptThresholdPercent: 50, compression: sizes } });
