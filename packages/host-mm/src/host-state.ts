@@ -1,126 +1,176 @@
-import { assert, Condition, type RandomStream } from '@faultline/sim';
-import { FANOUT, type FolioOrder, framesOf, smallerOrder } from './folio/folio-order.ts';
-import { FolioTable } from './folio/folio-table.ts';
+import { assert, Condition } from '@faultline/sim';
+import type { FaultInjection } from './fault-injection.ts';
+import { type FolioOrder, framesOf } from './folio/folio-order.ts';
+import { FolioLocks } from './folio/folio-lock.ts';
+import { FolioFlag, FolioTable } from './folio/folio-table.ts';
+import { AnonVma, FileMapping, type KsmPlace } from './folio/mapping.ts';
 import type { FrameAllocator } from './frame/frame-allocator.ts';
+import type { HugePagePool } from './frame/huge-page-pool.ts';
 import type { PhysicalMemory } from './frame/physical-memory.ts';
-import { type CpuEntry, slotOf } from './mm/cpu-page-table.ts';
+import type { Zone } from './frame/zone.ts';
+import { HostCounters } from './host-counters.ts';
 import type { MmState } from './mm/mm-state.ts';
-import { Lru } from './reclaim/lru.ts';
-import type { SwapDevice } from './swap/swap-device.ts';
+import type { Vma } from './mm/vma.ts';
+import type { LruPolicy } from './reclaim/lru-policy.ts';
+import { MemoryCgroup } from './reclaim/memory-cgroup.ts';
+import { SwapCache } from './swap/swap-cache.ts';
+import type { SwapIo } from './swap/swap-io.ts';
+import type { SwapSpace } from './swap/swap-space.ts';
 
-/** What the host has done so far. All in pages, folios or calls; they only grow. */
-export interface HostCounters {
-  /** Pages whose frame was freed after their content went to swap. */
-  swapOut: number;
-  /** Pages read from swap. */
-  swapIn: number;
-  /** Faults without I/O. */
-  minorFaults: number;
-  /** Faults that read swap. */
-  majorFaults: number;
-  /** Notifier ranges started. */
-  notifierRanges: number;
-  /** CPU leaves split, by level. */
-  readonly folioSplits: { '1G->2M': number; '2M->4K': number };
-  /** Folios looked at by the reclaim scan. */
-  reclaimScanned: number;
-  /** Faults that found the page's frame still in the swap cache. */
-  swapCacheHits: number;
-}
-
-/** Whether splitting a CPU leaf tells the notifiers. */
+/** Whether splitting a large folio or leaf tells the notifiers. */
 export type SplitNotify = 'none' | 'clear';
+
+/** Parts that a host is made of, by its options. */
+export interface HostParts {
+  readonly allocator: FrameAllocator;
+  readonly span: { readonly firstPfn: number; readonly endPfn: number };
+  readonly memory: PhysicalMemory;
+  readonly zone: Zone;
+  readonly hugePages: HugePagePool;
+  readonly swap: SwapSpace;
+  readonly swapIo: SwapIo;
+  readonly counters: HostCounters;
+  readonly splitNotify: SplitNotify;
+  /** Whether large folios go to swap whole (CONFIG_THP_SWAP). */
+  readonly thpSwap: boolean;
+  /** log2 of the pages read ahead at a swap-in (`vm.page-cluster`). */
+  readonly pageCluster: number;
+  readonly injection: FaultInjection;
+  readonly lru: (host: HostState) => LruPolicy;
+}
 
 /** What a host consists of, and the changes of folio state that several operations make. Each is part of one step. */
 export class HostState {
   readonly allocator: FrameAllocator;
   readonly memory: PhysicalMemory;
-  readonly swap: SwapDevice;
-  readonly random: RandomStream;
+  readonly zone: Zone;
+  readonly hugePages: HugePagePool;
+  readonly swap: SwapSpace;
+  readonly swapIo: SwapIo;
   readonly splitNotify: SplitNotify;
-  readonly folios = new FolioTable();
-  readonly lru = new Lru();
-  /** Folios whose page has a swap entry but whose content is on its way to the slot, by slot. */
-  readonly swapCache = new Map<number, number>();
+  readonly thpSwap: boolean;
+  readonly pageCluster: number;
+  readonly injection: FaultInjection;
+  readonly counters: HostCounters;
+  readonly folios: FolioTable;
+  readonly locks = new FolioLocks();
+  readonly swapCache = new SwapCache();
+  readonly lru: LruPolicy;
   readonly spaces: MmState[] = [];
-  readonly counters: HostCounters = {
-    swapOut: 0,
-    swapIn: 0,
-    minorFaults: 0,
-    majorFaults: 0,
-    notifierRanges: 0,
-    folioSplits: { '1G->2M': 0, '2M->4K': 0 },
-    reclaimScanned: 0,
-    swapCacheHits: 0,
-  };
-  /** Folios that reclaimers are working on. */
-  isolated = 0;
-  /** A frame is free, or no reclaimer at work could free one. Its id is the location of steps on the zone's free lists. */
+  readonly memcgs: MemoryCgroup[] = [new MemoryCgroup(0, { name: 'root' })];
+  readonly files: FileMapping[] = [];
+  readonly ksm = new Map<number, KsmPlace[]>();
+  /** Large folios that are mapped in part: split under memory pressure, oldest first. */
+  readonly deferredSplit = new Set<number>();
+  /** The address space that first pinned each pinned folio. */
+  readonly pinners = new Map<number, MmState>();
+  /** Folios that reclaimers and others have taken off the LRU. */
+  readonly isolated = new Set<number>();
+  /** Allocations tried so far, for faults on purpose. */
+  allocations = 0;
+  /** A frame is free, or nobody at work could free one. Its id is the location of steps on the zone's free lists. */
   readonly frames: Condition;
   /** Its id is the location of steps on the LRU. */
   readonly lruLock: Condition;
+  /** Its id is the location of steps on swap slots and the swap cache. */
+  readonly swapLock: Condition;
+  /** Some folio's write-back has ended. */
+  readonly writebackEnded: Condition;
+  readonly #anonVmas = new Map<number, AnonVma>();
+  #lastAnonVma = 0;
 
-  constructor(parts: Pick<HostState, 'allocator' | 'memory' | 'swap' | 'random' | 'splitNotify'>) {
+  constructor(parts: HostParts) {
     this.allocator = parts.allocator;
     this.memory = parts.memory;
+    this.zone = parts.zone;
+    this.hugePages = parts.hugePages;
     this.swap = parts.swap;
-    this.random = parts.random;
+    this.swapIo = parts.swapIo;
+    this.counters = parts.counters;
     this.splitNotify = parts.splitNotify;
-    this.frames = new Condition('free frame', () => this.allocator.freeFrames > 0 || this.isolated === 0);
+    this.thpSwap = parts.thpSwap;
+    this.pageCluster = parts.pageCluster;
+    this.injection = parts.injection;
+    this.folios = new FolioTable(parts.span);
+    this.frames = new Condition('free frame', () => this.allocator.freeFrames > 0 || this.isolated.size === 0);
     this.lruLock = new Condition('lru_lock', () => true);
+    this.swapLock = new Condition('swap lock', () => true);
+    this.writebackEnded = new Condition('write-back', () => true);
+    this.lru = parts.lru(this);
   }
 
-  /** The address space that a folio belongs to. */
-  mmOf(folio: number): MmState {
-    const mm = this.spaces[this.folios.mm(folio)];
-    assert(mm !== undefined, () => `folio ${folio} belongs to no address space`);
-    return mm;
+  get rootMemcg(): MemoryCgroup {
+    return this.memcgs[0]!;
   }
 
-  /** Maps a new folio, young, at the head of the LRU. */
-  mapNew(mm: MmState, at: { startPage: number; pfn: number; order: FolioOrder }): number {
-    const folio = this.folios.create({ ...at, mm: mm.id });
-    mm.table.set(at.startPage, at.order, folio);
-    this.folios.setMapped(folio, true);
-    this.folios.setYoung(folio, true);
-    mm.residentFrames += framesOf(at.order);
-    this.lru.addHead(folio);
-    return folio;
+  /** The cgroup that a folio is charged to. */
+  memcgOf(folio: number): MemoryCgroup {
+    return this.memcgs[this.folios.memcg(folio)]!;
   }
 
-  /**
-   * Takes a present folio's leaf away.
-   * @returns whether the caller has to free the folio: not if a reclaimer works on it or it is pinned
-   */
-  unmap(folio: number): boolean {
-    const { folios } = this;
-    const mm = this.mmOf(folio);
-    mm.table.clear(folios.startPage(folio), folios.order(folio));
-    this.setUnmapped(mm, folio);
-    if (folios.isIsolated(folio)) return false;
-    this.lru.remove(folio);
-    return folios.pins(folio) === 0;
+  anonVma(id: number): AnonVma | undefined {
+    return this.#anonVmas.get(id);
   }
 
-  /** Counts a folio out whose entry has been replaced or cleared. */
-  setUnmapped(mm: MmState, folio: number): void {
-    this.folios.setMapped(folio, false);
-    mm.residentFrames -= this.folios.frames(folio);
+  /** The anon_vma where a mapping's new folios go; made on the first (`anon_vma_prepare`). */
+  anonVmaOf(vma: Vma): AnonVma {
+    if (vma.anonVma === null) {
+      vma.anonVma = this.newAnonVma();
+      vma.join(vma.anonVma);
+    }
+    return vma.anonVma;
   }
 
-  /** Drops a swap entry that has been taken out of the table; the slot of a page still being written stays with its writer. */
-  dropSwapEntry(mm: MmState, entry: CpuEntry): void {
-    mm.swappedPages--;
-    if (!this.swapCache.has(slotOf(entry))) this.swap.free(slotOf(entry));
+  newAnonVma(): AnonVma {
+    const anonVma = new AnonVma(++this.#lastAnonVma);
+    this.#anonVmas.set(anonVma.id, anonVma);
+    return anonVma;
   }
 
-  /** Frees a folio that nothing refers to. */
+  /** A new memfd. */
+  newFile(name: string, pages: number): FileMapping {
+    const file = new FileMapping(this.files.length, name, pages);
+    this.files.push(file);
+    return file;
+  }
+
+  /** A folio of frames just allocated, charged to a cgroup, with one reference: the caller's. */
+  newFolio(parts: {
+    readonly pfn: number;
+    readonly order: FolioOrder;
+    readonly flags: number;
+    readonly mapping: number;
+    readonly index: number;
+    readonly memcg: MemoryCgroup;
+  }): number {
+    parts.memcg.usedPages += framesOf(parts.order);
+    return this.folios.create({ ...parts, memcg: parts.memcg.id, flags: parts.flags | FolioFlag.uptodate });
+  }
+
+  /** Gives references to a folio back; the last one frees it. @returns whether it was freed */
+  put(folio: number, references = 1): boolean {
+    if (!this.folios.put(folio, references)) return false;
+    this.freeFolio(folio);
+    return true;
+  }
+
+  /** Frees a folio that nobody refers to. */
   freeFolio(folio: number): void {
     const { folios } = this;
+    assert(!folios.has(folio, FolioFlag.swapcache), () => `${folios.name(folio)} is freed from within the swap cache`);
     const pfn = folios.pfn(folio);
     const order = folios.order(folio);
+    const poisoned = folios.has(folio, FolioFlag.hwpoison);
+    const hugetlb = folios.has(folio, FolioFlag.hugetlb);
+    this.lru.remove(folio);
+    this.deferredSplit.delete(folio);
+    this.ksm.delete(folio);
+    this.memcgOf(folio).usedPages -= framesOf(order);
     folios.destroy(folio);
-    this.freeFrames(pfn, order);
+    // A frame that is broken is never used again.
+    if (poisoned) return;
+    if (hugetlb) this.hugePages.give(pfn, order);
+    else this.freeFrames(pfn, order);
   }
 
   /** Frees frames and wakes whoever waits for one. */
@@ -129,72 +179,99 @@ export class HostState {
     this.frames.wake();
   }
 
-  /** Takes a folio for the caller to work on: nobody else reclaims it, and it outlives its mapping. */
-  isolate(folio: number): void {
-    assert(!this.folios.isIsolated(folio), () => `folio ${folio} is isolated twice`);
-    if (this.lru.has(folio)) this.lru.remove(folio);
-    this.folios.setIsolated(folio, true);
-    this.isolated++;
+  /**
+   * Takes a folio off the LRU for the caller to work on, with a reference (`folio_isolate_lru`).
+   * @returns false if it is on no list: somebody else works on it
+   */
+  isolate(folio: number): boolean {
+    if (!this.lru.remove(folio)) return false;
+    this.folios.get(folio);
+    this.isolated.add(folio);
+    return true;
   }
 
-  /**
-   * Ends the work on a folio: back to the head of the LRU if it is mapped, freed if nothing refers to it.
-   * @returns whether its frames were freed
-   */
-  putBack(folio: number): boolean {
-    const { folios } = this;
-    folios.setIsolated(folio, false);
-    this.isolated--;
-    let freed = false;
-    if (folios.isHusk(folio)) {
-      this.dropHusk(folio);
-    } else if (folios.isMapped(folio)) {
-      this.lru.addHead(folio);
-    } else if (folios.pins(folio) === 0) {
-      this.freeFolio(folio);
-      freed = true;
-    }
-    if (this.isolated === 0) this.frames.wake();
+  /** Ends the work on a folio: back to its list, or freed if nothing else refers to it. @returns whether it was freed */
+  putBack(folio: number, tail = false): boolean {
+    this.isolated.delete(folio);
+    if (this.folios.refs(folio) > 1) this.lru.add(folio, tail);
+    const freed = this.put(folio);
+    if (this.isolated.size === 0) this.frames.wake();
     return freed;
   }
 
-  /** Forgets a husk once neither an isolator nor a pin holds its id. */
-  dropHusk(folio: number): void {
-    if (!this.folios.isIsolated(folio) && this.folios.pins(folio) === 0) this.folios.destroy(folio);
+  /** Counts a 4K entry, or a leaf of that order, into the folio that it maps. The reference is the caller's to give. */
+  countMapped(mm: MmState, folio: number, order: FolioOrder): void {
+    const { folios } = this;
+    folios.changeMaps(folio, order, 1);
+    mm.residentFrames += framesOf(order);
+    if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames += framesOf(order);
+  }
+
+  /** Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more. */
+  countUnmapped(mm: MmState, folio: number, order: FolioOrder): void {
+    const { folios } = this;
+    folios.changeMaps(folio, order, -1);
+    mm.residentFrames -= framesOf(order);
+    if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames -= framesOf(order);
+    if (folios.isPartlyMapped(folio) && folios.has(folio, FolioFlag.anon)) this.deferSplit(folio);
+  }
+
+  /** Queues a folio that is mapped in part, to be split when memory is short. */
+  deferSplit(folio: number): void {
+    if (this.folios.has(folio, FolioFlag.partiallyMapped)) return;
+    this.folios.setFlag(folio, FolioFlag.partiallyMapped, true);
+    this.deferredSplit.add(folio);
+    this.counters.thp_deferred_split_page++;
+  }
+
+  /** Puts a folio into the swap cache at entries that it was given. */
+  addToSwapCache(folio: number, entry: number): void {
+    const pages = this.folios.frames(folio);
+    this.swapCache.add(entry, pages, folio);
+    this.swap.setCached(entry, pages, true);
+    this.folios.setSwapEntry(folio, entry);
+    this.folios.get(folio, pages);
+  }
+
+  /** Takes a folio out of the swap cache; slots that no entry names any more are free. The caller has a reference. */
+  deleteFromSwapCache(folio: number): void {
+    const entry = this.folios.swapEntry(folio);
+    const pages = this.folios.frames(folio);
+    assert(entry !== 0, () => `${this.folios.name(folio)} is not in the swap cache`);
+    this.swapCache.delete(entry, pages);
+    this.swap.setCached(entry, pages, false);
+    this.folios.setSwapEntry(folio, 0);
+    this.put(folio, pages);
+  }
+
+  /** Whether some entry still names one of a folio's slots (`folio_swapped`). */
+  isSwapped(folio: number): boolean {
+    const entry = this.folios.swapEntry(folio);
+    if (entry === 0) return false;
+    for (let i = 0; i < this.folios.frames(folio); i++) if (this.swap.references(entry + i) > 0) return true;
+    return false;
   }
 
   /**
-   * Splits a mapped large folio and its leaf into 512, which inherit its accessed bit and its pins. No data moves. The
-   * pieces take the folio's place in the LRU in address order (lowest oldest), or the head if it is isolated.
+   * Takes a folio out of the swap cache if nobody needs its slots: not while it is written, not while an entry names one of
+   * them (`folio_free_swap`). It is dirty then, having no copy any more. @returns whether it is out
    */
-  split(folio: number): Int32Array {
-    const { folios, lru } = this;
-    const order = folios.order(folio);
-    assert(folios.isMapped(folio) && order !== 0, () => `folio ${folio} cannot be split`);
-    const mm = this.mmOf(folio);
-    const pieceOrder = smallerOrder(order);
-    const pieceFrames = framesOf(pieceOrder);
-    const pieces = new Int32Array(FANOUT);
-    const pins = folios.pins(folio);
-    for (let i = 0; i < FANOUT; i++) {
-      const piece = folios.create({
-        pfn: folios.pfn(folio) + i * pieceFrames,
-        order: pieceOrder,
-        mm: mm.id,
-        startPage: folios.startPage(folio) + i * pieceFrames,
-      });
-      folios.setMapped(piece, true);
-      folios.setYoung(piece, folios.isYoung(folio));
-      if (pins > 0) folios.changePins(piece, pins);
-      pieces[i] = piece;
-      if (folios.isIsolated(folio)) lru.addHead(piece);
-      else lru.addYounger(piece, i === 0 ? folio : pieces[i - 1]!);
-    }
-    mm.table.split(folios.startPage(folio), order, pieces);
-    this.counters.folioSplits[order === 18 ? '1G->2M' : '2M->4K']++;
-    if (!folios.isIsolated(folio)) lru.remove(folio);
-    folios.makeHusk(folio, pieces);
-    this.dropHusk(folio);
-    return pieces;
+  freeSwap(folio: number): boolean {
+    const { folios } = this;
+    if (!folios.has(folio, FolioFlag.swapcache) || folios.has(folio, FolioFlag.writeback) || this.isSwapped(folio)) return false;
+    folios.setFlag(folio, FolioFlag.dirty, true);
+    folios.get(folio);
+    this.deleteFromSwapCache(folio);
+    this.put(folio);
+    return true;
+  }
+
+  /** Drops a swap entry that has been taken out of a table, and what is cached for it if nobody else needs that. */
+  dropSwapEntry(mm: MmState, entry: number): void {
+    mm.swappedPages--;
+    mm.memcg.swappedPages--;
+    this.swap.freeReference(entry);
+    const folio = this.swapCache.get(entry);
+    if (folio !== 0 && !this.locks.isLocked(folio) && !this.folios.isMapped(folio)) this.freeSwap(folio);
   }
 }

@@ -1,59 +1,82 @@
 import { hex } from '@faultline/address';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { framesOf } from '../folio/folio-order.ts';
+import { FolioFlag } from '../folio/folio-table.ts';
 import { HostMemoryError } from '../host-memory-error.ts';
 import type { HostState } from '../host-state.ts';
 import type { PageRun } from '../mm/contiguous-run.ts';
-import type { MmState } from '../mm/mm-state.ts';
-import { faultIn } from './fault.ts';
+import { Entry } from '../mm/entry-table.ts';
+import type { MmState, PinnedPart } from '../mm/mm-state.ts';
+import { handleMmFault } from './handle-mm-fault.ts';
 import { VM_FAULT_ERROR, VmFault } from './vm-fault.ts';
 
-/** The error of a task that could not fault a page in. */
+/** The error of a task that could not fault a page in, by the errno that Linux gives for the VM_FAULT bits (vm_fault_to_errno). */
 export function faultError(bits: number, page: number, what: string): HostMemoryError {
+  const place = `page ${hex(page)}`;
   if ((bits & VmFault.OOM) !== 0)
-    return new HostMemoryError('ENOMEM', page, `${what}: no frame for page ${hex(page)}, and reclaim freed none`);
-  return new HostMemoryError('EFAULT', page, `${what}: page ${hex(page)} is not mapped`);
+    return new HostMemoryError('ENOMEM', page, `${what}: no frame for ${place}, and reclaim freed none`);
+  if ((bits & (VmFault.HWPOISON | VmFault.HWPOISON_LARGE)) !== 0)
+    return new HostMemoryError('EHWPOISON', page, `${what}: the memory of ${place} is broken`);
+  if ((bits & VmFault.SIGBUS) !== 0)
+    return new HostMemoryError('EFAULT', page, `${what}: ${place} cannot be read from what backs it`);
+  return new HostMemoryError('EFAULT', page, `${what}: ${place} is not mapped with the rights asked for`);
 }
 
 /**
- * Pins every folio of a range once, faulting in what is missing; the caller holds `mmap_lock`. One step a folio, at the
- * price of its pages. When a page cannot be faulted in, all is undone.
- * @throws HostMemoryError with code ENOMEM or EFAULT
+ * Pins a range as FOLL_PIN|FOLL_LONGTERM|FOLL_WRITE does; the caller holds `mmap_lock`. One step for each leaf, at the price of its pages: missing
+ * pages are faulted in, shared private pages copied first. When that fails, all is undone.
+ * @throws HostMemoryError with the errno of the fault
  */
 export function* pinRange(
   host: HostState,
   mm: MmState,
   agent: Agent,
-  range: { startPage: number; pages: number },
+  range: { readonly startPage: number; readonly pages: number; readonly write: boolean },
 ): Task<void> {
-  const { folios } = host;
   const endPage = range.startPage + range.pages;
-  const pinned: number[] = [];
-  let page = range.startPage;
-  while (page < endPage) {
-    const ahead = mm.table.entry(page);
-    const upTo = ahead > 0 ? Math.min(endPage, folios.startPage(ahead) + folios.frames(ahead)) : page + 1;
+  const parts: PinnedPart[] = [];
+  for (let page = range.startPage; page < endPage; ) {
+    const upTo = mm.table.pfn(page) < 0 ? page + 1 : Math.min(endPage, mm.table.end(page));
     yield agent.writes('pin folio', Location.cpuEntry, mm.entryLocation(page), Cost.pinPage, upTo - page);
-    const folio = mm.table.entry(page);
-    if (folio > 0) {
-      if (folios.changePins(folio, 1) === 1) mm.pinnedFrames += folios.frames(folio);
-      pinned.push(folio);
-      page = folios.startPage(folio) + folios.frames(folio);
+    const part = pinLeaf(host, mm, page, endPage, range.write);
+    if (part !== null) {
+      parts.push(part);
+      page += part.pages;
       continue;
     }
-    const bits = yield* faultIn(host, mm, agent, page);
-    if ((bits & VM_FAULT_ERROR) !== 0) {
-      for (const each of pinned) unpinFolio(host, mm, each);
-      throw faultError(bits, page, 'pin');
-    }
+    const bits = yield* handleMmFault(host, mm, agent, { page, write: range.write, unshare: true });
+    if ((bits & VM_FAULT_ERROR) === 0) continue;
+    for (const each of parts) unpinPart(host, each);
+    throw faultError(bits, page, 'pin');
   }
   const records = mm.pins.get(range.startPage) ?? [];
-  records.push({ startPage: range.startPage, pages: range.pages, folios: pinned });
+  records.push({ pages: range.pages, parts });
   mm.pins.set(range.startPage, records);
   mm.accountedPinPages += range.pages;
 }
 
+/** Pins what the leaf at the page maps of the range. @returns null if a fault must come first: missing, or write-protected */
+function pinLeaf(host: HostState, mm: MmState, page: number, endPage: number, write: boolean): PinnedPart | null {
+  const { table } = mm;
+  const { folios } = host;
+  const flags = table.flags(page);
+  const pfn = table.pfn(page);
+  if (pfn < 0 || (flags & Entry.PROT_NONE) !== 0 || (write && (flags & Entry.WRITE) === 0)) return null;
+  const folio = folios.at(pfn);
+  // A private page that others share would be copied at the next write, and the pin would hold the wrong one (FAULT_FLAG_UNSHARE).
+  if (folios.has(folio, FolioFlag.anon) && (flags & Entry.EXCLUSIVE) === 0) return null;
+  const pages = Math.min(endPage, table.end(page)) - page;
+  table.setFlags(page, flags | Entry.YOUNG | (write ? Entry.DIRTY : 0));
+  folios.changePins(folio, pages);
+  if (!host.pinners.has(folio)) {
+    host.pinners.set(folio, mm);
+    mm.pinnedFrames += folios.frames(folio);
+  }
+  return { folio, pfn, startPage: page, pages };
+}
+
 /**
- * Undoes the last pin of exactly this range; one step a folio. A folio whose mapping has gone meanwhile is freed with its
+ * Undoes the last pin of exactly this range; one step a leaf. A folio whose mapping has gone meanwhile is freed with its
  * last pin. @throws RangeError if no such pin is left
  */
 export function* unpinRange(
@@ -69,42 +92,33 @@ export function* unpinRange(
   records.splice(at, 1);
   if (records.length === 0) mm.pins.delete(range.startPage);
   mm.accountedPinPages -= range.pages;
-  for (const folio of record.folios) {
-    const page = host.folios.startPage(folio);
-    yield agent.writes('unpin folio', Location.cpuEntry, mm.entryLocation(page), Cost.lock);
-    unpinFolio(host, mm, folio);
+  for (const part of record.parts) {
+    yield agent.writes('unpin folio', Location.cpuEntry, mm.entryLocation(part.startPage), Cost.lock);
+    unpinPart(host, part);
   }
 }
 
 /**
- * What the last pin of exactly this range got: one run for each folio, clipped to the range. Whatever happens to the
- * mapping, these frames stay until the unpin. @throws RangeError if there is no such pin
+ * What the last pin of exactly this range got: one run for each leaf. Whatever happens to the mapping, these frames stay until
+ * the unpin. @throws RangeError if there is no such pin
  */
-export function pinnedRuns(host: HostState, mm: MmState, range: { startPage: number; pages: number }): PageRun[] {
+export function pinnedRuns(mm: MmState, range: { startPage: number; pages: number }): PageRun[] {
   const record = mm.pins.get(range.startPage)?.findLast((each) => each.pages === range.pages);
   if (record === undefined) throw notPinned(range);
-  let page = range.startPage;
-  return record.folios.map((folio) => {
-    const offset = page - host.folios.startPage(folio);
-    const pages = Math.min(host.folios.frames(folio) - offset, range.startPage + range.pages - page);
-    page += pages;
-    return { startPage: page - pages, pages, pfn: host.folios.pfn(folio) + offset };
-  });
+  return record.parts.map(({ startPage, pages, pfn }) => ({ startPage, pages, pfn }));
 }
 
 const notPinned = (range: { startPage: number; pages: number }): RangeError =>
   new RangeError(`startPage: ${hex(range.startPage)} with ${hex(range.pages)} pages was not pinned as one range`);
 
-/** Takes one pin off a folio, or off the pieces that it was split into. */
-function unpinFolio(host: HostState, mm: MmState, folio: number): void {
+/** Takes back what one pin holds of a folio; a device may have written to it (unpin_user_pages_dirty_lock). */
+function unpinPart(host: HostState, { folio, pages }: PinnedPart): void {
   const { folios } = host;
-  const pins = folios.changePins(folio, -1);
-  if (folios.isHusk(folio)) {
-    for (const piece of folios.pieces(folio)) unpinFolio(host, mm, piece);
-    host.dropHusk(folio);
-    return;
-  }
-  if (pins > 0) return;
-  mm.pinnedFrames -= folios.frames(folio);
-  if (!folios.isMapped(folio) && !folios.isIsolated(folio)) host.freeFolio(folio);
+  folios.setFlag(folio, FolioFlag.dirty, true);
+  folios.changePins(folio, -pages);
+  if (folios.isPinned(folio)) return;
+  const pinner = host.pinners.get(folio);
+  host.pinners.delete(folio);
+  if (pinner) pinner.pinnedFrames -= framesOf(folios.order(folio));
+  if (folios.refs(folio) === 0) host.freeFolio(folio);
 }

@@ -1,6 +1,5 @@
 import { blockStart, FRAMES_PER_1G } from '../folio/folio-order.ts';
-import type { FolioTable } from '../folio/folio-table.ts';
-import type { CpuPageTable } from './cpu-page-table.ts';
+import { Entry, type EntryTable } from './entry-table.ts';
 
 /** A run of pages that are present and physically contiguous; the caller owns it and has it filled. */
 export interface PageRun {
@@ -12,50 +11,45 @@ export interface PageRun {
   pfn: number;
 }
 
-/** An inclusive range of pages to stay in. */
+/** An inclusive range of pages to stay in, and whether every page must be writeable. */
 export interface PageBounds {
   readonly firstPage: number;
   readonly lastPage: number;
+  readonly write?: boolean;
 }
 
 /**
  * The longest run of present, physically contiguous pages around `page` within the bounds and within its 1G block (no
- * second-stage leaf is larger). Costs O(leaves visited), one read of a whole 1G table at most.
- * @returns whether the page is present
+ * second-stage leaf is larger). Costs O(entries visited), one read of a whole 1G table at most.
+ * @returns whether the page is present, with the right asked for
  */
-export function contiguousRun(
-  at: { readonly table: CpuPageTable; readonly folios: FolioTable },
-  page: number,
-  bounds: PageBounds,
-  out: PageRun,
-): boolean {
-  const { table, folios } = at;
+export function contiguousRun(table: EntryTable, page: number, bounds: PageBounds, out: PageRun): boolean {
   const block = blockStart(page, FRAMES_PER_1G);
   const first = Math.max(bounds.firstPage, block);
   const last = Math.min(bounds.lastPage, block + FRAMES_PER_1G - 1);
-  let folio = table.entry(page);
-  if (folio <= 0) {
-    out.startPage = page;
-    out.pages = 0;
-    out.pfn = -1;
-    return false;
-  }
-  let start = folios.startPage(folio);
-  let end = start + folios.frames(folio);
-  let pfn = folios.pfn(folio);
-  while (end <= last) {
-    folio = table.entry(end);
-    if (folio <= 0 || folios.pfn(folio) !== pfn + (end - start)) break;
-    end += folios.frames(folio);
-  }
-  while (start > first) {
-    folio = table.entry(start - 1);
-    if (folio <= 0 || folios.pfn(folio) + folios.frames(folio) !== pfn) break;
-    start = folios.startPage(folio);
-    pfn = folios.pfn(folio);
-  }
-  out.startPage = Math.max(start, first);
-  out.pfn = pfn + (out.startPage - start);
-  out.pages = Math.min(end, last + 1) - out.startPage;
+  const pfn = usablePfn(table, page, bounds.write);
+  out.startPage = page;
+  out.pages = 0;
+  out.pfn = -1;
+  if (pfn < 0) return false;
+  const offset = page - pfn;
+  let end = Math.min(table.end(page), last + 1);
+  while (end <= last && usablePfn(table, end, bounds.write) === end - offset) end = Math.min(table.end(end), last + 1);
+  let start = leafStart(table, page, first);
+  while (start > first && usablePfn(table, start - 1, bounds.write) === start - 1 - offset)
+    start = leafStart(table, start - 1, first);
+  out.startPage = start;
+  out.pages = end - start;
+  out.pfn = start - offset;
   return true;
+}
+
+const leafStart = (table: EntryTable, page: number, first: number): number =>
+  Math.max(first, table.end(page) - 2 ** table.level(page));
+
+/** The frame of a page that may be accessed so, or -1. */
+function usablePfn(table: EntryTable, page: number, write: boolean | undefined): number {
+  const flags = table.flags(page);
+  if ((flags & Entry.PROT_NONE) !== 0 || (write === true && (flags & Entry.WRITE) === 0)) return -1;
+  return table.pfn(page);
 }

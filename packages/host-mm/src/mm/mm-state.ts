@@ -1,57 +1,70 @@
-import { Location, RwSemaphore } from '@faultline/sim';
+import { RwSemaphore } from '@faultline/sim';
 import { blockStart, FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
-import { type LockPlace, PageLockTable } from '../folio/page-lock.ts';
 import { NotifierSubscriptions } from '../notifier/mmu-notifier.ts';
-import { CpuPageTable } from './cpu-page-table.ts';
+import type { Userfaultfd } from '../fault/userfault.ts';
+import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
+import { EntryTable } from './entry-table.ts';
 import { VmaList } from './vma-list.ts';
+
+/** What one pin call holds of one folio. */
+export interface PinnedPart {
+  readonly folio: number;
+  readonly pfn: number;
+  readonly startPage: number;
+  readonly pages: number;
+}
 
 /** One successful pin call. */
 export interface PinRecord {
-  readonly startPage: number;
   readonly pages: number;
-  /** The folios pinned once each by it. */
-  readonly folios: number[];
+  readonly parts: readonly PinnedPart[];
 }
 
 /** What an address space consists of; shared by the operations of this package and by nobody else. */
 export class MmState {
   readonly id: number;
   readonly name: string;
+  readonly memcg: MemoryCgroup;
   readonly mmapLock: RwSemaphore;
-  readonly table = new CpuPageTable();
+  readonly table = new EntryTable();
   readonly vmas = new VmaList();
   readonly notifiers: NotifierSubscriptions;
-  readonly locks: PageLockTable;
   /** Pins by their first page, newest last. */
   readonly pins = new Map<number, PinRecord[]>();
+  /** First frames of the 1G runs of contiguous backings, by 1G block. */
+  readonly contiguousRuns = new Map<number, number>();
+  /** Frames that entries map (RSS); a frame mapped twice counts twice. */
   residentFrames = 0;
   swappedPages = 0;
-  /** Frames of folios with at least one pin, mapped or not. */
+  /** 2M and 1G leaves of anonymous memory, in frames (AnonHugePages). */
+  anonHugeFrames = 0;
+  /** Frames of folios that this address space was the first to pin, mapped or not. */
   pinnedFrames = 0;
   /** Sum of the pages of all pin calls. */
   accountedPinPages = 0;
+  userfaultfd: Userfaultfd | null = null;
   exited = false;
 
-  constructor(id: number, name: string, counters: { notifierRanges: number }) {
-    this.id = id;
-    this.name = name;
-    this.mmapLock = new RwSemaphore(`${name} mmap_lock`);
-    this.notifiers = new NotifierSubscriptions(name, id, counters);
-    this.locks = new PageLockTable(`${name} page lock`);
+  constructor(parts: {
+    readonly id: number;
+    readonly name: string;
+    readonly memcg: MemoryCgroup;
+    readonly counters: { notifierRanges: number };
+  }) {
+    this.id = parts.id;
+    this.name = parts.name;
+    this.memcg = parts.memcg;
+    this.mmapLock = new RwSemaphore(`${parts.name} mmap_lock`);
+    this.notifiers = new NotifierSubscriptions(parts.name, parts.id, parts.counters);
   }
 
   /**
    * The location of steps on the page's entry. It names the table whose lock guards the entry in Linux (the last-level
-   * table, 2M wide; with 1G backing the whole 1G, where a split of the leaf is seen by all), so that two
+   * table, 2M wide; where 1G leaves may be, the whole 1G, where a split of the leaf is seen by all), so that two
    * steps that touch one leaf name one location, however the leaf is split in between.
    */
   entryLocation(page: number): number {
-    const block = this.vmas.orderAt(page) === 18 ? blockStart(page, FRAMES_PER_1G) : page;
+    const block = this.vmas.mayHave1G(page) ? blockStart(page, FRAMES_PER_1G) : page;
     return this.id * 2 ** 36 + Math.floor(block / FANOUT);
-  }
-
-  /** Kind and location of steps on the page's entry. */
-  place(page: number): LockPlace {
-    return { kind: Location.cpuEntry, location: this.entryLocation(page) };
   }
 }

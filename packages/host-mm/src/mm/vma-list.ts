@@ -1,15 +1,6 @@
-import { FRAMES_PER_PAGE, hex, type PageSize } from '@faultline/address';
-import { checkPageRange } from '../argument.ts';
-import { type FolioOrder, ORDER_OF } from '../folio/folio-order.ts';
-
-/** A mapping of anonymous memory, and the size of the folios that back it. */
-export interface Vma {
-  /** First page (Hva >> 12). */
-  readonly startPage: number;
-  readonly pages: number;
-  /** The largest folio that a fault may install. */
-  readonly backing: PageSize;
-}
+import { hex } from '@faultline/address';
+import { PUD_ORDER } from '../folio/folio-order.ts';
+import type { Vma } from './vma.ts';
 
 /** The mappings of an address space: sorted, disjoint. */
 export class VmaList {
@@ -19,35 +10,27 @@ export class VmaList {
     return this.#vmas;
   }
 
-  /** Adds a mapping. @throws RangeError naming the argument if it is not aligned to its backing or overlaps another */
+  /** Adds a mapping. @throws RangeError if it overlaps another */
   add(vma: Vma): void {
-    checkPageRange(vma);
-    const unit = FRAMES_PER_PAGE[vma.backing];
-    if (unit === undefined) throw new RangeError(`backing: ${vma.backing} is not 4K, 2M or 1G`);
-    if (vma.startPage % unit !== 0)
-      throw new RangeError(`startPage: ${hex(vma.startPage)} is not aligned to ${vma.backing} (${hex(unit)} pages)`);
-    if (vma.pages % unit !== 0)
-      throw new RangeError(`pages: ${hex(vma.pages)} is not a multiple of ${vma.backing} (${hex(unit)} pages)`);
     const at = this.#floor(vma.startPage) + 1;
     const before = this.#vmas[at - 1];
     const after = this.#vmas[at];
-    if (before && before.startPage + before.pages > vma.startPage)
+    if (before && before.endPage > vma.startPage)
       throw new RangeError(`startPage: ${hex(vma.startPage)} lies in the mapping at ${hex(before.startPage)}`);
-    if (after && vma.startPage + vma.pages > after.startPage)
+    if (after && vma.endPage > after.startPage)
       throw new RangeError(`pages: ${hex(vma.pages)} reach into the mapping at ${hex(after.startPage)}`);
-    this.#vmas.splice(at, 0, { startPage: vma.startPage, pages: vma.pages, backing: vma.backing });
+    this.#vmas.splice(at, 0, vma);
   }
 
   /** The mapping that holds the page, or null. */
   find(page: number): Vma | null {
     const vma = this.#vmas[this.#floor(page)];
-    return vma && page < vma.startPage + vma.pages ? vma : null;
+    return vma && page < vma.endPage ? vma : null;
   }
 
-  /** The order of the backing of the page's mapping; 4K outside all mappings. */
-  orderAt(page: number): FolioOrder {
-    const vma = this.find(page);
-    return vma ? ORDER_OF[vma.backing] : 0;
+  /** Whether 1G leaves may map the page. */
+  mayHave1G(page: number): boolean {
+    return this.find(page)?.shape.order === PUD_ORDER;
   }
 
   /** The first page of the range that no mapping holds, or -1 if all are mapped. */
@@ -56,13 +39,43 @@ export class VmaList {
     while (page < startPage + pages) {
       const vma = this.find(page);
       if (vma === null) return page;
-      page = vma.startPage + vma.pages;
+      page = vma.endPage;
     }
     return -1;
   }
 
-  clear(): void {
-    this.#vmas.length = 0;
+  /** The mappings that the range touches, in order. */
+  within(startPage: number, endPage: number): Vma[] {
+    const found: Vma[] = [];
+    for (let at = Math.max(0, this.#floor(startPage)); at < this.#vmas.length; at++) {
+      const vma = this.#vmas[at]!;
+      if (vma.startPage >= endPage) break;
+      if (vma.endPage > startPage) found.push(vma);
+    }
+    return found;
+  }
+
+  /** Splits the mapping that holds the page, so that one begins there (`split_vma`); nothing if one does. */
+  splitAt(page: number): void {
+    const vma = this.find(page);
+    if (vma === null || vma.startPage === page) return;
+    const rest = vma.copy(vma.mm, page, vma.endPage);
+    vma.endPage = page;
+    this.#vmas.splice(this.#floor(page) + 1, 0, rest);
+  }
+
+  /** The mappings of exactly that range, after splitting those at its ends. */
+  carve(startPage: number, endPage: number): Vma[] {
+    this.splitAt(startPage);
+    this.splitAt(endPage);
+    return this.within(startPage, endPage);
+  }
+
+  remove(vma: Vma): void {
+    const at = this.#vmas.indexOf(vma);
+    if (at < 0) return;
+    this.#vmas.splice(at, 1);
+    vma.unlink();
   }
 
   /** Index of the last mapping that starts at or before the page; -1 if there is none. */

@@ -1,10 +1,12 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { blockStart, FANOUT, framesOf } from '../folio/folio-order.ts';
+import { FolioFlag } from '../folio/folio-table.ts';
+import { splitLeafAt } from '../folio/unmap.ts';
 import type { HostState } from '../host-state.ts';
-import { splitRange } from '../reclaim/reclaim.ts';
+import { Entry } from './entry-table.ts';
 import type { MmState } from './mm-state.ts';
 
-/** Folios gathered before their frames are freed together, as Linux's `mmu_gather` does. */
+/** Folios gathered before they are freed together, as Linux's `mmu_gather` does. */
 const GATHER_FOLIOS = 512;
 
 /** A range of pages, end excluded. */
@@ -23,12 +25,13 @@ export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: Page
   const gathered: number[] = [];
   let page = table.nextUsed(span.startPage, span.endPage);
   while (page < span.endPage) {
-    const level = table.levelAt(page);
-    const unitStart = blockStart(page, level === 0 ? FANOUT : framesOf(level));
-    const unitEnd = unitStart + (level === 0 ? FANOUT : framesOf(level));
+    const level = table.level(page);
+    const unit = level === 0 ? FANOUT : framesOf(level);
+    const unitStart = blockStart(page, unit);
+    const unitEnd = unitStart + unit;
     // A fault may have put a large leaf around the place reached so far; then only its rest is in the way.
     if (level !== 0 && (unitStart < page || unitEnd > span.endPage)) {
-      yield* splitMapped(host, mm, agent, page);
+      yield* splitLeafAt(host, mm, agent, page);
     } else {
       const endPage = Math.min(unitEnd, span.endPage);
       const entries = level === 0 ? endPage - page : 1;
@@ -43,42 +46,51 @@ export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: Page
 
 /** Clears entries that lie wholly in the span. @returns the page after the last one seen: that of a leaf that sticks out */
 function zapUnit(host: HostState, mm: MmState, span: PageSpan, gathered: number[]): number {
-  const { folios } = host;
+  const { table } = mm;
   let page = span.startPage;
   while (page < span.endPage) {
-    const entry = mm.table.entry(page);
-    if (entry > 0) {
-      const start = folios.startPage(entry);
-      const end = start + folios.frames(entry);
-      if (start < span.startPage || end > span.endPage) return page;
-      if (host.unmap(entry)) gathered.push(entry);
-      page = end;
-    } else {
-      if (entry < 0) {
-        mm.table.clear(page, 0);
-        host.dropSwapEntry(mm, entry);
-      }
-      page++;
+    const order = table.level(page);
+    const end = table.end(page);
+    if (table.flags(page) !== 0) {
+      if (end - framesOf(order) < span.startPage || end > span.endPage) return page;
+      zapEntry(host, mm, page, order, gathered);
     }
+    page = end;
   }
-  return page;
+  return Math.min(page, span.endPage);
 }
 
-/** Splits the large leaf that maps the page by one level, if it is still there when its turn comes. */
-function* splitMapped(host: HostState, mm: MmState, agent: Agent, page: number): Task<void> {
-  const folio = mm.table.entry(page);
-  if (folio <= 0) return;
-  const order = host.folios.order(folio);
-  const range = splitRange(host, folio);
-  if (range) yield* mm.notifiers.start(agent, range);
-  yield agent.writes('split large leaf', Location.cpuEntry, mm.entryLocation(page), Cost.folioSplit);
-  const same = mm.table.entry(page) === folio && host.folios.order(folio) === order;
-  if (same && order !== 0) host.split(folio);
-  if (range) yield* mm.notifiers.end(agent, range);
+function zapEntry(host: HostState, mm: MmState, page: number, order: number, gathered: number[]): void {
+  const { table } = mm;
+  const { folios } = host;
+  const flags = table.flags(page);
+  const value = table.value(page);
+  table.clear(page, order);
+  if ((flags & Entry.SWAP) !== 0) {
+    host.dropSwapEntry(mm, value);
+    return;
+  }
+  // A folio on the move has lost this mapping's reference and count already.
+  if ((flags & Entry.PRESENT) === 0) return;
+  const folio = folios.at(value);
+  if ((flags & Entry.DIRTY) !== 0) folios.setFlag(folio, FolioFlag.dirty, true);
+  host.countUnmapped(mm, folio, order);
+  if (folios.has(folio, FolioFlag.ksm)) forgetPlace(host, mm, folio, page);
+  gathered.push(folio);
 }
 
+function forgetPlace(host: HostState, mm: MmState, folio: number, page: number): void {
+  const places = host.ksm.get(folio);
+  const at = places?.findIndex((place) => place.mm === mm && place.page === page) ?? -1;
+  if (at >= 0) places?.splice(at, 1);
+}
+
+/** Gives the mappings' references back. A folio that is only in the swap cache any more, with nobody to need it, goes with them. */
 function* freeGathered(host: HostState, agent: Agent, gathered: number[]): Task<void> {
   yield agent.writes('free gathered frames', Location.lock, host.frames.id, Cost.lock);
-  for (const folio of gathered) host.freeFolio(folio);
+  for (const folio of gathered) {
+    if (!host.folios.isMapped(folio) && !host.locks.isLocked(folio)) host.freeSwap(folio);
+    host.put(folio);
+  }
   gathered.length = 0;
 }

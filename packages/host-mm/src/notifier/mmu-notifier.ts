@@ -1,4 +1,5 @@
 import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
+import { IntervalNotifiers } from './interval-notifier.ts';
 
 /** Why a range is invalidated, with the numbers of Linux's `enum mmu_notifier_event`. */
 export const NotifierEvent = {
@@ -25,10 +26,24 @@ export interface NotifierRange {
 
 /** Somebody who keeps translations of an address space elsewhere (KVM, iommufd). */
 export interface MmuNotifier {
-  /** When it returns, nothing reaches the range's pages through those translations any more. It cannot fail. */
-  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<void>;
+  /**
+   * When it returns, nothing reaches the range's pages through those translations any more. It cannot fail, but of a range that is not
+   * blockable it may answer false (EAGAIN): it would have to sleep. Whoever may do that has no `invalidateRangeEnd`.
+   */
+  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<boolean | void>;
   /** New translations of the range may be made again. Part of the caller's step. */
-  invalidateRangeEnd(agent: Agent, range: NotifierRange): void;
+  invalidateRangeEnd?(agent: Agent, range: NotifierRange): void;
+  /** Clears the accessed bits of its translations of the pages, and flushes them. @returns whether one was set */
+  clearFlushYoung?(agent: Agent, startPage: number, pages: number): Task<boolean>;
+  /** The same without a flush, for the aging of generations. Part of the caller's step. */
+  clearYoung?(agent: Agent, startPage: number, pages: number): boolean;
+  /** Whether a translation of the page has its accessed bit set. Part of the caller's step. */
+  testYoung?(agent: Agent, page: number): boolean;
+  /**
+   * The CPU flushes its TLB for the pages: whoever walks the CPU's own page table (SVA) flushes too. Called under the
+   * page-table lock, so it cannot sleep. Part of the caller's step.
+   */
+  archInvalidateSecondaryTlbs?(agent: Agent, startPage: number, pages: number): void;
   /** The address space goes away: drop every translation. */
   release?(agent: Agent): Task<void>;
 }
@@ -51,12 +66,19 @@ export class NotifierSubscriptions {
   readonly #subscribers: MmuNotifier[] = [];
   readonly #active: ActiveRange[] = [];
   readonly #waits = new Set<Condition>();
+  readonly #intervals: IntervalNotifiers;
   #sequence = 0;
 
   constructor(name: string, location: number, counters: { notifierRanges: number }) {
     this.#name = name;
     this.#location = location;
     this.#counters = counters;
+    this.#intervals = new IntervalNotifiers(name, location);
+  }
+
+  /** Those who listen to a part of the address space. */
+  get intervals(): IntervalNotifiers {
+    return this.#intervals;
   }
 
   /** Ranges between start and end. */
@@ -85,6 +107,7 @@ export class NotifierSubscriptions {
   /** Tells every subscriber that the address space goes away, and unsubscribes it. */
   *release(agent: Agent): Task<void> {
     yield agent.writes('notifier: release', Location.notifierSequence, this.#location, Cost.notifierCall);
+    yield* this.#intervals.release(agent);
     for (const subscriber of [...this.#subscribers]) {
       if (!this.#subscribers.includes(subscriber)) continue;
       if (subscriber.release) yield* subscriber.release(agent);
@@ -93,19 +116,60 @@ export class NotifierSubscriptions {
     }
   }
 
-  /** Opens a range and calls every subscriber's start, in the order of registration. */
-  *start(agent: Agent, range: NotifierRange): Task<void> {
+  /**
+   * Opens a range and calls every subscriber's start, interval notifiers first, then in the order of registration.
+   * @returns false if one would have to sleep and must not: the range is not blockable. It must be ended all the same.
+   */
+  *start(agent: Agent, range: NotifierRange): Task<boolean> {
     yield agent.writes('notifier: range starts', Location.notifierSequence, this.#location, Cost.notifierCall);
     const subscribers = [...this.#subscribers];
     this.#active.push({ range, subscribers });
     this.#counters.notifierRanges++;
+    this.#intervals.rangeStarts(range);
     const maySleep = agent.maySleep;
     if (!range.blockable) agent.maySleep = false;
     try {
-      for (const subscriber of subscribers) yield* subscriber.invalidateRangeStart(agent, range);
+      if (!(yield* this.#intervals.invalidate(agent, range))) return false;
+      for (const subscriber of subscribers)
+        if ((yield* subscriber.invalidateRangeStart(agent, range)) === false) {
+          assert(!range.blockable, `${this.#name}: a notifier refuses a range for which it may sleep`);
+          return false;
+        }
     } finally {
       agent.maySleep = maySleep;
     }
+    return true;
+  }
+
+  /** Whether anybody has accessed bits of its own. */
+  get hearsYoung(): boolean {
+    return this.#subscribers.some((subscriber) => subscriber.clearFlushYoung !== undefined);
+  }
+
+  /** Clears the accessed bits of all subscribers for the pages. @returns whether one was set */
+  *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
+    let young = false;
+    for (const subscriber of [...this.#subscribers])
+      if (subscriber.clearFlushYoung && (yield* subscriber.clearFlushYoung(agent, startPage, pages))) young = true;
+    return young;
+  }
+
+  /** The same without a flush. Part of the caller's step. */
+  clearYoung(agent: Agent, startPage: number, pages: number): boolean {
+    let young = false;
+    for (const subscriber of this.#subscribers)
+      if (subscriber.clearYoung?.(agent, startPage, pages)) young = true;
+    return young;
+  }
+
+  /** Whether a subscriber has seen an access to the page. Part of the caller's step. */
+  testYoung(agent: Agent, page: number): boolean {
+    return this.#subscribers.some((subscriber) => subscriber.testYoung?.(agent, page) ?? false);
+  }
+
+  /** Tells those who walk the CPU's page table that its TLB is flushed. Part of the caller's step. */
+  archInvalidateSecondaryTlbs(agent: Agent, startPage: number, pages: number): void {
+    for (const subscriber of this.#subscribers) subscriber.archInvalidateSecondaryTlbs?.(agent, startPage, pages);
   }
 
   /** Calls end for those who heard the start, closes the range and moves the sequence, in one step. */
@@ -113,7 +177,8 @@ export class NotifierSubscriptions {
     yield agent.writes('notifier: range ends', Location.notifierSequence, this.#location, Cost.free);
     const at = this.#active.findIndex((active) => active.range === range);
     assert(at >= 0, `${this.#name}: a notifier range ends that was not started`);
-    for (const subscriber of this.#active[at]?.subscribers ?? []) subscriber.invalidateRangeEnd(agent, range);
+    for (const subscriber of this.#active[at]?.subscribers ?? []) subscriber.invalidateRangeEnd?.(agent, range);
+    this.#intervals.rangeEnds(range);
     this.#sequence++;
     this.#active.splice(at, 1);
     for (const wait of this.#waits) wait.wake();

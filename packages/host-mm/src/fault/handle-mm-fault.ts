@@ -1,0 +1,79 @@
+import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
+import type { HostState } from '../host-state.ts';
+import { Entry } from '../mm/entry-table.ts';
+import type { MmState } from '../mm/mm-state.ts';
+import { missingAnonymousPage } from './anonymous.ts';
+import { writeProtectedPage } from './copy-on-write.ts';
+import { AGAIN, type FaultContext } from './fault-context.ts';
+import { missingHugePage } from './hugetlb.ts';
+import { missingFilePage, sharedFileWrite } from './shmem.ts';
+import { swapIn } from './swap-in.ts';
+import { waitForUserfault } from './userfault.ts';
+import { VM_FAULT_ERROR, VmFault } from './vm-fault.ts';
+
+/** A fault to be handled. */
+export interface FaultRequest {
+  readonly page: number;
+  readonly write: boolean;
+  /** FAULT_FLAG_UNSHARE: a private page that others share is copied although it is only read. */
+  readonly unshare?: boolean;
+  /** FAULT_FLAG_ALLOW_RETRY; false if left out: RETRY and COMPLETED do not happen then. */
+  readonly allowRetry?: boolean;
+}
+
+/**
+ * Makes a page present with the rights that are asked for; the caller holds `mmap_lock`. In the order of Linux: no VMA or no right; nothing there
+ * (userfaultfd, huge page pool, file, anonymous); swapped; on the move; poisoned; NUMA hint; write-protected.
+ * @returns VM_FAULT bits; with RETRY or COMPLETED, `mmap_lock` was given back
+ */
+export function* handleMmFault(host: HostState, mm: MmState, agent: Agent, request: FaultRequest): Task<number> {
+  const { page, write, unshare = false, allowRetry = false } = request;
+  assert(mm.mmapLock.held, () => `${agent.name} handles a fault without ${mm.mmapLock.name}`);
+  yield agent.reads('fault: read entry', Location.cpuEntry, mm.entryLocation(page), Cost.minorFault);
+  host.counters.pgfault++;
+  for (;;) {
+    const vma = mm.vmas.find(page);
+    if (vma === null || !vma.readable || (write && !vma.writeable)) return VmFault.SIGSEGV;
+    const bits = yield* handleEntry({ host, mm, agent, vma, page, write, unshare, allowRetry });
+    if (bits !== AGAIN) {
+      if ((bits & VmFault.MAJOR) !== 0 && (bits & VM_FAULT_ERROR) === 0) host.counters.pgmajfault++;
+      return bits;
+    }
+    yield agent.reads('fault: read entry again', Location.cpuEntry, mm.entryLocation(page), Cost.entryRead);
+  }
+}
+
+/** Looks at the entry as it is in this step. */
+function* handleEntry(fault: FaultContext): Task<number> {
+  const { host, mm, page, vma, write } = fault;
+  const flags = mm.table.flags(page);
+  if (flags === 0) return yield* missingPage(fault);
+  if ((flags & Entry.SWAP) !== 0) return yield* swapIn(fault);
+  if ((flags & Entry.MIGRATION) !== 0) return yield* migrationWait(fault);
+  if ((flags & Entry.POISON) !== 0) return VmFault.HWPOISON;
+  if ((flags & Entry.PROT_NONE) !== 0) host.counters.numa_hint_faults++;
+  const needsOwn = unshare && !vma.shared && (flags & Entry.EXCLUSIVE) === 0;
+  if (needsOwn || (write && (flags & Entry.WRITE) === 0))
+    return vma.shared ? yield* sharedFileWrite(fault) : yield* writeProtectedPage(fault);
+  mm.table.setFlags(page, (flags & ~Entry.PROT_NONE) | Entry.YOUNG | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0));
+  return 0;
+}
+
+function* missingPage(fault: FaultContext): Task<number> {
+  const { vma } = fault;
+  if (vma.userfaultMissing) return yield* waitForUserfault(fault);
+  if (vma.shape.hugetlb) return yield* missingHugePage(fault);
+  return vma.file ? yield* missingFilePage(fault) : yield* missingAnonymousPage(fault);
+}
+
+/** Waits until the folio that is on the move is unlocked (migration_entry_wait). */
+function* migrationWait({ host, mm, agent, page }: FaultContext): Task<number> {
+  const folio = host.folios.at(mm.table.value(page));
+  if (folio === 0 || !host.locks.isLocked(folio)) return AGAIN;
+  const pfn = host.folios.pfn(folio);
+  host.folios.get(folio);
+  yield* host.locks.acquire(agent, folio, pfn);
+  host.locks.release(agent, folio);
+  host.put(folio);
+  return AGAIN;
+}

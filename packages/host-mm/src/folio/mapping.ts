@@ -1,0 +1,39 @@
+import { EntryTable } from '../mm/entry-table.ts';
+import type { MmState } from '../mm/mm-state.ts';
+import type { Vma } from '../mm/vma.ts';
+
+/** Finds the mappings of anonymous folios: the VMAs that may have them, by the folio's offset (Linux's anon_vma). */
+export class AnonVma {
+  readonly id: number;
+  readonly vmas = new Set<Vma>();
+
+  constructor(id: number) {
+    this.id = id;
+  }
+}
+
+/** Memory that several address spaces may map shared: a memfd with its page cache (Linux's address_space on shmem). */
+export class FileMapping {
+  readonly id: number;
+  readonly name: string;
+  /** Size in pages. */
+  readonly pages: number;
+  /** By offset: present (a frame), or swapped (a swap entry). */
+  readonly cache = new EntryTable();
+  readonly vmas = new Set<Vma>();
+  /** Pages in the cache, and pages in swap. */
+  cached = 0;
+  swapped = 0;
+
+  constructor(id: number, name: string, pages: number) {
+    this.id = id;
+    this.name = name;
+    this.pages = pages;
+  }
+}
+
+/** Where a KSM page is mapped: anywhere. */
+export interface KsmPlace {
+  readonly mm: MmState;
+  readonly page: number;
+}

@@ -1,0 +1,198 @@
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { FolioFlag } from '../folio/folio-table.ts';
+import type { HostState } from '../host-state.ts';
+import { folioReferenced } from './check-references.ts';
+import { FolioLinks, FolioList } from './folio-list.ts';
+import { type LruPolicy, type LruSizes, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
+import type { MemoryCgroup } from './memory-cgroup.ts';
+import { shrinkFolioList } from './shrink-folio-list.ts';
+
+/** `vm.swappiness` of 60: the share of anonymous memory in a scan is swappiness / 200, but all of it in the last one. */
+const SWAPPINESS = 60;
+const MAX_SWAPPINESS = 200;
+/** log2 of the pages in 1 GiB, the unit of the inactive ratio. */
+const GIB_PAGES_SHIFT = 18;
+
+interface Lists {
+  readonly active: FolioList;
+  readonly inactive: FolioList;
+}
+
+/**
+ * The classic LRU: an active and an inactive list of anonymous memory for each cgroup. New folios start inactive; accessed
+ * once since the last scan they get a second chance, accessed again they become active; when the inactive list is short, the oldest active folios move to it.
+ */
+export class ClassicLru implements LruPolicy {
+  readonly name = 'classic';
+  readonly #host: HostState;
+  readonly #links = new FolioLinks();
+  readonly #lists: Lists[] = [];
+
+  constructor(host: HostState) {
+    this.#host = host;
+  }
+
+  /** {@inheritDoc LruPolicy.add} */
+  add(folio: number, tail = false): void {
+    const { folios } = this.#host;
+    const lists = this.#of(folios.memcg(folio));
+    const list = folios.has(folio, FolioFlag.active) ? lists.active : lists.inactive;
+    if (tail) list.addTail(folio, folios.frames(folio));
+    else list.addHead(folio, folios.frames(folio));
+  }
+
+  /** {@inheritDoc LruPolicy.remove} */
+  remove(folio: number): boolean {
+    const list = this.#links.listOf(folio);
+    list?.remove(folio, this.#host.folios.frames(folio));
+    return list !== null;
+  }
+
+  /** {@inheritDoc LruPolicy.isOn} */
+  isOn(folio: number): boolean {
+    return this.#links.listOf(folio) !== null;
+  }
+
+  /** {@inheritDoc LruPolicy.split} */
+  split(folio: number, pieces: readonly number[], before: number): void {
+    const list = this.#links.listOf(folio);
+    if (list === null) return;
+    const { folios } = this.#host;
+    list.shrink(before - folios.frames(folio));
+    let older = folio;
+    for (const piece of pieces) {
+      if (piece === folio) continue;
+      list.addYounger(piece, folios.frames(piece), older);
+      older = piece;
+    }
+  }
+
+  /** {@inheritDoc LruPolicy.rotate} */
+  rotate(folio: number): void {
+    if (this.remove(folio)) this.add(folio, true);
+  }
+
+  /** {@inheritDoc LruPolicy.deactivate} */
+  deactivate(folio: number): void {
+    if (!this.remove(folio)) return;
+    const { folios, counters } = this.#host;
+    if (folios.has(folio, FolioFlag.active)) counters.pgdeactivate += folios.frames(folio);
+    folios.setFlag(folio, FolioFlag.active, false);
+    folios.setFlag(folio, FolioFlag.referenced, false);
+    this.add(folio);
+  }
+
+  /** {@inheritDoc LruPolicy.activate} */
+  activate(folio: number): void {
+    const { folios, counters } = this.#host;
+    if (folios.has(folio, FolioFlag.active)) return;
+    const wasOn = this.remove(folio);
+    folios.setFlag(folio, FolioFlag.active, true);
+    counters.pgactivate += folios.frames(folio);
+    if (wasOn) this.add(folio);
+  }
+
+  /** {@inheritDoc LruPolicy.sizes} */
+  sizes(memcg: MemoryCgroup): LruSizes {
+    const { active, inactive } = this.#of(memcg.id);
+    return { active: active.pages, inactive: inactive.pages };
+  }
+
+  /** {@inheritDoc LruPolicy.coldestFirst} */
+  *coldestFirst(memcg: MemoryCgroup): Generator<number, void, void> {
+    const { active, inactive } = this.#of(memcg.id);
+    yield* inactive.oldestFirst();
+    yield* active.oldestFirst();
+  }
+
+  /** {@inheritDoc LruPolicy.shrink} */
+  *shrink(agent: Agent, memcg: MemoryCgroup, scan: ScanControl): Task<void> {
+    const { inactive } = this.#of(memcg.id);
+    let left = this.#toScan(inactive.pages, scan);
+    let active = this.#toScan(this.#of(memcg.id).active.pages, scan);
+    let reclaimed = 0;
+    while (left > 0 || active > 0) {
+      if (left > 0) {
+        const batch = Math.min(left, SWAP_CLUSTER_MAX);
+        left -= batch;
+        reclaimed += yield* this.#shrinkInactive(agent, memcg, batch, scan);
+      }
+      if (active > 0) {
+        const batch = Math.min(active, SWAP_CLUSTER_MAX);
+        active -= batch;
+        if (scan.forceDeactivate || this.#inactiveIsLow(memcg)) yield* this.#shrinkActive(agent, memcg, batch);
+        else scan.skippedDeactivate = true;
+      }
+      if (reclaimed >= scan.nrToReclaim) break;
+    }
+    scan.nrReclaimed += reclaimed;
+    if (this.#inactiveIsLow(memcg)) yield* this.#shrinkActive(agent, memcg, SWAP_CLUSTER_MAX);
+  }
+
+  /** Pages of a list to look at in this round (get_scan_count). */
+  #toScan(pages: number, scan: ScanControl): number {
+    const share = Math.floor(pages / 2 ** scan.priority);
+    return scan.priority === 0 ? share : Math.floor((share * SWAPPINESS) / MAX_SWAPPINESS);
+  }
+
+  #inactiveIsLow(memcg: MemoryCgroup): boolean {
+    const { active, inactive } = this.sizes(memcg);
+    const gib = (active + inactive) >> GIB_PAGES_SHIFT;
+    const ratio = gib > 0 ? Math.floor(Math.sqrt(10 * gib)) : 1;
+    return inactive * ratio < active;
+  }
+
+  /** Takes folios of that many pages, at least, off the tail of a list. */
+  #isolate(list: FolioList, pages: number): number[] {
+    const { folios } = this.#host;
+    const taken: number[] = [];
+    for (let scanned = 0; scanned < pages && list.tail !== 0; ) {
+      const folio = list.tail;
+      scanned += folios.frames(folio);
+      this.#host.isolate(folio);
+      taken.push(folio);
+    }
+    return taken;
+  }
+
+  *#shrinkInactive(agent: Agent, memcg: MemoryCgroup, pages: number, scan: ScanControl): Task<number> {
+    const host = this.#host;
+    const { inactive } = this.#of(memcg.id);
+    yield agent.writes('scan the inactive list', Location.lock, host.lruLock.id, Cost.reclaimScan, pages);
+    const taken = this.#isolate(inactive, pages);
+    let scanned = 0;
+    for (const folio of taken) scanned += host.folios.frames(folio);
+    scan.nrScanned += scanned;
+    host.counters[`pgscan_${scan.by}`] += scanned;
+    if (taken.length === 0) return 0;
+    const { reclaimed, pageout } = yield* shrinkFolioList(host, agent, taken, scan);
+    scan.nrPageout += pageout;
+    host.counters[`pgsteal_${scan.by}`] += reclaimed;
+    return reclaimed;
+  }
+
+  /** Moves the oldest active folios to the inactive list, accessed or not: anonymous memory gets its second chance there. */
+  *#shrinkActive(agent: Agent, memcg: MemoryCgroup, pages: number): Task<void> {
+    const host = this.#host;
+    yield agent.writes('scan the active list', Location.lock, host.lruLock.id, Cost.reclaimScan, pages);
+    for (const folio of this.#isolate(this.#of(memcg.id).active, pages)) {
+      yield* folioReferenced(host, agent, folio);
+      host.folios.setFlag(folio, FolioFlag.active, false);
+      host.counters.pgdeactivate += host.folios.frames(folio);
+      host.putBack(folio);
+    }
+  }
+
+  #of(memcg: number): Lists {
+    let lists = this.#lists[memcg];
+    if (!lists) {
+      const name = this.#host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
+      lists = {
+        active: new FolioList(this.#links, `${name} active_anon`),
+        inactive: new FolioList(this.#links, `${name} inactive_anon`),
+      };
+      this.#lists[memcg] = lists;
+    }
+    return lists;
+  }
+}
