@@ -32,7 +32,7 @@ class Region implements Linked<Region> {
  * free are one block again at once, up to 1G. A block comes from where the largest free block is smallest, and there
  * from the smallest that suffices, at the lowest address; so small allocations prefer what is in pieces already. An
  * operation is O(1): at most 9 splits or merges among the 512 frames of a 2M block, and as many among the 512 blocks of
- * 1G. Memory is used for blocks in pieces only: an object of some 300 bytes for each 2M, of 4 KiB for each 1G. (Linux's buddy
+ * 1G. Memory is used for blocks in pieces only: some 500 bytes for each 2M, 5 KiB for each 1G. (Linux's buddy
  * system ends at order 10; its larger blocks are `alloc_contig_range`'s and hugetlb's.)
  */
 export class FrameAllocator {
