@@ -19,8 +19,6 @@ class Region implements Linked<Region> {
   arena: BuddyArena | null = null;
   /** The frames of each 2M block that is in pieces, which counts as allocated in `arena`. */
   blocks: (BuddyArena | null)[] = [];
-  /** How many of `blocks` there are. */
-  splitBlocks = 0;
 
   constructor(firstPfn: number) {
     this.firstPfn = firstPfn;
@@ -32,7 +30,7 @@ class Region implements Linked<Region> {
  * free are one block again at once, up to 1G. A block comes from where the largest free block is smallest, and there
  * from the smallest that suffices, at the lowest address; so small allocations prefer what is in pieces already. An
  * operation is O(1): at most 9 splits or merges among the 512 frames of a 2M block, and as many among the 512 blocks of
- * 1G. Memory is used for blocks in pieces only: some 500 bytes for each 2M, 5 KiB for each 1G. (Linux's buddy
+ * 1G, of which `free` looks at those that it gets. Memory is used for blocks in pieces only: some 500 bytes for each 2M, 5 KiB for each 1G. (Linux's buddy
  * system ends at order 10; its larger blocks are `alloc_contig_range`'s and hugetlb's.)
  */
 export class FrameAllocator {
@@ -227,7 +225,6 @@ export class FrameAllocator {
       return block ? !block.hasFree(order, pfn & 511) : !arena.hasFree(0, unit);
     }
     if (arena.hasFree(order - ARENA_ORDER, unit)) return false;
-    if (region.splitBlocks === 0) return true;
     for (let u = unit; u < unit + (1 << (order - ARENA_ORDER)); u++)
       if (region.blocks[u]?.hasFree(ARENA_ORDER, 0)) return false;
     return true;
@@ -252,12 +249,11 @@ export class FrameAllocator {
   /** Makes 2^`order` 2M blocks free, each allocated as one or all of it in pieces, or the last piece of which came back. */
   #releaseBlocks(region: Region, unit: number, order: number): void {
     const arena = region.arena ?? splitRegion(region, false);
-    for (let u = unit; region.splitBlocks > 0 && u < unit + (1 << order); u++) {
+    for (let u = unit; u < unit + (1 << order); u++) {
       const block = region.blocks[u];
       if (!block) continue;
       this.#list(block, -1);
       region.blocks[u] = null;
-      region.splitBlocks--;
     }
     arena.free(order, unit);
     if (arena.isWhole) this.#regionIsFree(region);
@@ -268,7 +264,6 @@ export class FrameAllocator {
     if (region.arena !== null) this.#list(region.arena, -1);
     region.arena = null;
     region.blocks = [];
-    region.splitBlocks = 0;
     region.isFree = true;
     this.#freeRegions.pushFront(region);
     this.#listed |= 1 << LARGEST_ORDER;
@@ -320,6 +315,5 @@ function splitRegion(region: Region, free: boolean): BuddyArena {
 function splitBlock(region: Region, unit: number, free: boolean): BuddyArena {
   const block = new BuddyArena(region.firstPfn + unit * FANOUT, free);
   region.blocks[unit] = block;
-  region.splitBlocks++;
   return block;
 }
