@@ -30,8 +30,8 @@ class Region implements Linked<Region> {
  * free are one block again at once, up to 1G. A block comes from where the largest free block is smallest, and there
  * from the smallest that suffices, at the lowest address; so small allocations prefer what is in pieces already. An
  * operation is O(1): at most 9 splits or merges among the 512 frames of a 2M block, and as many among the 512 blocks of
- * 1G, of which `free` looks at those that it gets. Memory is used for blocks in pieces only: some 500 bytes for each 2M, 5 KiB for each 1G. (Linux's buddy
- * system ends at order 10; its larger blocks are `alloc_contig_range`'s and hugetlb's.)
+ * 1G, of which `free` looks at those that it gets. Memory is used for blocks in pieces only: some 500 bytes for each 2M,
+ * 5 KiB for each 1G. (Linux's buddy system ends at order 10; its larger blocks are `alloc_contig_range`'s and hugetlb's.)
  */
 export class FrameAllocator {
   readonly #span: FrameSpan;
@@ -127,7 +127,10 @@ export class FrameAllocator {
     return this.#span.contains(pfn) && this.#isAllAllocated(this.#regionOf(pfn), pfn, 0);
   }
 
-  /** Number of free blocks of each order 0..18, buddies merged, as a line of `/proc/buddyinfo`. Takes time for each block in pieces. */
+  /**
+   * Number of free blocks of each order 0..18, buddies merged, as a line of `/proc/buddyinfo`. Takes time for each
+   * block in pieces.
+   */
   buddyInfo(): number[] {
     const counts = new Array<number>(LARGEST_ORDER + 1).fill(0);
     for (let region = this.#freeRegions.first; region; region = region.next) counts[LARGEST_ORDER]!++;
