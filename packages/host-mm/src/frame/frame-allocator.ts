@@ -1,96 +1,61 @@
 import { hex } from '@faultline/address';
 import { assert } from '@faultline/sim';
-import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf } from '../folio/folio-order.ts';
+import { checkInteger } from '../argument.ts';
+import { FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
+import { ARENA_ORDER, BuddyArena } from './buddy-arena.ts';
 import { FrameSpan, type FrameSpanOptions } from './frame-span.ts';
 import { type Linked, LinkedList } from './linked-list.ts';
 
-const State = { outside: 0, free: 1, allocated: 2, split: 3 } as const;
+/** Order of the largest block, 1G. */
+const LARGEST_ORDER = 2 * ARENA_ORDER;
 
-/** A 2M block of which at least one frame is on its own. */
-class Block implements Linked<Block> {
-  prev: Block | null = null;
-  next: Block | null = null;
-  readonly region: Region;
-  readonly index: number;
-  /** Free frames, the top is handed out first. */
-  readonly #stack = new Uint16Array(FANOUT);
-  readonly #isFree = new Uint32Array(FANOUT / 32);
-  freeFrames = 0;
-
-  constructor(region: Region, index: number) {
-    this.region = region;
-    this.index = index;
-  }
-
-  pop(): number {
-    const frame = this.#stack[--this.freeFrames]!;
-    this.#isFree[frame >> 5]! &= ~(1 << (frame & 31));
-    return frame;
-  }
-
-  push(frame: number): void {
-    this.#stack[this.freeFrames++] = frame;
-    this.#isFree[frame >> 5]! |= 1 << (frame & 31);
-  }
-
-  isFree(frame: number): boolean {
-    return (this.#isFree[frame >> 5]! & (1 << (frame & 31))) !== 0;
-  }
-}
-
-/** A 1G region of which at least one 2M block is on its own. */
+/** An aligned 1G of frame numbers: free or allocated as one, or in pieces. */
 class Region implements Linked<Region> {
   prev: Region | null = null;
   next: Region | null = null;
-  readonly index: number;
-  readonly states = new Uint8Array(FANOUT);
-  readonly blocks: (Block | null)[] = new Array<Block | null>(FANOUT).fill(null);
-  readonly #stack = new Uint16Array(FANOUT);
-  freeBlocks = 0;
+  readonly firstPfn: number;
+  isFree = false;
+  /** Its 2M blocks, `null` while it is free or allocated as one. */
+  arena: BuddyArena | null = null;
+  /** The frames of each 2M block that is in pieces, which counts as allocated in `arena`. */
+  blocks: (BuddyArena | null)[] = [];
 
-  constructor(index: number) {
-    this.index = index;
-  }
-
-  pop(): number {
-    return this.#stack[--this.freeBlocks]!;
-  }
-
-  push(block: number): void {
-    this.states[block] = State.free;
-    this.#stack[this.freeBlocks++] = block;
+  constructor(firstPfn: number) {
+    this.firstPfn = firstPfn;
   }
 }
 
 /**
- * Hands out naturally aligned runs of 1, 512 and 262,144 frames. Every operation is O(1) amortised: larger blocks are
- * split when a smaller one is needed, small ones are preferred from blocks already split, and a block whose frames have
- * all come back is whole again at once. Memory is used for split blocks only. (Linux's buddy system has orders 0 to 10;
- * 1G comes from hugetlb there.)
+ * A buddy system: hands out naturally aligned runs of 1, 2, 4, ... 262,144 frames (orders 0 to 18). Buddies that are both
+ * free are one block again at once, up to 1G. A block comes from where the largest free block is smallest, and there
+ * from the smallest that suffices, at the lowest address; so small allocations prefer what is in pieces already. An
+ * operation is O(1): at most 9 splits or merges among the 512 frames of a 2M block, and as many among the 512 blocks of
+ * 1G, of which `free` looks at those that it gets. Memory is used for blocks in pieces only: some 500 bytes for each 2M,
+ * 5 KiB for each 1G. (Linux's buddy system ends at order 10; its larger blocks are `alloc_contig_range`'s and hugetlb's.)
  */
 export class FrameAllocator {
   readonly #span: FrameSpan;
   #freeFrames = 0;
   /** Index of the first 1G region. */
   readonly #firstRegion: number;
-  readonly #states: Uint8Array;
-  readonly #regions: (Region | null)[];
-  readonly #freeRegions: number[] = [];
-  /** Regions with a free 2M block, blocks with a free frame. */
-  readonly #withBlocks = new LinkedList<Region>();
-  readonly #withFrames = new LinkedList<Block>();
+  /** `null` is a hole. */
+  readonly #regions: (Region | null)[] = [];
+  readonly #freeRegions = new LinkedList<Region>();
+  /** By the order of their largest free block: arenas of frames (0 to 8), then arenas of 2M blocks (9 to 17). */
+  readonly #arenas: readonly LinkedList<BuddyArena>[];
+  /** Bit `order` tells whether that list, or for 18 the one of free regions, has members. */
+  #listed = 0;
 
   /** @throws RangeError naming the argument that is not a whole number or leaves 31 bits */
   constructor(options: FrameSpanOptions) {
     const span = new FrameSpan(options);
     this.#span = span;
+    this.#arenas = Array.from({ length: LARGEST_ORDER }, () => new LinkedList<BuddyArena>());
     this.#firstRegion = span.firstPfn >> 18;
-    const end = span.endPfn;
-    const regions = ((end - 1) >> 18) - this.#firstRegion + 1;
-    this.#states = new Uint8Array(regions);
-    this.#regions = new Array<Region | null>(regions).fill(null);
-    for (let r = regions - 1; r >= 0; r--)
-      if (!span.isHole((r + this.#firstRegion) * FRAMES_PER_1G)) this.#addRegion(r, end);
+    for (let pfn = this.#firstRegion * FRAMES_PER_1G; pfn < span.endPfn; pfn += FRAMES_PER_1G)
+      this.#regions.push(span.isHole(pfn) ? null : new Region(pfn));
+    // From the last to the first, because a list gives what it got last.
+    for (const region of this.#regions.toReversed()) if (region) this.#addRegion(region);
   }
 
   /** First frame number. */
@@ -112,163 +77,246 @@ export class FrameAllocator {
     return this.frames - this.#freeFrames;
   }
 
-  /** The first frame of a free block of that order, now allocated, or -1 if there is none. */
-  allocate(order: FolioOrder): number {
-    const pfn = order === 18 ? this.#take1G() : order === 9 ? this.#take2M() : this.#take4K();
-    if (pfn >= 0) this.#freeFrames -= framesOf(order);
+  /** The largest order that can be allocated, -1 if nothing is free. */
+  get largestFreeOrder(): number {
+    return 31 - Math.clz32(this.#listed);
+  }
+
+  /**
+   * The first frame of a free block of that order, now allocated, or -1 if there is none.
+   * @throws RangeError for an order outside 0..18
+   */
+  allocate(order: number): number {
+    checkOrder(order);
+    const pfn = order < ARENA_ORDER ? this.#takeFrames(order) : this.#takeBlocks(order);
+    if (pfn >= 0) this.#freeFrames -= 1 << order;
     return pfn;
   }
 
   /**
-   * Gives back a block, or an aligned piece of a block that was allocated as a larger one.
-   * Asserts that all of it is allocated.
+   * Takes exactly the block at `pfn` if all of it is free, also out of a larger free block.
+   * @returns whether it did; false too if part of the block is outside the allocator
+   * @throws RangeError for an order outside 0..18, or a frame number that is not aligned to it
    */
-  free(pfn: number, order: FolioOrder): void {
-    const frames = framesOf(order);
-    assert(
-      this.#span.contains(pfn) && this.#span.contains(pfn + frames - 1) && pfn % frames === 0,
-      `frame ${hex(pfn)} of order ${order} is outside the allocator or not aligned`,
-    );
-    if (order === 18) this.#free1G(pfn);
-    else if (order === 9) this.#free2M(pfn);
-    else this.#free4K(pfn);
-    this.#freeFrames += frames;
+  allocateAt(pfn: number, order: number): boolean {
+    checkOrder(order);
+    if (pfn % (1 << order) !== 0) throw new RangeError(`pfn: ${hex(pfn)} is not aligned to order ${order}`);
+    if (!this.#holds(pfn, order) || !this.#takeAt(this.#regionOf(pfn), pfn, order)) return false;
+    this.#freeFrames -= 1 << order;
+    return true;
+  }
+
+  /**
+   * Gives back a block, an aligned piece of a block that was allocated as a larger one, or several that make up one.
+   * Asserts that all of it is allocated.
+   * @throws RangeError for an order outside 0..18
+   */
+  free(pfn: number, order: number): void {
+    checkOrder(order);
+    if (!this.#holds(pfn, order) || pfn % (1 << order) !== 0)
+      assert(false, () => `frame ${hex(pfn)} of order ${order} is outside the allocator or not aligned`);
+    const region = this.#regionOf(pfn);
+    if (!this.#isAllAllocated(region, pfn, order))
+      assert(false, () => `double free of frame ${hex(pfn)} of order ${order}: not all of it is allocated`);
+    this.#freeFrames += 1 << order;
+    this.#release(region, pfn, order);
   }
 
   /** Whether a frame is allocated. False outside the allocator. */
   isAllocated(pfn: number): boolean {
-    if (!this.#span.contains(pfn)) return false;
-    const r = (pfn >> 18) - this.#firstRegion;
-    const region = this.#regions[r];
-    if (!region) return this.#states[r] === State.allocated;
-    const block = region.blocks[(pfn >> 9) & 511];
-    return block ? !block.isFree(pfn & 511) : region.states[(pfn >> 9) & 511] === State.allocated;
+    return this.#span.contains(pfn) && this.#isAllAllocated(this.#regionOf(pfn), pfn, 0);
   }
 
-  #addRegion(r: number, end: number): void {
-    const start = (r + this.#firstRegion) * FRAMES_PER_1G;
-    const first = Math.max(start, this.#span.firstPfn);
-    const last = Math.min(start + FRAMES_PER_1G, end) - 1;
-    this.#freeFrames += last - first + 1;
-    if (last - first + 1 === FRAMES_PER_1G) {
-      this.#states[r] = State.free;
-      this.#freeRegions.push(r);
-      return;
+  /**
+   * Number of free blocks of each order 0..18, buddies merged, as a line of `/proc/buddyinfo`. Takes time for each
+   * block in pieces.
+   */
+  buddyInfo(): number[] {
+    const counts = new Array<number>(LARGEST_ORDER + 1).fill(0);
+    for (let region = this.#freeRegions.first; region; region = region.next) counts[LARGEST_ORDER]!++;
+    for (const [order, list] of this.#arenas.entries())
+      for (let arena = list.first; arena; arena = arena.next)
+        arena.addFreeBlocks(counts, order < ARENA_ORDER ? 0 : ARENA_ORDER);
+    return counts;
+  }
+
+  #addRegion(region: Region): void {
+    const end = Math.min(region.firstPfn + FRAMES_PER_1G, this.#span.endPfn);
+    let pfn = Math.max(region.firstPfn, this.#span.firstPfn);
+    this.#freeFrames += end - pfn;
+    // Frames outside stay allocated for good. What is inside comes in the largest aligned blocks.
+    while (pfn < end) {
+      const aligned = pfn === 0 ? LARGEST_ORDER : 31 - Math.clz32(pfn & -pfn);
+      const order = Math.min(LARGEST_ORDER, aligned, 31 - Math.clz32(end - pfn));
+      this.#release(region, pfn, order);
+      pfn += 1 << order;
     }
-    const region = this.#materialise(r, State.outside);
-    for (let b = (last - start) >> 9; b >= (first - start) >> 9; b--) {
-      const blockFirst = Math.max(first, start + b * FANOUT);
-      const blockLast = Math.min(last, start + b * FANOUT + FANOUT - 1);
-      if (blockLast - blockFirst + 1 === FANOUT) {
-        region.push(b);
-      } else {
-        const block = this.#splitBlock(region, b);
-        for (let pfn = blockLast; pfn >= blockFirst; pfn--) block.push(pfn & 511);
-        this.#withFrames.pushFront(block);
-      }
-    }
-    if (region.freeBlocks > 0) this.#withBlocks.pushFront(region);
   }
 
-  /** Gives a region a table of its 2M blocks, all in the same state. */
-  #materialise(r: number, state: number): Region {
-    const region = new Region(r);
-    region.states.fill(state);
-    this.#regions[r] = region;
-    this.#states[r] = State.split;
-    return region;
+  /** Whether all of a block is within the allocator. Holes are whole regions, so its ends tell. */
+  #holds(pfn: number, order: number): boolean {
+    return this.#span.contains(pfn) && this.#span.contains(pfn + (1 << order) - 1);
   }
 
-  #splitBlock(region: Region, index: number): Block {
-    const block = new Block(region, index);
-    region.blocks[index] = block;
-    region.states[index] = State.split;
-    return block;
-  }
-
-  #take1G(): number {
-    const r = this.#freeRegions.pop();
-    if (r === undefined) return -1;
-    this.#states[r] = State.allocated;
-    return (r + this.#firstRegion) * FRAMES_PER_1G;
-  }
-
-  #take2M(): number {
-    let region = this.#withBlocks.first;
-    if (region === null) {
-      const r = this.#freeRegions.pop();
-      if (r === undefined) return -1;
-      region = this.#materialise(r, State.free);
-      for (let b = FANOUT - 1; b >= 0; b--) region.push(b);
-      this.#withBlocks.pushFront(region);
-    }
-    const b = region.pop();
-    region.states[b] = State.allocated;
-    if (region.freeBlocks === 0) this.#withBlocks.remove(region);
-    return (region.index + this.#firstRegion) * FRAMES_PER_1G + b * FANOUT;
-  }
-
-  #take4K(): number {
-    let block = this.#withFrames.first;
-    if (block === null) {
-      const pfn = this.#take2M();
-      if (pfn < 0) return -1;
-      block = this.#splitBlock(this.#regionOf(pfn), (pfn >> 9) & 511);
-      for (let f = FANOUT - 1; f >= 0; f--) block.push(f);
-      this.#withFrames.pushFront(block);
-    }
-    const frame = block.pop();
-    if (block.freeFrames === 0) this.#withFrames.remove(block);
-    return (block.region.index + this.#firstRegion) * FRAMES_PER_1G + block.index * FANOUT + frame;
-  }
-
-  /** The table of the region that holds a frame, made on the spot if the region was allocated as one. */
   #regionOf(pfn: number): Region {
-    const r = (pfn >> 18) - this.#firstRegion;
-    const region = this.#regions[r];
-    if (region) return region;
-    assert(this.#states[r] === State.allocated, () => `double free of frame ${hex(pfn)}`);
-    return this.#materialise(r, State.allocated);
+    return this.#regions[(pfn >> 18) - this.#firstRegion] as Region;
   }
 
-  #free1G(pfn: number): void {
-    const r = (pfn >> 18) - this.#firstRegion;
-    assert(this.#states[r] === State.allocated, () => `1G block ${hex(pfn)} freed, but it is not allocated as one`);
-    this.#states[r] = State.free;
-    this.#freeRegions.push(r);
-  }
-
-  #free2M(pfn: number): void {
-    const region = this.#regionOf(pfn);
-    const b = (pfn >> 9) & 511;
-    assert(region.states[b] === State.allocated, () => `2M block ${hex(pfn)} freed, but it is not allocated as one`);
-    this.#blockIsFree(region, b);
-  }
-
-  #free4K(pfn: number): void {
-    const region = this.#regionOf(pfn);
-    const b = (pfn >> 9) & 511;
-    let block = region.blocks[b] ?? null;
-    if (block === null) {
-      assert(region.states[b] === State.allocated, () => `double free of frame ${hex(pfn)}`);
-      block = this.#splitBlock(region, b);
+  /** Takes a block of order 0 to 8. */
+  #takeFrames(order: number): number {
+    const listed = this.#listed & (FANOUT - 1) & (-1 << order);
+    let block: BuddyArena;
+    if (listed !== 0) {
+      block = this.#firstListed(listed);
+    } else {
+      const pfn = this.#takeBlocks(ARENA_ORDER);
+      if (pfn < 0) return -1;
+      block = splitBlock(this.#regionOf(pfn), (pfn >> 9) & 511, true);
     }
-    assert(!block.isFree(pfn & 511), () => `double free of frame ${hex(pfn)}`);
-    block.push(pfn & 511);
-    if (block.freeFrames === 1) this.#withFrames.pushFront(block);
-    if (block.freeFrames < FANOUT) return;
-    this.#withFrames.remove(block);
-    region.blocks[b] = null;
-    this.#blockIsFree(region, b);
+    const pfn = block.firstPfn + block.allocate(order);
+    this.#relist(block, 0);
+    return pfn;
   }
 
-  #blockIsFree(region: Region, b: number): void {
-    region.push(b);
-    if (region.freeBlocks === 1) this.#withBlocks.pushFront(region);
-    if (region.freeBlocks < FANOUT) return;
-    this.#withBlocks.remove(region);
-    this.#regions[region.index] = null;
-    this.#states[region.index] = State.free;
-    this.#freeRegions.push(region.index);
+  /** Takes a block of order 9 to 18. */
+  #takeBlocks(order: number): number {
+    const listed = this.#listed & (-1 << order);
+    if (listed === 0) return -1;
+    let arena: BuddyArena;
+    if (listed === 1 << LARGEST_ORDER) {
+      const region = this.#freeRegions.first as Region;
+      this.#unlistRegion(region);
+      if (order === LARGEST_ORDER) return region.firstPfn;
+      arena = splitRegion(region, true);
+    } else {
+      arena = this.#firstListed(listed);
+    }
+    const pfn = arena.firstPfn + arena.allocate(order - ARENA_ORDER) * FANOUT;
+    this.#relist(arena, ARENA_ORDER);
+    return pfn;
   }
+
+  #takeAt(region: Region, pfn: number, order: number): boolean {
+    const unit = (pfn >> 9) & 511;
+    if (region.isFree) {
+      this.#unlistRegion(region);
+      if (order === LARGEST_ORDER) return true;
+      splitRegion(region, true);
+    }
+    if (region.arena === null || order === LARGEST_ORDER) return false;
+    if (order >= ARENA_ORDER) {
+      const taken = region.arena.allocateAt(order - ARENA_ORDER, unit);
+      this.#relist(region.arena, ARENA_ORDER);
+      return taken;
+    }
+    let block = region.blocks[unit];
+    if (!block) {
+      if (!this.#takeAt(region, pfn, ARENA_ORDER)) return false;
+      block = splitBlock(region, unit, true);
+    }
+    const taken = block.allocateAt(order, pfn & 511);
+    this.#relist(block, 0);
+    return taken;
+  }
+
+  #isAllAllocated(region: Region, pfn: number, order: number): boolean {
+    const arena = region.arena;
+    if (arena === null) return !region.isFree;
+    const unit = (pfn >> 9) & 511;
+    if (order < ARENA_ORDER) {
+      const block = region.blocks[unit];
+      return block ? !block.hasFree(order, pfn & 511) : !arena.hasFree(0, unit);
+    }
+    if (arena.hasFree(order - ARENA_ORDER, unit)) return false;
+    for (let u = unit; u < unit + (1 << (order - ARENA_ORDER)); u++)
+      if (region.blocks[u]?.hasFree(ARENA_ORDER, 0)) return false;
+    return true;
+  }
+
+  /** Makes a block free of which all is allocated. */
+  #release(region: Region, pfn: number, order: number): void {
+    const unit = (pfn >> 9) & 511;
+    if (order === LARGEST_ORDER) {
+      this.#regionIsFree(region);
+    } else if (order >= ARENA_ORDER) {
+      this.#releaseBlocks(region, unit, order - ARENA_ORDER);
+    } else {
+      if (region.arena === null) splitRegion(region, false);
+      const block = region.blocks[unit] ?? splitBlock(region, unit, false);
+      block.free(order, pfn & 511);
+      if (block.isWhole) this.#releaseBlocks(region, unit, 0);
+      else this.#relist(block, 0);
+    }
+  }
+
+  /** Makes 2^`order` 2M blocks free, each allocated as one or all of it in pieces, or the last piece of which came back. */
+  #releaseBlocks(region: Region, unit: number, order: number): void {
+    const arena = region.arena ?? splitRegion(region, false);
+    for (let u = unit; u < unit + (1 << order); u++) {
+      const block = region.blocks[u];
+      if (!block) continue;
+      this.#list(block, -1);
+      region.blocks[u] = null;
+    }
+    arena.free(order, unit);
+    if (arena.isWhole) this.#regionIsFree(region);
+    else this.#relist(arena, ARENA_ORDER);
+  }
+
+  #regionIsFree(region: Region): void {
+    if (region.arena !== null) this.#list(region.arena, -1);
+    region.arena = null;
+    region.blocks = [];
+    region.isFree = true;
+    this.#freeRegions.pushFront(region);
+    this.#listed |= 1 << LARGEST_ORDER;
+  }
+
+  #unlistRegion(region: Region): void {
+    region.isFree = false;
+    this.#freeRegions.remove(region);
+    if (this.#freeRegions.first === null) this.#listed &= ~(1 << LARGEST_ORDER);
+  }
+
+  /** The first arena of the smallest order in `listed`, bits of `#listed`. */
+  #firstListed(listed: number): BuddyArena {
+    return this.#arenas[31 - Math.clz32(listed & -listed)]!.first as BuddyArena;
+  }
+
+  /** Moves an arena, the units of which have an order of `unitOrder`, to the list that it belongs to now. */
+  #relist(arena: BuddyArena, unitOrder: number): void {
+    const largest = arena.largestOrder;
+    const order = largest < 0 ? -1 : unitOrder + largest;
+    if (order !== arena.listedOrder) this.#list(arena, order);
+  }
+
+  /** Moves an arena to the list of an order, or out of all lists for -1. */
+  #list(arena: BuddyArena, order: number): void {
+    const from = arena.listedOrder;
+    if (from >= 0) {
+      const list = this.#arenas[from] as LinkedList<BuddyArena>;
+      list.remove(arena);
+      if (list.first === null) this.#listed &= ~(1 << from);
+    }
+    arena.listedOrder = order;
+    if (order < 0) return;
+    (this.#arenas[order] as LinkedList<BuddyArena>).pushFront(arena);
+    this.#listed |= 1 << order;
+  }
+}
+
+const checkOrder = (order: number): void => checkInteger('order', order, 0, LARGEST_ORDER);
+
+/** Gives a region that is in no list its 2M blocks, all of them free or all allocated. */
+function splitRegion(region: Region, free: boolean): BuddyArena {
+  region.arena = new BuddyArena(region.firstPfn, free);
+  region.blocks = new Array<BuddyArena | null>(FANOUT).fill(null);
+  return region.arena;
+}
+
+/** Gives a 2M block that is allocated in its region's arena its frames, all of them free or all allocated. */
+function splitBlock(region: Region, unit: number, free: boolean): BuddyArena {
+  const block = new BuddyArena(region.firstPfn + unit * FANOUT, free);
+  region.blocks[unit] = block;
+  return block;
 }
