@@ -1,55 +1,105 @@
 import { hex } from '@faultline/address';
+import { framesOf } from './folio/folio-order.ts';
+import { FolioFlag, GUP_PIN_COUNTING_BIAS } from './folio/folio-table.ts';
+import { cacheReferences } from './folio/split.ts';
 import type { HostState } from './host-state.ts';
+import { Entry } from './mm/entry-table.ts';
 import type { MmState } from './mm/mm-state.ts';
 
+/** What page tables say about folios. */
+interface Found {
+  /** Entries that map each folio. */
+  readonly maps: Map<number, number>;
+  /** Swap entries in page tables and page caches, with how many name each. */
+  readonly swap: Map<number, number>;
+}
+
 /**
- * Checks a host at rest: every folio mapped where it says, on the LRU exactly if mapped, no frame in two folios, frames,
- * slots, residency and pins counted right, nothing in flight. @returns what is wrong, in words
+ * Checks a host at rest: every entry's folio knows of it, every reference is accounted for, folios are on the LRU exactly if they
+ * should, no frame is in two folios, frames, slots, residency, charges and pins are counted right, nothing is in flight.
+ * @returns what is wrong, in words
  */
 export function auditHost(host: HostState): string[] {
   const wrong: string[] = [];
-  const sums = new Map<MmState, { resident: number; pinned: number }>();
-  for (const mm of host.spaces) sums.set(mm, { resident: 0, pinned: 0 });
-  const extents: { pfn: number; frames: number }[] = [];
-  for (let folio = 1; folio < host.folios.limit; folio++) {
-    if (!host.folios.isLive(folio) || host.folios.isHusk(folio)) continue;
-    const frames = host.folios.frames(folio);
-    extents.push({ pfn: host.folios.pfn(folio), frames });
-    const sum = sums.get(host.mmOf(folio));
-    if (sum && host.folios.isMapped(folio)) sum.resident += frames;
-    if (sum && host.folios.pins(folio) > 0) sum.pinned += frames;
-    auditFolio(host, folio, wrong);
-  }
-  auditFrames(host, extents, wrong);
-  let swapped = 0;
-  for (const [mm, sum] of sums) {
-    swapped += mm.swappedPages;
-    if (mm.residentFrames !== sum.resident)
-      wrong.push(`${mm.name}: ${mm.residentFrames} frames resident by count, ${sum.resident} by folios`);
-    if (mm.pinnedFrames !== sum.pinned)
-      wrong.push(`${mm.name}: ${mm.pinnedFrames} frames pinned by count, ${sum.pinned} by folios`);
-    if (mm.locks.size > 0) wrong.push(`${mm.name}: ${mm.locks.size} page locks are held`);
-    if (mm.notifiers.inProgress > 0) wrong.push(`${mm.name}: ${mm.notifiers.inProgress} notifier ranges are open`);
-  }
-  if (host.swap.usedSlots !== swapped) wrong.push(`${host.swap.usedSlots} swap slots in use, ${swapped} swap entries`);
-  if (host.swapCache.size > 0) wrong.push(`${host.swapCache.size} pages in the swap cache`);
-  if (host.isolated > 0) wrong.push(`${host.isolated} folios isolated`);
+  const found: Found = { maps: new Map(), swap: new Map() };
+  for (const mm of host.spaces) auditSpace(host, mm, found, wrong);
+  for (const file of host.files) auditFile(host, file, found, wrong);
+  auditFolios(host, found, wrong);
+  auditSwap(host, found, wrong);
+  if (host.locks.size > 0) wrong.push(`${host.locks.size} folio locks are held`);
+  if (host.isolated.size > 0) wrong.push(`${host.isolated.size} folios isolated`);
+  if (host.swapIo.inFlight > 0) wrong.push(`${host.swapIo.inFlight} swap commands in flight`);
   return wrong;
 }
 
-function auditFolio(host: HostState, folio: number, wrong: string[]): void {
-  const { folios, lru } = host;
-  const mm = host.mmOf(folio);
-  const page = folios.startPage(folio);
-  const name = `folio at page ${hex(page)} of ${mm.name}`;
-  if (folios.isMapped(folio)) {
-    if (mm.table.entry(page) !== folio) wrong.push(`${name} is not where it says`);
-    if (mm.table.levelAt(page) !== folios.order(folio)) wrong.push(`${name} is mapped by a leaf of another size`);
-    if (!lru.has(folio)) wrong.push(`${name} is mapped but not on the LRU`);
-  } else {
-    if (folios.pins(folio) === 0) wrong.push(`${name} is neither mapped nor pinned`);
-    if (lru.has(folio)) wrong.push(`${name} is on the LRU but not mapped`);
+function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[]): void {
+  const { table } = mm;
+  let resident = 0;
+  let swapped = 0;
+  for (const vma of mm.vmas.all)
+    for (let page = table.nextUsed(vma.startPage, vma.endPage); page < vma.endPage; ) {
+      const flags = table.flags(page);
+      const frames = framesOf(table.level(page));
+      if ((flags & Entry.PRESENT) !== 0) {
+        const folio = host.folios.at(table.value(page));
+        if (folio === 0) wrong.push(`${mm.name}: page ${hex(page)} maps frame ${hex(table.value(page))}, which is in no folio`);
+        else found.maps.set(folio, (found.maps.get(folio) ?? 0) + 1);
+        resident += frames;
+      } else if ((flags & Entry.SWAP) !== 0) {
+        const entry = table.value(page);
+        found.swap.set(entry, (found.swap.get(entry) ?? 0) + 1);
+        swapped++;
+      } else if ((flags & Entry.MIGRATION) !== 0) {
+        wrong.push(`${mm.name}: page ${hex(page)} is still on the move`);
+      }
+      page = table.nextUsed(table.end(page), vma.endPage);
+    }
+  if (resident !== mm.residentFrames) wrong.push(`${mm.name}: ${mm.residentFrames} frames resident by count, ${resident} by entries`);
+  if (swapped !== mm.swappedPages) wrong.push(`${mm.name}: ${mm.swappedPages} pages swapped by count, ${swapped} by entries`);
+  if (mm.notifiers.inProgress > 0) wrong.push(`${mm.name}: ${mm.notifiers.inProgress} notifier ranges are open`);
+}
+
+function auditFile(host: HostState, file: HostState['files'][number], found: Found, wrong: string[]): void {
+  let cached = 0;
+  let swapped = 0;
+  for (let i = file.cache.nextUsed(0, file.pages); i < file.pages; i = file.cache.nextUsed(file.cache.end(i), file.pages)) {
+    if ((file.cache.flags(i) & Entry.SWAP) !== 0) {
+      const entry = file.cache.value(i);
+      found.swap.set(entry, (found.swap.get(entry) ?? 0) + 1);
+      swapped++;
+    } else if ((file.cache.flags(i) & Entry.PRESENT) !== 0) {
+      cached++;
+      if (host.folios.at(file.cache.pfn(i)) === 0) wrong.push(`${file.name}: page ${hex(i)} is in no folio`);
+    }
   }
+  if (cached !== file.cached) wrong.push(`${file.name}: ${file.cached} pages cached by count, ${cached} in the cache`);
+  if (swapped !== file.swapped) wrong.push(`${file.name}: ${file.swapped} pages swapped by count, ${swapped} in the cache`);
+}
+
+function auditFolios(host: HostState, found: Found, wrong: string[]): void {
+  const { folios, lru } = host;
+  const charged = new Map<number, number>();
+  const extents: { pfn: number; frames: number }[] = [];
+  for (let folio = 1; folio < folios.limit; folio++) {
+    if (!folios.isLive(folio)) continue;
+    const name = folios.name(folio);
+    const frames = folios.frames(folio);
+    extents.push({ pfn: folios.pfn(folio), frames });
+    charged.set(folios.memcg(folio), (charged.get(folios.memcg(folio)) ?? 0) + frames);
+    const maps = found.maps.get(folio) ?? 0;
+    if (maps !== folios.mapcount(folio)) wrong.push(`${name}: ${folios.mapcount(folio)} mappings by count, ${maps} entries`);
+    const pins = folios.pins(folio) * (folios.order(folio) === 0 ? GUP_PIN_COUNTING_BIAS : 1);
+    const references = maps + cacheReferences(host, folio) + pins;
+    if (references !== folios.refs(folio))
+      wrong.push(`${name}: ${folios.refs(folio)} references, ${references} accounted for`);
+    if (references === 0) wrong.push(`${name}: nobody refers to it`);
+    const belongs = !folios.has(folio, FolioFlag.unevictable) && maps + cacheReferences(host, folio) > 0;
+    if (belongs !== lru.isOn(folio)) wrong.push(`${name}: is ${belongs ? 'not ' : ''}on the LRU`);
+  }
+  auditFrames(host, extents, wrong);
+  for (const memcg of host.memcgs)
+    if (memcg.usedPages !== (charged.get(memcg.id) ?? 0))
+      wrong.push(`${memcg.name}: ${memcg.usedPages} pages charged, ${charged.get(memcg.id) ?? 0} in folios`);
 }
 
 function auditFrames(host: HostState, extents: { pfn: number; frames: number }[], wrong: string[]): void {
@@ -63,6 +113,16 @@ function auditFrames(host: HostState, extents: { pfn: number; frames: number }[]
     end = pfn + frames;
     total += frames;
   }
-  if (host.allocator.allocatedFrames !== total)
-    wrong.push(`${host.allocator.allocatedFrames} frames allocated, ${total} in folios`);
+  const elsewhere = host.hugePages.freeFrames + host.compressedFrames + host.brokenFrames;
+  if (host.allocator.allocatedFrames !== total + elsewhere)
+    wrong.push(`${host.allocator.allocatedFrames} frames allocated, ${total} in folios, ${elsewhere} elsewhere`);
+}
+
+function auditSwap(host: HostState, found: Found, wrong: string[]): void {
+  for (const [entry, references] of found.swap)
+    if (host.swap.references(entry) !== references)
+      wrong.push(`swap entry ${entry}: ${host.swap.references(entry)} references by count, ${references} entries`);
+  const cachedOnly = host.swapCache.pages - [...found.swap.keys()].filter((entry) => host.swapCache.get(entry) !== 0).length;
+  if (host.swap.usedSlots !== found.swap.size + cachedOnly)
+    wrong.push(`${host.swap.usedSlots} swap slots in use, ${found.swap.size} named by entries and ${cachedOnly} more cached`);
 }

@@ -1,17 +1,21 @@
+import type { SwapCounters } from './swap/swap-counters.ts';
+
 /**
  * What the host has done so far, under the names of /proc/vmstat; in pages, folios or events as there. They only grow.
  * Counters whose names are not lower-case are the model's own.
  */
 export class HostCounters {
+  /** What swap I/O counts. */
+  readonly swap: SwapCounters;
+
+  constructor(swap: SwapCounters) {
+    this.swap = swap;
+  }
+
+
   /** Faults, and those that read swap. */
   pgfault = 0;
   pgmajfault = 0;
-  /** Pages read from and written to swap devices; not what zswap holds. */
-  pswpin = 0;
-  pswpout = 0;
-  zswpin = 0;
-  zswpout = 0;
-  zswpwb = 0;
   /** Pages that reclaim looked at and freed, by who asked. */
   pgscan_kswapd = 0;
   pgscan_direct = 0;
@@ -40,7 +44,6 @@ export class HostCounters {
   thp_deferred_split_page = 0;
   thp_split_pmd = 0;
   thp_split_pud = 0;
-  thp_swpout = 0;
   thp_swpout_fallback = 0;
   pgmigrate_success = 0;
   pgmigrate_fail = 0;

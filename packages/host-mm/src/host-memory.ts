@@ -1,13 +1,26 @@
-import { type Agent, RandomStream, type Task } from '@faultline/sim';
+import type { Agent, Task } from '@faultline/sim';
+import { Memfd } from './action/mmap.ts';
 import { checkInteger } from './argument.ts';
 import { auditHost } from './audit.ts';
+import type { FaultInjection } from './fault-injection.ts';
+import { PMD_ORDER, PUD_ORDER } from './folio/folio-order.ts';
 import { FrameAllocator } from './frame/frame-allocator.ts';
+import { FrameSpan } from './frame/frame-span.ts';
+import { HugePagePool } from './frame/huge-page-pool.ts';
 import { PhysicalMemory } from './frame/physical-memory.ts';
-import { type HostCounters, HostState, type SplitNotify } from './host-state.ts';
+import { NO_WATERMARKS, type Watermarks, Zone } from './frame/zone.ts';
+import { HostCounters } from './host-counters.ts';
+import { HostState, type SplitNotify } from './host-state.ts';
 import { AddressSpace } from './mm/address-space.ts';
 import { MmState } from './mm/mm-state.ts';
-import { reclaimPages } from './reclaim/reclaim.ts';
-import { SwapDevice } from './swap/swap-device.ts';
+import { ClassicLru } from './reclaim/classic-lru.ts';
+import { MemoryCgroup, type MemoryCgroupOptions } from './reclaim/memory-cgroup.ts';
+import { MultiGenLru } from './reclaim/multi-gen-lru.ts';
+import { kswapd, setMemoryMax, tryToFreePages } from './reclaim/try-to-free.ts';
+import { SwapArea, type SwapAreaOptions } from './swap/swap-area.ts';
+import { SwapIo } from './swap/swap-io.ts';
+import { SwapSpace } from './swap/swap-space.ts';
+import type { ZswapOptions } from './swap/zswap.ts';
 
 const DEFAULT_FIRST_PFN = 0x40000;
 /**
@@ -16,31 +29,57 @@ const DEFAULT_FIRST_PFN = 0x40000;
  */
 const MMIO_HOLE = { firstPfn: 0xc_0000, frames: 0x4_0000 } as const;
 
+/** A swap area of a host: {@link SwapAreaOptions}, where zram takes its frames from the host. */
+export interface HostSwapArea {
+  readonly name?: string;
+  /** 4 KiB slots. */
+  readonly slots: number;
+  /** Higher is used first; the default is -1. */
+  readonly priority?: number;
+  /** Whether slot 0 holds a header, as mkswap makes it. */
+  readonly header?: boolean;
+  /** A disk whose queue has that depth (`queueDepth`, 1 if left out), or compressed memory of the host. */
+  readonly kind?: 'disk' | 'zram';
+  readonly queueDepth?: number;
+}
+
 /** What a {@link HostMemory} has. */
 export interface HostMemoryOptions {
   /** Memory in 4 KiB frames. */
   readonly frames: number;
   /** The first frame's number; 0x40000 (1 GiB) if left out. A multiple of 2^18 wastes no 1G folio. From 3 to 4 GiB there are no frames. */
   readonly firstPfn?: number;
-  /** Size of the swap device in 4 KiB slots; 0 for none. */
-  readonly swapSlots: number;
-  /** Picks the piece of a large folio that reclaim takes; a stream of seed 0 if left out. */
-  readonly random?: RandomStream;
+  /** A single disk of so many 4 KiB slots; 0 for none. */
+  readonly swapSlots?: number;
+  /** Swap areas, instead of `swapSlots`. */
+  readonly swap?: readonly HostSwapArea[];
+  /** Compresses pages in memory before they go to a swap area: largest share of memory, in percent (20 if left out), and accept threshold (90). */
+  readonly zswap?: Pick<ZswapOptions, 'maxPoolPercent' | 'acceptThresholdPercent'>;
   /**
-   * `none`: splitting a leaf moves no data and tells nobody. `clear`: it fires CLEAR over the whole leaf, as Linux
-   * 7.3 does in `__split_huge_pmd` and `__split_huge_pud`. `none` if left out.
+   * `clear`: splitting a large leaf or folio fires CLEAR over all of it, as Linux 7.3 does in `__split_huge_pmd` and
+   * `__split_huge_pud`. `none`: a hypothetical host that tells nobody, since no data moves. `clear` if left out.
    */
   readonly splitNotify?: SplitNotify;
+  /** How reclaim tells cold from warm; `classic` if left out. */
+  readonly lru?: 'classic' | 'mglru';
+  /** Free frames at which reclaim begins; none if left out: only when nothing is free. See `linuxWatermarks`. */
+  readonly watermarks?: Watermarks;
+  /** Whether 2M folios go to swap whole (CONFIG_THP_SWAP); true if left out. */
+  readonly thpSwap?: boolean;
+  /** log2 of the pages read ahead at a swap-in (`vm.page-cluster`), 0 to 5; 3 if left out, as in Linux. */
+  readonly pageCluster?: number;
+  /** Allocations that fail on purpose. */
+  readonly injection?: FaultInjection;
 }
 
 /**
- * The memory of one host: frames with content, an LRU over the folios of all address spaces, a swap device.
+ * The memory of one host: frames with content, folios, LRU, swap, cgroups, huge page pools.
  *
  * ```ts
  * const host = new HostMemory({ frames: 1 << 18, swapSlots: 1024 });
  * const vmm = host.createAddressSpace('vmm');
- * vmm.mmap({ startPage: 0x40000, pages: 1 << 18, backing: '1G' });
- * runToEnd(vmm.populate(new Agent('boot'), 0x40000, 1 << 18));
+ * vmm.mmap({ startPage: 0x40000, pages: 1 << 17, backing: 'thp-2M' });
+ * runToEnd(vmm.populate(new Agent('boot'), 0x40000, 1 << 17));
  * ```
  */
 export class HostMemory {
@@ -48,14 +87,46 @@ export class HostMemory {
 
   /** @throws RangeError naming the option that is not a whole number in its range */
   constructor(options: HostMemoryOptions) {
-    const { frames, swapSlots, splitNotify = 'none', firstPfn = DEFAULT_FIRST_PFN } = options;
+    const { frames, firstPfn = DEFAULT_FIRST_PFN, pageCluster = 3 } = options;
+    checkInteger('pageCluster', pageCluster, 0, 5);
+    const allocator = new FrameAllocator({ firstPfn, frames, hole: MMIO_HOLE });
+    const memory = new PhysicalMemory({ firstPfn, frames, hole: MMIO_HOLE });
+    const source = {
+      take: () => {
+        const pfn = allocator.allocate(0);
+        if (pfn >= 0) this.#state.compressedFrames++;
+        return pfn;
+      },
+      give: (pfn: number) => {
+        this.#state.compressedFrames--;
+        this.#state.freeFrames(pfn, 0);
+      },
+    };
+    const swap = new SwapSpace();
+    for (const [i, area] of swapAreas(options).entries()) swap.swapon(new SwapArea(areaOptions(area, i, source)));
+    const zswap = options.zswap ? { zswap: { ...options.zswap, frames: source, totalFrames: frames } } : {};
+    const swapIo = new SwapIo({ space: swap, memory, ...zswap });
+    const { lru = 'classic' } = options;
     this.#state = new HostState({
-      allocator: new FrameAllocator({ firstPfn, frames, hole: MMIO_HOLE }),
-      memory: new PhysicalMemory({ firstPfn, frames, hole: MMIO_HOLE }),
-      swap: new SwapDevice({ slots: swapSlots }),
-      random: options.random ?? new RandomStream(0, 'host-mm reclaim'),
-      splitNotify,
+      allocator,
+      span: new FrameSpan({ firstPfn, frames, hole: MMIO_HOLE }),
+      memory,
+      zone: new Zone(options.watermarks ?? NO_WATERMARKS),
+      hugePages: new HugePagePool(allocator),
+      swap,
+      swapIo,
+      counters: new HostCounters(swapIo.counters),
+      splitNotify: options.splitNotify ?? 'clear',
+      thpSwap: options.thpSwap ?? true,
+      pageCluster,
+      injection: options.injection ?? {},
+      lru: (host) => (lru === 'classic' ? new ClassicLru(host) : new MultiGenLru(host)),
     });
+  }
+
+  /** What the actions of the host work on. @internal */
+  get state(): HostState {
+    return this.#state;
   }
 
   get allocator(): FrameAllocator {
@@ -66,8 +137,14 @@ export class HostMemory {
     return this.#state.memory;
   }
 
-  get swap(): SwapDevice {
+  /** The swap areas, their slots and references. */
+  get swap(): SwapSpace {
     return this.#state.swap;
+  }
+
+  /** Swap I/O: its daemons, what is in flight, zswap. */
+  get swapIo(): SwapIo {
+    return this.#state.swapIo;
   }
 
   /** What has happened so far; live. */
@@ -80,25 +157,75 @@ export class HostMemory {
     return this.allocator.freeFrames * 4096;
   }
 
-  /** A new, empty address space. @param name for messages */
-  createAddressSpace(name: string): AddressSpace {
+  /** A new, empty address space. @param name for messages @param memcg whom its memory is charged to; the root if left out */
+  createAddressSpace(name: string, memcg: MemoryCgroup = this.#state.rootMemcg): AddressSpace {
     const { spaces, counters } = this.#state;
-    const mm = new MmState(spaces.length, name, counters);
+    const mm = new MmState({ id: spaces.length, name, memcg, counters });
     spaces.push(mm);
     return new AddressSpace(this.#state, mm);
   }
 
-  /**
-   * Swaps pages out from the LRU's tail until `pages` frames are free, all else is young or pinned twice over, or swap is
-   * full. @returns the number of frames freed @throws RangeError if `pages` is not a whole number
-   */
-  reclaim(agent: Agent, pages: number): Task<number> {
+  /** A new memory cgroup. @throws RangeError unless its limit is a number of bytes */
+  createMemoryCgroup(options: MemoryCgroupOptions): MemoryCgroup {
+    const { memcgs } = this.#state;
+    const memcg = new MemoryCgroup(memcgs.length, options);
+    memcgs.push(memcg);
+    return memcg;
+  }
+
+  /** Changes a cgroup's `memory.max` and reclaims what is above it. @returns whether usage is within the limit then */
+  setMemoryMax(agent: Agent, memcg: MemoryCgroup, bytes: number): Task<boolean> {
+    return setMemoryMax(this.#state, agent, memcg, bytes);
+  }
+
+  /** A new memfd of so many pages, all zeros. */
+  createMemfd(name: string, pages: number): Memfd {
+    checkInteger('pages', pages, 1, 2 ** 45);
+    return new Memfd(this.#state.newFile(name, pages));
+  }
+
+  /** Sets the size of a huge page pool (`nr_hugepages`), as far as frames are free. @returns its size then */
+  setHugePages(size: '2M' | '1G', pages: number): number {
     checkInteger('pages', pages, 0, 2 ** 31);
-    return reclaimPages(this.#state, agent, pages);
+    return this.#state.hugePages.resize(size === '1G' ? PUD_ORDER : PMD_ORDER, pages);
+  }
+
+  /**
+   * Proactive reclaim (`memory.reclaim`): one run that frees at least so many pages, if it can.
+   * @param memcg from whom; everybody if left out @returns pages freed @throws RangeError if `pages` is not a whole number
+   */
+  reclaim(agent: Agent, pages: number, memcg: MemoryCgroup | null = null): Task<number> {
+    checkInteger('pages', pages, 0, 2 ** 31);
+    return tryToFreePages(this.#state, agent, { pages, target: memcg, by: 'proactive' });
+  }
+
+  /** The reclaim thread (kswapd), a daemon: keeps free frames between the watermarks. */
+  kswapd(agent: Agent): Task<void> {
+    return kswapd(this.#state, agent);
   }
 
   /** What is inconsistent, in words; empty if all is well. Call while no task is under way. Costs O(folios). */
   audit(): string[] {
     return auditHost(this.#state);
   }
+}
+
+const swapAreas = ({ swap, swapSlots = 0 }: HostMemoryOptions): readonly HostSwapArea[] => {
+  checkInteger('swapSlots', swapSlots, 0, 2 ** 30 - 1024);
+  return swap ?? (swapSlots > 0 ? [{ slots: swapSlots }] : []);
+};
+
+function areaOptions(
+  area: HostSwapArea,
+  index: number,
+  frames: { take(): number; give(pfn: number): void },
+): SwapAreaOptions {
+  const { slots, priority, header, kind = 'disk', queueDepth = 1 } = area;
+  return {
+    name: area.name ?? `${kind}${index}`,
+    slots,
+    ...(priority === undefined ? {} : { priority }),
+    ...(header === undefined ? {} : { header }),
+    model: kind === 'zram' ? { kind, frames } : { kind: 'block', queueDepth },
+  };
 }

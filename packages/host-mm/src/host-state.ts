@@ -66,6 +66,10 @@ export class HostState {
   readonly pinners = new Map<number, MmState>();
   /** Folios that reclaimers and others have taken off the LRU. */
   readonly isolated = new Set<number>();
+  /** Frames that zram and zswap hold. */
+  compressedFrames = 0;
+  /** Frames that are broken, and never used again. */
+  brokenFrames = 0;
   /** Allocations tried so far, for faults on purpose. */
   allocations = 0;
   /** A frame is free, or nobody at work could free one. Its id is the location of steps on the zone's free lists. */
@@ -168,7 +172,10 @@ export class HostState {
     this.memcgOf(folio).usedPages -= framesOf(order);
     folios.destroy(folio);
     // A frame that is broken is never used again.
-    if (poisoned) return;
+    if (poisoned) {
+      this.brokenFrames += framesOf(order);
+      return;
+    }
     if (hugetlb) this.hugePages.give(pfn, order);
     else this.freeFrames(pfn, order);
   }

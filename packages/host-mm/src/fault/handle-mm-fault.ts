@@ -45,7 +45,7 @@ export function* handleMmFault(host: HostState, mm: MmState, agent: Agent, reque
 
 /** Looks at the entry as it is in this step. */
 function* handleEntry(fault: FaultContext): Task<number> {
-  const { host, mm, page, vma, write } = fault;
+  const { host, mm, page, vma, write, unshare } = fault;
   const flags = mm.table.flags(page);
   if (flags === 0) return yield* missingPage(fault);
   if ((flags & Entry.SWAP) !== 0) return yield* swapIn(fault);

@@ -80,7 +80,7 @@ function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Tas
   if (entry < 0) {
     yield agent.writes('fault: zero folio', Location.frame, pfn, Cost.pageCopy);
     host.memory.zeroFolio(pfn, 0);
-  } else if (!(yield* host.swapIo.readPages(agent, { entry, pfns: [pfn] }))) {
+  } else if (!(yield* host.swapIo.readPages(agent, { entry, pfn, pages: 1 }))) {
     host.counters.swapReadErrors++;
     bits = VmFault.SIGBUS;
   }

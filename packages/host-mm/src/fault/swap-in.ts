@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, Location, type Task } from '@faultline/sim';
 import { FANOUT } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
@@ -141,11 +141,15 @@ function* readFolios(host: HostState, agent: Agent, folios: number[]): Task<void
     let end = first + 1;
     while (end < folios.length && table.swapEntry(folios[end]!) === entry + (end - first)) end++;
     const batch = folios.slice(first, end);
-    const whole = yield* swapIo.readPages(agent, { entry, pfns: batch.map((folio) => table.pfn(folio)) });
+    // A page that zswap gives up has no other copy.
+    const markDirty = (index: number): void => table.setFlag(batch[index]!, FolioFlag.dirty, true);
+    const pfns = batch.map((folio) => table.pfn(folio));
+    const whole = yield* swapIo.readPages(agent, { entry, pfn: pfns[0]!, pages: pfns.length, pfns, markDirty });
     for (const [i, folio] of batch.entries()) {
       // One page of the command may be bad: each is tried on its own.
-      const alone = batch.length > 1;
-      const isRead = whole || (alone && (yield* swapIo.readPages(agent, { entry: entry + i, pfns: [table.pfn(folio)] })));
+      const mayRetry = !whole && batch.length > 1;
+      const one = { entry: entry + i, pfn: table.pfn(folio), pages: 1, markDirty: () => markDirty(i) };
+      const isRead = whole || (mayRetry && (yield* swapIo.readPages(agent, one)));
       table.setFlag(folio, FolioFlag.uptodate, isRead);
       if (!isRead) host.counters.swapReadErrors++;
     }

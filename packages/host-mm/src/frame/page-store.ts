@@ -81,13 +81,13 @@ export class PageStore {
     if (words) this.#setWords(to, words.slice());
   }
 
-  /** Zeroes 1, 512 or 262,144 pages from `first`, which is aligned to them. O(1) except for what single pages hold. */
+  /** Zeroes a power of two of pages, up to 1G, from `first`, which is aligned to them. Whole 2M and 1G blocks are dropped. */
   zero(first: number, pages: number): void {
     const region = this.#regions[first >> 18];
     if (!region) return;
     if (pages === FRAMES_PER_1G) this.#regions[first >> 18] = undefined;
-    else if (pages === FANOUT) region[(first >> 9) & 511] = undefined;
-    else this.setTag(first, 0, 0);
+    else if (pages >= FANOUT) region.fill(undefined, (first >> 9) & 511, ((first >> 9) & 511) + pages / FANOUT);
+    else for (let i = 0; i < pages; i++) this.setTag(first + i, 0, 0);
   }
 
   #chunk(number: number): Chunk {

@@ -1,26 +1,30 @@
-import { hex, type PageSize } from '@faultline/address';
+import { hex } from '@faultline/address';
 import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from '@faultline/sim';
+import { advise, type MadviseAdvice, pageOutPage } from '../action/madvise.ts';
+import { mapMemory, type MmapRequest } from '../action/mmap.ts';
+import { exitSpace, moveMapping, unmapMemory } from '../action/munmap.ts';
 import { checkPageRange } from '../argument.ts';
-import { faultIn, prefault } from '../fault/fault.ts';
+import { prefaultAnonymous } from '../fault/anonymous.ts';
+import { handleMmFault } from '../fault/handle-mm-fault.ts';
+import { type HmmRange, hmmRangeFault } from '../fault/hmm.ts';
 import { faultError, pinnedRuns, pinRange, unpinRange } from '../fault/pin.ts';
-import { VM_FAULT_ERROR } from '../fault/vm-fault.ts';
-import { framesOf } from '../folio/folio-order.ts';
+import { VM_FAULT_ERROR, VmFault } from '../fault/vm-fault.ts';
+import { FolioFlag } from '../folio/folio-table.ts';
 import type { PageContent } from '../frame/page-content.ts';
 import type { HostState } from '../host-state.ts';
-import { type MmuNotifier, NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
-import { shrinkFolio } from '../reclaim/reclaim.ts';
+import type { MmuNotifier, NotifierRange } from '../notifier/mmu-notifier.ts';
+import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
 import { contiguousRun, type PageBounds, type PageRun } from './contiguous-run.ts';
-import { slotOf } from './cpu-page-table.ts';
+import { Entry } from './entry-table.ts';
 import type { MmState } from './mm-state.ts';
-import type { Vma } from './vma-list.ts';
-import { zapRange } from './zap.ts';
+import type { VmaView } from './vma.ts';
 
 const BYTES_PER_FRAME = 4096;
 const ZERO_PAGE: PageContent = { tagLo: 0, tagHi: 0, words: null };
 
 /**
- * An address space of the host: one process's mappings of anonymous memory, its CPU page table, its pins and its
- * notifiers. Made by `HostMemory.createAddressSpace`. Pages are numbers (Hva >> 12, below 2^45), frames are numbers below
+ * An address space of the host: one process's mappings, its CPU page table, its pins and its notifiers. Made by
+ * `HostMemory.createAddressSpace`. Pages are numbers (Hva >> 12, below 2^45), frames are numbers below
  * 2^31; plain methods read or change state at once and belong to the caller's step.
  */
 export class AddressSpace {
@@ -33,18 +37,28 @@ export class AddressSpace {
     this.#mm = mm;
   }
 
+  /** What the actions of the host work on. @internal */
+  get state(): MmState {
+    return this.#mm;
+  }
+
   get name(): string {
     return this.#mm.name;
   }
 
-  /** Guards the mappings. Tasks of this class take it themselves, except {@link handleMmFault}. */
+  /** The cgroup that its memory is charged to. */
+  get memcg(): MemoryCgroup {
+    return this.#mm.memcg;
+  }
+
+  /** Guards the mappings. Tasks of this class take it themselves, except {@link handleMmFault} and {@link hmmRangeFault}. */
   get mmapLock(): RwSemaphore {
     return this.#mm.mmapLock;
   }
 
   /** The mappings, sorted by page. */
-  get vmas(): readonly Vma[] {
-    return this.#mm.vmas.all;
+  get vmas(): readonly VmaView[] {
+    return this.#mm.vmas.all.map((vma) => vma.view());
   }
 
   /** Bytes of frames that the CPU page table maps (RSS). O(1). */
@@ -52,12 +66,17 @@ export class AddressSpace {
     return this.#mm.residentFrames * BYTES_PER_FRAME;
   }
 
+  /** Bytes of anonymous memory that large leaves map (AnonHugePages). O(1). */
+  get anonHugeBytes(): number {
+    return this.#mm.anonHugeFrames * BYTES_PER_FRAME;
+  }
+
   /** Bytes of pages that have a swap entry. O(1). */
   get swappedBytes(): number {
     return this.#mm.swappedPages * BYTES_PER_FRAME;
   }
 
-  /** Bytes of folios with at least one pin, which reclaim cannot take: a pinned page of a 1G folio counts 1G. O(1). */
+  /** Bytes of folios that it has pinned, which reclaim cannot take: a pinned page of a 1G folio counts 1G. O(1). */
   get pinnedBytes(): number {
     return this.#mm.pinnedFrames * BYTES_PER_FRAME;
   }
@@ -86,28 +105,64 @@ export class AddressSpace {
   }
 
   /**
-   * Maps anonymous memory; nothing is resident yet.
-   * @throws RangeError naming the argument that is not aligned to the backing, overlaps a mapping or leaves 57 bits
+   * Maps memory; nothing is resident yet.
+   * @throws RangeError naming the argument that is not aligned to the backing, overlaps a mapping or leaves 57 bits;
+   * HostMemoryError ENOMEM when the huge page pool has too few pages
    */
-  mmap(vma: { readonly startPage: number; readonly pages: number; readonly backing: PageSize }): void {
-    this.#checkAlive();
-    this.#mm.vmas.add(vma);
+  mmap(request: MmapRequest): void {
+    mapMemory(this.#host, this.#mm, request);
+  }
+
+  /** Unmaps a range, whatever is mapped there: fires UNMAP over each mapping's part. Frames that are pinned live on. */
+  munmap(agent: Agent, startPage: number, pages: number): Task<void> {
+    checkPageRange({ startPage, pages });
+    return unmapMemory(this.#host, this.#mm, agent, { startPage, pages });
+  }
+
+  /** Moves a whole mapping to other addresses (mremap with MREMAP_MAYMOVE): fires UNMAP over the old ones. */
+  mremap(agent: Agent, startPage: number, toPage: number): Task<void> {
+    return moveMapping(this.#mm, agent, startPage, toPage);
+  }
+
+  /** Gives advice about a range (madvise); what each does and fires is said at {@link MadviseAdvice}. */
+  madvise(agent: Agent, startPage: number, pages: number, advice: MadviseAdvice): Task<void> {
+    checkPageRange({ startPage, pages });
+    return advise(this.#host, this.#mm, agent, { startPage, pages }, advice);
+  }
+
+  /** MADV_DONTNEED: drops the content of a range. */
+  madviseDontNeed(agent: Agent, startPage: number, pages: number): Task<void> {
+    return this.madvise(agent, startPage, pages, 'DONTNEED');
+  }
+
+  /**
+   * MADV_PAGEOUT of one page, young or not: splits its folio down to the page and swaps that out.
+   * @returns whether its frame was freed; false if it is not present, pinned, already being reclaimed, or swap is full
+   */
+  pageOut(agent: Agent, page: number): Task<boolean> {
+    checkPageRange({ startPage: page, pages: 1 });
+    return pageOutPage(this.#host, this.#mm, agent, page);
   }
 
   /**
    * Faults a range in with the largest folios of its backing that fit, one step a folio, like MAP_POPULATE before the
-   * run proper: zeroing is not charged.
+   * run proper: zeroing of anonymous folios is not charged.
    * @throws HostMemoryError ENOMEM when frames run out and reclaim frees none; RangeError outside the mappings
    */
   *populate(agent: Agent, startPage: number, pages: number): Task<void> {
-    this.#checkMapped(startPage, pages);
+    checkPageRange({ startPage, pages });
+    const hole = this.#mm.vmas.firstHole(startPage, pages);
+    if (hole >= 0) throw new RangeError(`startPage: page ${hex(hole)} of the range is not mapped`);
+    const { table, vmas } = this.#mm;
     yield* this.mmapLock.acquireRead(agent);
     try {
-      const end = startPage + pages;
-      for (let page = startPage; page < end; ) {
-        const bits = yield* prefault(this.#host, this.#mm, agent, page);
+      for (let page = startPage; page < startPage + pages; ) {
+        yield agent.writes('populate folio', Location.cpuEntry, this.entryLocation(page), Cost.minorFault);
+        const vma = vmas.find(page);
+        const isDone = table.pfn(page) >= 0 || (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
+        const bits = isDone ? 0 : yield* this.handleMmFault(agent, page, { write: vma?.writeable ?? false });
         if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'populate');
-        page = this.#leafEnd(page);
+        if (table.pfn(page) >= 0) page = table.end(page);
       }
     } finally {
       this.mmapLock.releaseRead(agent);
@@ -115,66 +170,94 @@ export class AddressSpace {
   }
 
   /**
-   * Makes a page present. The caller holds `mmapLock` for reading throughout (asserted: held by somebody), looks
-   * the page up again afterwards and guards that with {@link notifierReadRetry}, as in Linux.
-   * `write` changes nothing: memory is anonymous, private and never shared, so there is no copy on write.
-   * @returns {@link VmFault} bits: 0 minor, MAJOR after swap I/O, OOM, or SIGSEGV outside all mappings
+   * Makes a page present with the right asked for. The caller holds `mmapLock` for reading (asserted: held by somebody), looks the page
+   * up again afterwards and guards that with {@link notifierReadRetry}, as in Linux.
+   * @param access `allowRetry`: the handler may give `mmapLock` back instead of waiting with it, and says so by RETRY (try again) or
+   * COMPLETED (done)
+   * @returns {@link VmFault} bits: 0 minor, MAJOR after swap I/O, RETRY, COMPLETED, or an error
    */
-  handleMmFault(agent: Agent, page: number, _access: { readonly write: boolean }): Task<number> {
+  handleMmFault(
+    agent: Agent,
+    page: number,
+    access: { readonly write: boolean; readonly allowRetry?: boolean },
+  ): Task<number> {
     checkPageRange({ startPage: page, pages: 1 });
-    assert(this.mmapLock.held, `${agent.name} handles a fault without ${this.mmapLock.name}`);
-    return faultIn(this.#host, this.#mm, agent, page);
+    return handleMmFault(this.#host, this.#mm, agent, { page, ...access });
+  }
+
+  /** Fills a range of pages with what is mapped there, faulting as asked (hmm_range_fault); see {@link HmmRange} for errors. */
+  hmmRangeFault(agent: Agent, range: HmmRange): Task<void> {
+    checkPageRange(range);
+    return hmmRangeFault(this.#host, this.#mm, agent, range);
   }
 
   /** The frame that the CPU page table maps at the page, or -1. Allocates nothing. */
   lookup(page: number): number {
-    const { folios } = this.#host;
-    const folio = this.#mm.table.entry(page);
-    return folio > 0 ? folios.pfn(folio) + (page - folios.startPage(folio)) : -1;
+    return this.#mm.table.pfn(page);
+  }
+
+  /** Whether the page is present and the CPU may write to it without a fault. */
+  isWriteable(page: number): boolean {
+    const wanted = Entry.PRESENT | Entry.WRITE;
+    return (this.#mm.table.flags(page) & (wanted | Entry.PROT_NONE)) === wanted;
   }
 
   /** Pages of the CPU leaf that maps the page: 1, 512 or 262,144; 0 if it is not present. */
   leafPages(page: number): number {
-    const folio = this.#mm.table.entry(page);
-    return folio > 0 ? this.#host.folios.frames(folio) : 0;
+    return this.lookup(page) < 0 ? 0 : 2 ** this.#mm.table.level(page);
   }
 
   /** Whether the page has a swap entry. */
   isSwapped(page: number): boolean {
-    return this.#mm.table.entry(page) < 0;
+    return (this.#mm.table.flags(page) & Entry.SWAP) !== 0;
   }
 
   /**
    * Fills `out` with the longest run of present, physically contiguous pages around `page` within
    * `firstPage`..`lastPage` (inclusive) and within its aligned 1G block: what a secondary MMU may map in one go. Costs
-   * O(leaves visited), at most one 1G table.
+   * O(entries visited), at most one 1G table.
+   * @param write only pages that may be written to without a fault, as whoever maps them writeable needs
    * @returns whether the page is present; if not, `out` has 0 pages and pfn -1
    */
-  contiguousRun(page: number, firstPage: number, lastPage: number, out: PageRun): boolean {
-    const bounds: PageBounds = { firstPage, lastPage };
-    return contiguousRun({ table: this.#mm.table, folios: this.#host.folios }, page, bounds, out);
+  contiguousRun(page: number, firstPage: number, lastPage: number, out: PageRun, write = false): boolean {
+    const bounds: PageBounds = { firstPage, lastPage, write };
+    return contiguousRun(this.#mm.table, page, bounds, out);
   }
 
   /**
-   * Long-term pins (FOLL_PIN|FOLL_LONGTERM) a range, one step a folio; missing pages are faulted in.
-   * Pinned folios are never reclaimed. @throws HostMemoryError ENOMEM or EFAULT, with nothing pinned
+   * Says that a secondary MMU now may write to the pages: reclaim takes their copies in swap for old (as KVM does, which marks a page
+   * dirty when it maps it writeable). Part of the caller's step.
    */
-  *pin(agent: Agent, startPage: number, pages: number): Task<void> {
+  markDirty(startPage: number, pages: number): void {
+    const { table } = this.#mm;
+    const { folios } = this.#host;
+    for (let page = startPage; page < startPage + pages; page = table.end(page)) {
+      const pfn = table.pfn(page);
+      if (pfn >= 0) folios.setFlag(folios.at(pfn), FolioFlag.dirty, true);
+    }
+  }
+
+  /**
+   * Long-term pins (FOLL_PIN|FOLL_LONGTERM) a range, one step a leaf; missing pages are faulted in, shared private ones copied.
+   * Pinned folios are never reclaimed. @param write FOLL_WRITE, true if left out; false for memory that is only read
+   * @throws HostMemoryError ENOMEM, EFAULT or EHWPOISON, with nothing pinned
+   */
+  *pin(agent: Agent, startPage: number, pages: number, write = true): Task<void> {
     checkPageRange({ startPage, pages });
     yield* this.mmapLock.acquireRead(agent);
     try {
-      yield* pinRange(this.#host, this.#mm, agent, { startPage, pages });
+      yield* pinRange(this.#host, this.#mm, agent, { startPage, pages, write });
     } finally {
       this.mmapLock.releaseRead(agent);
     }
   }
 
   /**
-   * The frames that the last {@link pin} of exactly this range holds, as one run for each folio: what a pinner maps,
+   * The frames that the last {@link pin} of exactly this range holds, as one run for each leaf: what a pinner maps,
    * since a {@link lookup} finds another frame after MADV_DONTNEED and a new fault. @throws RangeError if there is none
    */
   pinnedRuns(startPage: number, pages: number): PageRun[] {
-    return pinnedRuns(this.#host, this.#mm, { startPage, pages });
+    return pinnedRuns(this.#mm, { startPage, pages });
   }
 
   /**
@@ -186,7 +269,7 @@ export class AddressSpace {
   }
 
   /**
-   * The guest's CPU touches a page: faults if it must (under `mmapLock`), sets the accessed bit and, for a write, the
+   * The process's CPU touches a page: faults if it must (under `mmapLock`), sets the accessed and dirty bits and, for a write, the
    * content's tag; the access itself is atomic with the look-up, as a TLB shootdown makes it in hardware.
    * @param access the tag's int32 halves are ignored for a read
    * @returns the {@link VmFault} bits of its faults; 0 if there was none. With an error bit nothing was written.
@@ -201,77 +284,70 @@ export class AddressSpace {
     for (;;) {
       const mode = access.write ? 'CPU write' : 'CPU read';
       yield agent.reads(mode, Location.cpuEntry, this.entryLocation(page), Cost.entryRead);
-      const pfn = this.lookup(page);
-      if (pfn >= 0) {
-        this.markYoung(page);
-        if (access.write) this.#host.memory.writeTag(pfn, access.tagLo, access.tagHi);
+      const flags = this.#mm.table.flags(page);
+      const needs = Entry.PRESENT | (access.write ? Entry.WRITE : 0);
+      if ((flags & (needs | Entry.PROT_NONE)) === needs) {
+        this.#mm.table.setFlags(page, flags | Entry.YOUNG | (access.write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0));
+        if (access.write) this.#host.memory.writeTag(this.lookup(page), access.tagLo, access.tagHi);
         return bits;
       }
-      yield* this.mmapLock.acquireRead(agent);
-      try {
-        bits |= yield* faultIn(this.#host, this.#mm, agent, page);
-      } finally {
-        this.mmapLock.releaseRead(agent);
-      }
-      if ((bits & VM_FAULT_ERROR) !== 0) return bits;
+      bits |= yield* this.#cpuFault(agent, page, access.write);
+      if ((bits & VM_FAULT_ERROR) !== 0) return bits & ~(VmFault.RETRY | VmFault.COMPLETED);
+      bits &= ~(VmFault.RETRY | VmFault.COMPLETED);
     }
+  }
+
+  *#cpuFault(agent: Agent, page: number, write: boolean): Task<number> {
+    yield* this.mmapLock.acquireRead(agent);
+    let bits: number = VmFault.RETRY;
+    try {
+      bits = 0;
+      bits = yield* handleMmFault(this.#host, this.#mm, agent, { page, write, allowRetry: true });
+    } finally {
+      if ((bits & (VmFault.RETRY | VmFault.COMPLETED)) === 0) this.mmapLock.releaseRead(agent);
+    }
+    return bits;
   }
 
   /** A page's content wherever it is: frame, swap cache or slot; zeros where nothing is. For checks: touches nothing. */
   cpuRead(page: number): PageContent {
-    const { memory, swap, swapCache, folios } = this.#host;
-    const entry = this.#mm.table.entry(page);
-    if (entry === 0) return ZERO_PAGE;
-    if (entry > 0) return memory.readContent(this.lookup(page));
-    const cached = swapCache.get(slotOf(entry));
-    return cached === undefined ? swap.readSlot(slotOf(entry)) : memory.readContent(folios.pfn(cached));
+    const { table } = this.#mm;
+    const { folios, memory, swapCache, swapIo } = this.#host;
+    const flags = table.flags(page);
+    if ((flags & (Entry.PRESENT | Entry.MIGRATION)) !== 0)
+      return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % 2 ** table.level(page)));
+    if ((flags & Entry.SWAP) !== 0) {
+      const entry = table.value(page);
+      const folio = swapCache.get(entry);
+      if (folio !== 0 && folios.has(folio, FolioFlag.uptodate))
+        return memory.readContent(folios.pfn(folio) + entry - folios.swapEntry(folio));
+      return swapIo.readContent(entry);
+    }
+    return this.#contentOfFile(page);
   }
 
-  /** Sets the accessed bit of the leaf that maps the page, if there is one. */
+  #contentOfFile(page: number): PageContent {
+    const vma = this.#mm.vmas.find(page);
+    const { memory, swapIo, swapCache, folios } = this.#host;
+    if (!vma?.file) return ZERO_PAGE;
+    const index = vma.indexOf(page);
+    const flags = vma.file.cache.flags(index);
+    if ((flags & Entry.PRESENT) !== 0) return memory.readContent(vma.file.cache.pfn(index));
+    if ((flags & Entry.SWAP) === 0) return ZERO_PAGE;
+    const entry = vma.file.cache.value(index);
+    const folio = swapCache.get(entry);
+    return folio === 0 ? swapIo.readContent(entry) : memory.readContent(folios.pfn(folio));
+  }
+
+  /** Sets the accessed bit of the entry that maps the page, if it is present. Part of the caller's step. */
   markYoung(page: number): void {
-    const folio = this.#mm.table.entry(page);
-    if (folio > 0) this.#host.folios.setYoung(folio, true);
-  }
-
-  /**
-   * MADV_DONTNEED: in one CLEAR range, splits the CPU leaves at the edges, frees frames and swap slots; the pages
-   * read as zeros afterwards. The frames of pinned folios live until they are unpinned.
-   */
-  *madviseDontNeed(agent: Agent, startPage: number, pages: number): Task<void> {
-    checkPageRange({ startPage, pages });
-    const range: NotifierRange = { startPage, pages, event: NotifierEvent.CLEAR, blockable: true };
-    yield* this.mmapLock.acquireRead(agent);
-    try {
-      yield* this.#mm.notifiers.start(agent, range);
-      yield* zapRange(this.#host, this.#mm, agent, { startPage, endPage: startPage + pages });
-      yield* this.#mm.notifiers.end(agent, range);
-    } finally {
-      this.mmapLock.releaseRead(agent);
-    }
-  }
-
-  /**
-   * MADV_PAGEOUT of one page: splits its folio down to the page and swaps that out, young or not.
-   * @returns whether its frame was freed; false if it is not present, pinned, already being reclaimed, or swap is full
-   */
-  *pageOut(agent: Agent, page: number): Task<boolean> {
-    checkPageRange({ startPage: page, pages: 1 });
-    yield* this.mmapLock.acquireRead(agent);
-    try {
-      yield agent.writes('isolate folio', Location.lock, this.#host.lruLock.id, Cost.lock);
-      const folio = this.#mm.table.entry(page);
-      const { folios, swap } = this.#host;
-      if (folio <= 0 || folios.isIsolated(folio) || folios.pins(folio) > 0 || swap.freeSlots === 0) return false;
-      this.#host.isolate(folio);
-      return yield* shrinkFolio(this.#host, agent, folio, page);
-    } finally {
-      this.mmapLock.releaseRead(agent);
-    }
+    const flags = this.#mm.table.flags(page);
+    if ((flags & Entry.PRESENT) !== 0) this.#mm.table.setFlags(page, flags | Entry.YOUNG);
   }
 
   /** Subscribes to invalidations, from the next range on. @throws RangeError if it is subscribed, or after exit */
   registerNotifier(notifier: MmuNotifier): void {
-    this.#checkAlive();
+    if (this.#mm.exited) throw new RangeError(`${this.name}: the address space has exited`);
     this.#mm.notifiers.register(notifier);
   }
 
@@ -280,8 +356,8 @@ export class AddressSpace {
     this.#mm.notifiers.unregister(notifier);
   }
 
-  /** Opens a notifier range: what a change of mappings made outside this package must do first. Cannot fail. */
-  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<void> {
+  /** Opens a notifier range: what a change of mappings made outside this package must do first. @returns false for EAGAIN */
+  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<boolean> {
     checkPageRange(range);
     return this.#mm.notifiers.start(agent, range);
   }
@@ -305,39 +381,17 @@ export class AddressSpace {
     return this.#mm.notifiers.readRetry(page, pages, sequence);
   }
 
+  /** Notifiers of parts of the address space, with their sequence (mmu_interval_notifier_insert, _read_begin, _read_retry, _set_seq). */
+  get intervals(): Pick<
+    MmState['notifiers']['intervals'],
+    'insert' | 'remove' | 'readBegin' | 'readRetry' | 'setSequence' | 'sequence'
+  > {
+    return this.#mm.notifiers.intervals;
+  }
+
   /** The end of the process: releases the notifiers, unmaps and frees everything. Pinned frames live until unpinned. */
-  *exit(agent: Agent): Task<void> {
-    this.#checkAlive();
-    this.#mm.exited = true;
-    yield* this.#mm.notifiers.release(agent);
-    yield* this.mmapLock.acquireWrite(agent);
-    try {
-      for (const { startPage, pages } of this.#mm.vmas.all) {
-        const range: NotifierRange = { startPage, pages, event: NotifierEvent.UNMAP, blockable: true };
-        yield* this.#mm.notifiers.start(agent, range);
-        yield* zapRange(this.#host, this.#mm, agent, { startPage, endPage: startPage + pages });
-        yield* this.#mm.notifiers.end(agent, range);
-      }
-      this.#mm.vmas.clear();
-    } finally {
-      this.mmapLock.releaseWrite(agent);
-    }
-  }
-
-  #leafEnd(page: number): number {
-    const { folios } = this.#host;
-    const folio = this.#mm.table.entry(page);
-    assert(folio > 0, `page ${hex(page)} is not present right after its fault`);
-    return folios.startPage(folio) + framesOf(folios.order(folio));
-  }
-
-  #checkMapped(startPage: number, pages: number): void {
-    checkPageRange({ startPage, pages });
-    const hole = this.#mm.vmas.firstHole(startPage, pages);
-    if (hole >= 0) throw new RangeError(`startPage: page ${hex(hole)} of the range is not mapped`);
-  }
-
-  #checkAlive(): void {
-    if (this.#mm.exited) throw new RangeError(`${this.name}: the address space has exited`);
+  exit(agent: Agent): Task<void> {
+    assert(!this.#mm.exited, () => `${this.name}: the address space exits twice`);
+    return exitSpace(this.#host, this.#mm, agent);
   }
 }

@@ -10,7 +10,7 @@ export type PageOutOutcome = 'written' | 'queued' | 'failed' | 'gone';
  * so that a fault can map it back, and locked again afterwards.
  */
 export function* pageOutFolio(host: HostState, agent: Agent, folio: number): Task<PageOutOutcome> {
-  const { folios, counters } = host;
+  const { folios } = host;
   if (host.freeSwap(folio)) return 'gone';
   const entry = folios.swapEntry(folio);
   const pages = folios.frames(folio);
@@ -18,7 +18,6 @@ export function* pageOutFolio(host: HostState, agent: Agent, folio: number): Tas
   folios.setFlag(folio, FolioFlag.writeback, true);
   folios.setFlag(folio, FolioFlag.reclaim, true);
   folios.get(folio);
-  if (folios.order(folio) === 9) counters.thp_swpout++;
   host.locks.release(agent, folio);
   let failed = false;
   const submitted = yield* host.swapIo.writeFolio(agent, { entry, pfn: folios.pfn(folio), pages }, (error) => {

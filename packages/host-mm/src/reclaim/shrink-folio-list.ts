@@ -6,6 +6,7 @@ import type { HostState } from '../host-state.ts';
 import { deleteFromPageCache, moveToSwapCache } from '../fault/shmem.ts';
 import { checkReferences } from './check-references.ts';
 import type { ScanControl } from './lru-policy.ts';
+import type { SwapOrder } from '../swap/swap-cluster.ts';
 import { pageOutFolio } from './page-out.ts';
 
 /** What becomes of one folio. */
@@ -107,7 +108,7 @@ function* prepareSwap(host: HostState, agent: Agent, folio: number, shrinking: S
   for (;;) {
     const step = agent.writes('take swap slots', Location.lock, host.swapLock.id, Cost.lock);
     yield agent.alsoWrites(step, Location.folio, folios.pfn(folio));
-    const entry = host.swap.allocate(folios.order(folio));
+    const entry = host.swap.allocate(folios.order(folio) as SwapOrder);
     if (entry >= 0) {
       host.addToSwapCache(folio, entry);
       folios.setFlag(folio, FolioFlag.dirty, true);

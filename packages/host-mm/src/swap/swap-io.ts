@@ -28,6 +28,8 @@ export interface SwapRun {
 
 /** A read. */
 export interface SwapRead extends SwapRun {
+  /** The frames, where they are not in a row from `pfn`, which is the first of them. */
+  readonly pfns?: readonly number[];
   /**
    * Called for each page that came out of zswap into the swap cache: zswap gives it up, no device has it, so the page is dirty.
    * Left out by a read that bypasses the swap cache: zswap then keeps the page until the entry is freed.
@@ -37,6 +39,8 @@ export interface SwapRead extends SwapRun {
 
 /** Write-backs in a row that may fail before the shrinker gives up, MAX_RECLAIM_RETRIES in Linux. */
 const SHRINK_RETRIES = 16;
+/** The frame of a page of a read. */
+const frameOf = ({ pfn, pfns }: SwapRead, index: number): number => pfns?.[index] ?? pfn + index;
 const nothing = (): void => undefined;
 const always = (): boolean => true;
 
@@ -50,6 +54,9 @@ export class SwapIo {
   readonly #space: SwapSpace;
   readonly #memory: PhysicalMemory;
   readonly #queues = new Map<SwapArea, SwapQueue>();
+  /** Commands that have ended, and who waits for the next. */
+  #ended = 0;
+  readonly #waits = new Set<Condition>();
   #shrinkers = 0;
   #shrinkWanted = false;
   #shrinking = false;
@@ -69,6 +76,18 @@ export class SwapIo {
     let commands = 0;
     for (const queue of this.#queues.values()) commands += queue.inFlight;
     return commands;
+  }
+
+  /** Waits until a command that is in flight now has ended; returns at once if there is none. */
+  *waitForOne(agent: Agent): Task<void> {
+    const before = this.#ended;
+    const ended = new Condition('swap I/O', () => this.#ended !== before || this.inFlight === 0);
+    this.#waits.add(ended);
+    try {
+      while (!ended.ready()) yield agent.waits('wait for swap I/O to end', ended);
+    } finally {
+      this.#waits.delete(ended);
+    }
   }
 
   /** Those of one area. */
@@ -134,12 +153,12 @@ export class SwapIo {
    */
   *readPages(agent: Agent, read: SwapRead): Task<boolean> {
     const { area, slot } = this.#locate(read);
-    const { entry, pfn, pages } = read;
+    const { entry, pages } = read;
     const loaded: number[] = [];
     for (let i = 0; i < pages; ) {
       if (area.isZero(slot + i)) {
-        yield agent.writes('fill page with zeros', Location.frame, pfn + i, Cost.pageCopy);
-        this.#memory.zeroFrame(pfn + i);
+        yield agent.writes('fill page with zeros', Location.frame, frameOf(read, i), Cost.pageCopy);
+        this.#memory.zeroFrame(frameOf(read, i));
         this.counters.swpin_zero++;
         i++;
       } else if (this.zswap?.has(entry + i)) {
@@ -147,7 +166,7 @@ export class SwapIo {
       } else {
         const from = i++;
         while (i < pages && !area.isZero(slot + i) && !this.zswap?.has(entry + i)) i++;
-        const failed = yield* this.#readDevice(agent, area, slot + from, pfn + from, i - from);
+        const failed = yield* this.#readDevice(agent, area, read, { slot: slot + from, from, pages: i - from });
         if (failed) return false;
       }
     }
@@ -175,13 +194,15 @@ export class SwapIo {
     return stored;
   }
 
-  *#loadFromZswap(agent: Agent, zswap: Zswap, { entry, pfn }: SwapRead, index: number): Task<boolean> {
+  *#loadFromZswap(agent: Agent, zswap: Zswap, read: SwapRead, index: number): Task<boolean> {
+    const { entry } = read;
+    const pfn = frameOf(read, index);
     const cost = zswap.isIncompressible(entry + index) ? Cost.pageCopy : Cost.decompressPage;
-    const step = agent.writes('decompress page from zswap', Location.frame, pfn + index, cost);
+    const step = agent.writes('decompress page from zswap', Location.frame, pfn, cost);
     yield agent.alsoWrites(step, Location.lock, zswap.lockId);
     // Meanwhile it may have been written back.
     if (!zswap.has(entry + index)) return false;
-    this.#memory.writeContent(pfn + index, zswap.read(entry + index));
+    this.#memory.writeContent(pfn, zswap.read(entry + index));
     this.counters.zswpin++;
     return true;
   }
@@ -198,17 +219,22 @@ export class SwapIo {
     }
   }
 
-  *#readDevice(agent: Agent, area: SwapArea, slot: number, pfn: number, pages: number): Task<boolean> {
+  *#readDevice(
+    agent: Agent,
+    area: SwapArea,
+    read: SwapRead,
+    part: { readonly slot: number; readonly from: number; readonly pages: number },
+  ): Task<boolean> {
+    const { slot, from, pages } = part;
     this.counters.pswpin += pages;
     return yield* this.#submitAndWait(agent, {
-      ...{ area, slot, pages, pfn, write: false, lockId: 0 },
+      ...{ area, slot, pages, pfn: frameOf(read, from), write: false, lockId: 0 },
       ...{ load: () => area.content.read(slot), valid: always },
-      save: (index, content) => this.#memory.writeContent(pfn + index, content),
+      save: (index, content) => this.#memory.writeContent(frameOf(read, from + index), content),
       onEnd: nothing,
     });
   }
 
-  /** @returns whether it failed */
   *#submitAndWait(agent: Agent, request: SwapRequest): Task<boolean> {
     let ended = false;
     let failed = false;
@@ -289,10 +315,15 @@ export class SwapIo {
     return { area, slot };
   }
 
+  #noteEnd(): void {
+    this.#ended++;
+    for (const wait of this.#waits) wait.wake();
+  }
+
   #queueOf(area: SwapArea): SwapQueue {
     let queue = this.#queues.get(area);
     if (!queue) {
-      queue = new SwapQueue(area);
+      queue = new SwapQueue(area, () => this.#noteEnd());
       this.#queues.set(area, queue);
     }
     return queue;

@@ -12,8 +12,12 @@ export class SwapQueue {
   #first = 0;
   readonly #work: Condition;
 
-  constructor(area: SwapArea) {
+  readonly #onEnded: () => void;
+
+  /** @param onEnded called when a command has ended */
+  constructor(area: SwapArea, onEnded: () => void = () => undefined) {
     this.area = area;
+    this.#onEnded = onEnded;
     this.#work = new Condition(`${area.name} queue`, () => this.#first < this.#waiting.length);
   }
 
@@ -55,6 +59,7 @@ export class SwapQueue {
       onEnd: (failed) => {
         this.inFlight--;
         request.onEnd(failed);
+        this.#onEnded();
       },
     });
   }
