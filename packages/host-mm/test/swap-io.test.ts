@@ -277,6 +277,19 @@ describe('a queue', () => {
     ]);
     expect(it.io.inFlight).toBe(0);
   });
+  it('is served by whoever swaps again when its workers have been cancelled', () => {
+    const it = host();
+    const agent = new Agent('nvme');
+    const worker = new TaskRun(agent, it.io.worker(agent, it.area));
+    worker.advance();
+    const [first, second] = [it.space.allocate(0), it.space.allocate(0)];
+    it.memory.writeTag(0, 4, 4);
+    expect(write(it, first, 0)).toBe('queued');
+    for (let i = 0; i < 2; i++) worker.advance();
+    expect([it.io.inFlight, it.io.readContent(first).tagLo]).toEqual([0, 4]);
+    worker.cancel();
+    expect(write(it, second, 0)).toBe(false);
+  });
   it('belongs to disks only', () => {
     expect(() => hostOf('zram').io.worker(new Agent('w'), hostOf('zram').area)).toThrow('is zram, which has no queue');
   });

@@ -79,8 +79,13 @@ describe('priorities', () => {
     for (let i = 1; i < 88; i++) expect(space.areaOf(space.allocate(0)).name).toBe('high');
     expect(space.areaOf(space.allocate(0)).name).toBe('low');
     expect(high.freeSlots).toBe(0);
-    // What becomes free there is used once low's present cluster is used up, as with Linux's cached cluster.
-    space.setCached(space.allocate(0) - 1, 1, false);
+    // What becomes free there is used once low's present cluster is used up: Linux too stays with the cluster it has.
+    space.setCached(512 * 4, 1, false);
+    expect(high.freeSlots).toBe(1);
+    let name = 'low';
+    let slots = 0;
+    for (; name === 'low'; slots++) name = space.areaOf(space.allocate(0)).name;
+    expect([name, slots]).toEqual(['high', 512]);
   });
   it('of the same height take turns by cluster', () => {
     const space = spaceOf(area('a', 2048), area('b', 2048), area('c', 2048, 0));

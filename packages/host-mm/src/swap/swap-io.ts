@@ -253,11 +253,15 @@ export class SwapIo {
   }
 
   *#shrinkLoop(agent: Agent, zswap: Zswap): Task<void> {
-    for (;;) {
-      do yield agent.waits('wait for a full zswap', this.#shrinkWork);
-      while (!this.#shrinkWanted);
-      this.#shrinkWanted = false;
-      yield* this.#shrink(agent, zswap);
+    try {
+      for (;;) {
+        do yield agent.waits('wait for a full zswap', this.#shrinkWork);
+        while (!this.#shrinkWanted);
+        this.#shrinkWanted = false;
+        yield* this.#shrink(agent, zswap);
+      }
+    } finally {
+      this.#shrinkers--;
     }
   }
 

@@ -46,10 +46,14 @@ export class SwapQueue {
   }
 
   *#serve(agent: Agent): Task<void> {
-    for (;;) {
-      do yield agent.waits('wait for swap I/O', this.#work);
-      while (!this.#work.ready());
-      yield* this.#perform(agent, this.#take());
+    try {
+      for (;;) {
+        do yield agent.waits('wait for swap I/O', this.#work);
+        while (!this.#work.ready());
+        yield* this.#perform(agent, this.#take());
+      }
+    } finally {
+      this.#workers--;
     }
   }
 
