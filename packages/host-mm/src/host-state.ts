@@ -1,4 +1,4 @@
-import { assert, Condition } from '@faultline/sim';
+import { type Agent, assert, Condition } from '@faultline/sim';
 import type { FaultInjection } from './fault-injection.ts';
 import { type FolioOrder, framesOf } from './folio/folio-order.ts';
 import { FolioLocks } from './folio/folio-lock.ts';
@@ -197,9 +197,22 @@ export class HostState {
     return true;
   }
 
+  /** Gives a folio's lock back, and its swap slots if nobody needs them any more. The caller has a reference. */
+  unlock(agent: Agent, folio: number): void {
+    this.locks.release(agent, folio);
+    this.dropIfUnwanted(folio);
+  }
+
+  /** A folio that is only in the swap cache any more, where nobody can ask for it, leaves it. */
+  dropIfUnwanted(folio: number): void {
+    const { folios } = this;
+    if (folios.has(folio, FolioFlag.swapcache) && !folios.isMapped(folio) && !this.locks.isLocked(folio)) this.freeSwap(folio);
+  }
+
   /** Ends the work on a folio: back to its list, or freed if nothing else refers to it. @returns whether it was freed */
   putBack(folio: number, tail = false): boolean {
     this.isolated.delete(folio);
+    this.dropIfUnwanted(folio);
     if (this.folios.refs(folio) > 1) this.lru.add(folio, tail);
     const freed = this.put(folio);
     if (this.isolated.size === 0) this.frames.wake();
@@ -279,6 +292,6 @@ export class HostState {
     mm.memcg.swappedPages--;
     this.swap.freeReference(entry);
     const folio = this.swapCache.get(entry);
-    if (folio !== 0 && !this.locks.isLocked(folio) && !this.folios.isMapped(folio)) this.freeSwap(folio);
+    if (folio !== 0) this.dropIfUnwanted(folio);
   }
 }

@@ -9,12 +9,12 @@ const write = (tagLo: number) => ({ write: true, tagLo, tagHi: 0 });
 
 describe('mmap', () => {
   const mm = new HostMemory({ frames: 64, swapSlots: 0 }).createAddressSpace('vmm');
-  mm.mmap({ startPage: 1024, pages: 512, backing: '2M' });
+  mm.mmap({ startPage: 1024, pages: 512, backing: 'thp-2M' });
 
   it.each([
-    [{ startPage: 513, pages: 512, backing: '2M' }, /startPage: 0x201 is not aligned to 2M/],
-    [{ startPage: 512, pages: 511, backing: '2M' }, /pages: 0x1ff is not a multiple of 2M/],
-    [{ startPage: 512, pages: GIG, backing: '1G' }, /startPage: 0x200 is not aligned to 1G/],
+    [{ startPage: 513, pages: 512, backing: 'thp-2M' }, /startPage: 0x201 is not aligned to 2M/],
+    [{ startPage: 512, pages: 511, backing: 'thp-2M' }, /pages: 0x1ff is not a multiple of 2M/],
+    [{ startPage: 512, pages: GIG, backing: 'pud-thp' }, /startPage: 0x200 is not aligned to 1G/],
     [{ startPage: 1030, pages: 1, backing: '4K' }, /startPage: 0x406 lies in the mapping at 0x400/],
     [{ startPage: 1023, pages: 2, backing: '4K' }, /pages: 0x2 reach into the mapping at 0x400/],
     [{ startPage: 0, pages: 0, backing: '4K' }, /pages/],
@@ -43,7 +43,7 @@ describe('handleMmFault', () => {
   it('needs mmap_lock, a mapping, and then makes the page present at the largest size', () => {
     const host = new HostMemory({ frames: 2 * GIG, swapSlots: 0 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: GIG, pages: GIG, backing: '1G' });
+    mm.mmap({ startPage: GIG, pages: GIG, backing: 'pud-thp' });
     expect(() => mm.handleMmFault(agent, GIG, { write: true })).toThrow(/without vmm mmap_lock/);
     runToEnd(mm.mmapLock.acquireRead(agent));
     expect(runToEnd(mm.handleMmFault(agent, GIG - 1, { write: true }))).toBe(VmFault.SIGSEGV);
@@ -59,7 +59,7 @@ describe('handleMmFault', () => {
   it('lets two faults on one page allocate once', () => {
     const host = new HostMemory({ frames: 4096, swapSlots: 8 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: 512, backing: '2M' });
+    mm.mmap({ startPage: 0, pages: 512, backing: 'thp-2M' });
     const runs = [1, 2].map((tag) => {
       const cpu = new Agent(`cpu ${tag}`);
       return new TaskRun(cpu, mm.cpuAccess(cpu, 100 * tag, write(tag)));
@@ -76,7 +76,7 @@ describe('handleMmFault', () => {
   it('swaps two pages of one 1G block in side by side', () => {
     const host = new HostMemory({ frames: GIG, swapSlots: 8 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: GIG, backing: '1G' });
+    mm.mmap({ startPage: 0, pages: GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, 0, GIG));
     runToEnd(mm.pageOut(agent, 1));
     runToEnd(mm.pageOut(agent, 2));
@@ -95,7 +95,7 @@ describe('contiguousRun', () => {
   it('joins leaves of all sizes as far as frames follow on, within the bounds and the 1G block', () => {
     const host = new HostMemory({ frames: 3 * GIG, swapSlots: 8 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: GIG, pages: 2 * GIG, backing: '1G' });
+    mm.mmap({ startPage: GIG, pages: 2 * GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, GIG, 2 * GIG));
     const out: PageRun = { startPage: 0, pages: 0, pfn: 0 };
     expect(mm.contiguousRun(GIG + 5, 0, 2 ** 45, out)).toBe(true);
@@ -123,7 +123,7 @@ describe('contiguousRun', () => {
       fc.property(actions, fc.array(query, { minLength: 5, maxLength: 5 }), (list, queries) => {
         const host = new HostMemory({ frames: 4096, swapSlots: 64 });
         const mm = host.createAddressSpace('vmm');
-        mm.mmap({ startPage: 512, pages: 1536, backing: '2M' });
+        mm.mmap({ startPage: 512, pages: 1536, backing: 'thp-2M' });
         runToEnd(mm.populate(agent, 512, 1536));
         for (const { page, pages, drop } of list) {
           const count = Math.min(pages, 1536 - page);
@@ -152,7 +152,7 @@ describe('pins', () => {
   const pinned = () => {
     const host = new HostMemory({ frames: GIG, swapSlots: 8 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: GIG, backing: '1G' });
+    mm.mmap({ startPage: 0, pages: GIG, backing: 'pud-thp' });
     return { host, mm };
   };
 

@@ -24,7 +24,7 @@ class Recorder implements MmuNotifier {
   }
 }
 
-function machine(backing: '4K' | '2M', splitNotify: 'none' | 'clear' = 'none') {
+function machine(backing: '4K' | 'thp-2M', splitNotify: 'none' | 'clear' = 'none') {
   const host = new HostMemory({ frames: 4096, swapSlots: 100, splitNotify });
   const mm = host.createAddressSpace('vmm');
   const agent = new Agent('agent');
@@ -46,13 +46,13 @@ describe('who is told what', () => {
   });
 
   it('a split moves nothing and tells nobody', () => {
-    const { mm, agent, recorder } = machine('2M');
+    const { mm, agent, recorder } = machine('thp-2M');
     runToEnd(mm.pageOut(agent, 600));
     expect(recorder.log).toEqual(['start 1 600+1 present', 'end 1 600+1 absent']);
   });
 
   it('a split fires CLEAR over the leaf first with splitNotify clear', () => {
-    const { mm, agent, recorder } = machine('2M', 'clear');
+    const { mm, agent, recorder } = machine('thp-2M', 'clear');
     runToEnd(mm.pageOut(agent, 600));
     expect(recorder.log).toEqual([
       'start 1 512+512 present',
@@ -63,7 +63,7 @@ describe('who is told what', () => {
   });
 
   it('MADV_DONTNEED is one range however much is in it', () => {
-    const { mm, agent, recorder } = machine('2M');
+    const { mm, agent, recorder } = machine('thp-2M');
     runToEnd(mm.pageOut(agent, 600));
     recorder.log.length = 0;
     runToEnd(mm.madviseDontNeed(agent, 590, 20));

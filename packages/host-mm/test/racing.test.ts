@@ -54,10 +54,10 @@ class World {
 
   constructor(options: { frames: number; swapSlots: number; splitNotify: SplitNotify; seed: number }) {
     const firstPfn = 0x40000;
-    this.host = new HostMemory({ ...options, firstPfn, random: new RandomStream(options.seed, 'reclaim') });
+    this.host = new HostMemory({ ...options, firstPfn });
     this.mm = this.host.createAddressSpace('vmm');
     this.mm.mmap({ startPage: 0, pages: 4, backing: '4K' });
-    this.mm.mmap({ startPage: 512, pages: 512, backing: '2M' });
+    this.mm.mmap({ startPage: 512, pages: 512, backing: 'thp-2M' });
     this.dma = new SecondaryMmu(this.mm, this.host.memory);
   }
 

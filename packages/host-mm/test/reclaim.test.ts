@@ -64,7 +64,7 @@ describe('splitting', () => {
   const large = (seed: number) => {
     const host = new HostMemory({ frames: GIG, swapSlots: 4096, random: new RandomStream(seed, 'reclaim') });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: GIG, pages: GIG, backing: '1G' });
+    mm.mmap({ startPage: GIG, pages: GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, GIG, GIG));
     return { host, mm };
   };
@@ -116,7 +116,7 @@ describe('splitting', () => {
   it('does not split when there is no swap to write to', () => {
     const host = new HostMemory({ frames: GIG, swapSlots: 0 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: GIG, backing: '1G' });
+    mm.mmap({ startPage: 0, pages: GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, 0, GIG));
     expect(runToEnd(host.reclaim(agent, 1))).toBe(0);
     expect(runToEnd(mm.pageOut(agent, 7))).toBe(false);
@@ -145,7 +145,7 @@ describe('MADV_DONTNEED against faults', () => {
   it('splits a large leaf that a fault has put around the place it has reached', () => {
     const host = new HostMemory({ frames: 4096, swapSlots: 8 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: 1024, backing: '2M' });
+    mm.mmap({ startPage: 0, pages: 1024, backing: 'thp-2M' });
     runToEnd(mm.populate(agent, 0, 1024));
     runToEnd(mm.madviseDontNeed(agent, 0, 512));
     // Only page 700 of the second 2M block is left, in a table of its own.
@@ -168,7 +168,7 @@ describe('what a split passes on', () => {
   it('a young 2M folio has young pieces, and a pin that comes before the split prevents it', () => {
     const host = new HostMemory({ frames: 1024, swapSlots: 8, splitNotify: 'clear' });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: 512, backing: '2M' });
+    mm.mmap({ startPage: 0, pages: 512, backing: 'thp-2M' });
     runToEnd(mm.populate(agent, 0, 512));
     const reclaimer = new Agent('reclaimer');
     const run = new TaskRun(reclaimer, mm.pageOut(reclaimer, 5));
@@ -289,7 +289,7 @@ describe('shortage', () => {
   it('falls back to smaller folios when no large one is free', () => {
     const host = new HostMemory({ frames: 512 + 40, swapSlots: 10 });
     const mm = host.createAddressSpace('vmm');
-    mm.mmap({ startPage: 0, pages: 1024, backing: '2M' });
+    mm.mmap({ startPage: 0, pages: 1024, backing: 'thp-2M' });
     runToEnd(mm.populate(agent, 0, 512));
     expect(mm.leafPages(0)).toBe(512);
     expect(runToEnd(mm.cpuAccess(agent, 600, write(1)))).toBe(0);

@@ -11,7 +11,7 @@ describe('cost follows what is touched', () => {
     const host = new HostMemory({ frames: gigs * GIG, swapSlots: 1024 });
     const mm = host.createAddressSpace('vmm');
     const agent = new Agent('boot');
-    mm.mmap({ startPage: 2 ** 40, pages: gigs * GIG, backing: '1G' });
+    mm.mmap({ startPage: 2 ** 40, pages: gigs * GIG, backing: 'pud-thp' });
     expect(countSteps(mm.populate(agent, 2 ** 40, gigs * GIG))).toBeLessThanOrEqual(gigs + 8);
     expect(mm.residentBytes).toBe(2 ** 40);
     expect(host.freeBytes).toBe(0);
@@ -29,7 +29,7 @@ describe('cost follows what is touched', () => {
     const host = new HostMemory({ frames: gigs * GIG, swapSlots: 1024 });
     const mm = host.createAddressSpace('vmm');
     const agent = new Agent('boot');
-    mm.mmap({ startPage: 0, pages: gigs * GIG, backing: '1G' });
+    mm.mmap({ startPage: 0, pages: gigs * GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, 0, gigs * GIG));
     expect(runToEnd(mm.pageOut(agent, 5 * GIG + 777))).toBe(true);
     expect(host.counters.folioSplits).toEqual({ '1G->2M': 1, '2M->4K': 1 });

@@ -167,7 +167,7 @@ function* privateFolioWithin(
     if (folios.has(folio, FolioFlag.ksm) || !locks.tryAcquire(agent, folio)) return 0;
     folios.get(folio);
     const isSplit = yield* splitFolio(host, agent, folio);
-    locks.release(agent, folio);
+    host.unlock(agent, folio);
     host.put(folio);
     if (!isSplit) return 0;
   }

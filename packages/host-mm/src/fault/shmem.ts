@@ -111,7 +111,7 @@ function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: numbe
     leaveSwap(host, file, index, entry, folio);
     host.counters.swapCacheHits++;
   }
-  host.locks.release(agent, folio);
+  host.unlock(agent, folio);
   if (isSame) return folio;
   host.put(folio);
   return 0;

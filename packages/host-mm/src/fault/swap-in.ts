@@ -32,7 +32,7 @@ export function* swapIn(fault: FaultContext): Task<number> {
   const locked = yield* lockFolio(fault, folio);
   if (!locked) return bits | VmFault.RETRY;
   const mapped = yield* mapFromSwapCache(fault, folio, entry);
-  host.locks.release(fault.agent, folio);
+  host.unlock(fault.agent, folio);
   host.put(folio);
   return mapped === AGAIN ? AGAIN : bits | mapped;
 }
@@ -47,7 +47,7 @@ function* lockFolio(fault: FaultContext, folio: number): Task<boolean> {
   }
   dropMmapLock(fault);
   yield* host.locks.acquire(agent, folio, pfn);
-  host.locks.release(agent, folio);
+  host.unlock(agent, folio);
   host.put(folio);
   return false;
 }
@@ -98,7 +98,7 @@ function* readAround(fault: FaultContext, entry: number): Task<number> {
   }
   yield* readFolios(host, agent, folios);
   for (const folio of folios) {
-    host.locks.release(agent, folio);
+    host.unlock(agent, folio);
     if (folio !== wanted) host.put(folio);
   }
   return wanted;
@@ -107,7 +107,8 @@ function* readAround(fault: FaultContext, entry: number): Task<number> {
 /** A locked folio in the swap cache for an entry. @returns 0 if there is one, or nobody needs it any more; -1: no memory */
 function* newSwapCacheFolio(fault: FaultContext, entry: number, page: number): Task<number> {
   const { host, mm, agent, vma } = fault;
-  const isTaken = (): boolean => host.swapCache.get(entry) !== 0 || host.swap.references(entry) === 0;
+  const isTaken = (): boolean =>
+    host.swapCache.get(entry) !== 0 || !host.swap.isUsed(entry) || host.swap.references(entry) === 0;
   if (isTaken()) return 0;
   const pfn = yield* allocateFolio(host, agent, { order: 0, memcg: mm.memcg, ...preferredPfn(mm, vma, page) });
   if (pfn < 0) return -1;

@@ -53,9 +53,9 @@ const unmapRange = (span: FolioSpan): NotifierRange => ({
 function unmapSpan(host: HostState, folio: number, span: FolioSpan, reason: UnmapReason): void {
   const { table } = span.mm;
   const { folios } = host;
-  const order = table.level(span.startPage);
-  const isWhole = order > 0 && framesOf(order) === folios.frames(folio);
-  if (isWhole && reason !== 'migrate') {
+  const first = table.pfn(span.startPage);
+  const isLeaf = table.level(span.startPage) > 0 && first >= 0 && folios.at(first) === folio;
+  if (isLeaf && reason !== 'migrate') {
     if (folios.isPinned(folio)) return;
     splitLeaf(host, span.mm, span.startPage);
   }

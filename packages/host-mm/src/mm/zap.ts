@@ -89,7 +89,7 @@ function forgetPlace(host: HostState, mm: MmState, folio: number, page: number):
 function* freeGathered(host: HostState, agent: Agent, gathered: number[]): Task<void> {
   yield agent.writes('free gathered frames', Location.lock, host.frames.id, Cost.lock);
   for (const folio of gathered) {
-    if (!host.folios.isMapped(folio) && !host.locks.isLocked(folio)) host.freeSwap(folio);
+    host.dropIfUnwanted(folio);
     host.put(folio);
   }
   gathered.length = 0;

@@ -18,7 +18,7 @@ export function* pageOutFolio(host: HostState, agent: Agent, folio: number): Tas
   folios.setFlag(folio, FolioFlag.writeback, true);
   folios.setFlag(folio, FolioFlag.reclaim, true);
   folios.get(folio);
-  host.locks.release(agent, folio);
+  host.unlock(agent, folio);
   let failed = false;
   const submitted = yield* host.swapIo.writeFolio(agent, { entry, pfn: folios.pfn(folio), pages }, (error) => {
     failed = error;
@@ -47,7 +47,7 @@ function endWriteback(host: HostState, folio: number, failed: boolean): void {
       counters.pgrotated += folios.frames(folio);
     }
   }
-  if (!host.locks.isLocked(folio) && !folios.isMapped(folio) && !host.isolated.has(folio)) host.freeSwap(folio);
+  if (!host.isolated.has(folio)) host.dropIfUnwanted(folio);
   host.put(folio);
   host.writebackEnded.wake();
 }

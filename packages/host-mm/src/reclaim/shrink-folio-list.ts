@@ -50,7 +50,7 @@ export function* shrinkFolioList(
       continue;
     }
     const fate = yield* shrinkLocked(host, agent, folio, shrinking);
-    host.locks.release(agent, folio);
+    host.unlock(agent, folio);
     if (fate === 'free') {
       yield agent.writes('free frames', Location.lock, host.frames.id, Cost.lock);
       countFreed(host, folio, shrinking);

@@ -71,7 +71,7 @@ function* splitDeferred(host: HostState, agent: Agent, scan: ScanControl): Task<
     const pieces: number[] = [];
     const free = host.allocator.freeFrames;
     const isSplit = yield* splitFolio(host, agent, folio, pieces);
-    host.locks.release(agent, folio);
+    host.unlock(agent, folio);
     host.putBack(folio);
     for (const piece of pieces) host.putBack(piece);
     if (isSplit) scan.nrReclaimed += Math.min(before, Math.max(0, host.allocator.freeFrames - free));
