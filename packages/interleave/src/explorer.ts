@@ -241,6 +241,7 @@ const KIND_NAMES = [
   'allocator',
   'device',
   'context cache',
+  'folio',
 ] as const;
 
 function describe({ footprint, chosen }: Transition): string {
@@ -249,7 +250,7 @@ function describe({ footprint, chosen }: Transition): string {
   const where =
     footprint.kind === 1
       ? `0x${(footprint.location * 8).toString(16)}`
-      : footprint.kind === 5
+      : footprint.kind === 5 || footprint.kind === 12
         ? `0x${footprint.location.toString(16)}`
         : '';
   const choice = chosen === 0 ? '' : ' (fails)';

@@ -1,7 +1,7 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
 import { Ioas, IopfQueue, type TakeAway } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
-import { Agent, assert, RandomStream, runToEnd, type Task } from '@faultline/sim';
+import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
@@ -72,10 +72,11 @@ export class SplitWorld implements ExploredSystem {
       frames: pages + SPARE_FRAMES,
       firstPfn: FIRST_HOST_PFN,
       swapSlots: 4,
-      random: new RandomStream(1, 'split world'),
+      splitNotify: 'none',
+      pageCluster: 0,
     });
     this.#mm = this.#host.createAddressSpace('mm');
-    this.#mm.mmap({ startPage: USER_PAGE, pages, backing: configuration.leaf });
+    this.#mm.mmap({ startPage: USER_PAGE, pages, backing: configuration.leaf === '1G' ? 'pud-thp' : 'thp-2M' });
     runToEnd(this.#mm.populate(setup, USER_PAGE, pages));
     this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 32 });
     this.#unit = new RemappingUnit({

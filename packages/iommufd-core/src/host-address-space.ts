@@ -38,8 +38,12 @@ export interface HostAddressSpace {
   handleMmFault(agent: Agent, page: number, access: { readonly write: boolean }): Task<number>;
   /** The frame of a present page, or -1. */
   lookup(page: number): number;
-  /** Fills `out` with the contiguous run around a page within first .. last. */
-  contiguousRun(page: number, firstPage: number, lastPage: number, out: ContiguousRun): void;
+  /** Whether the page is present and may be written to without a fault. */
+  isWriteable(page: number): boolean;
+  /** Fills `out` with the contiguous run around a page within first .. last; with `write`, of writeable pages only. */
+  contiguousRun(page: number, firstPage: number, lastPage: number, out: ContiguousRun, write?: boolean): void;
+  /** Says that a device may write to the pages from now on, so that their copies in swap are old. Part of the caller's step. */
+  markDirty(startPage: number, pages: number): void;
   pin(agent: Agent, startPage: number, pages: number): Task<void>;
   /** The frames that the last {@link pin} of exactly this range holds, which is not always what a look-up finds. */
   pinnedRuns(startPage: number, pages: number): readonly ContiguousRun[];

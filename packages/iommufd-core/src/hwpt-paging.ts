@@ -86,8 +86,9 @@ export class HwptPaging {
       yield* this.#updateLock.acquire(agent);
       try {
         if (this.#released) return mapped;
-        for (this.mm.contiguousRun(page, page, end - 1, run); run.pfn < 0 && ++page < end; )
-          this.mm.contiguousRun(page, page, end - 1, run);
+        const { writeable } = area;
+        for (this.mm.contiguousRun(page, page, end - 1, run, writeable); run.pfn < 0 && ++page < end; )
+          this.mm.contiguousRun(page, page, end - 1, run, writeable);
         if (page === end || (yield* this.#changed(agent, page, run.pages, sequence))) continue;
         yield* this.#mapRun(agent, area, run);
         mapped += run.pages;
@@ -110,6 +111,8 @@ export class HwptPaging {
   }
 
   #mapRun(agent: Agent, area: Area, run: ContiguousRun): Task<number> {
+    // As KVM: what a device may write to has no valid copy in swap.
+    if (area.writeable) this.mm.markDirty(run.startPage, run.pages);
     const page = area.page + (run.startPage - area.userPage);
     return this.domain.map(agent, { page, frame: run.pfn, pages: run.pages, write: area.writeable });
   }
@@ -208,8 +211,9 @@ export class HwptPaging {
       const userPage = area.userPage + (page - area.page);
       const sequence = yield* this.mm.notifierReadBegin(agent, userPage);
       yield agent.reads('look the page up', Location.cpuEntry, this.mm.entryLocation(userPage), Cost.entryRead);
-      if (this.mm.lookup(userPage) < 0) {
-        const bits = yield* this.#fixHost(agent, userPage, write);
+      if (!this.#isUsable(area, userPage)) {
+        // As FOLL_WRITE: what is going to be mapped writeable must be the owner's own page, whatever this access is.
+        const bits = yield* this.#fixHost(agent, userPage, write || area.writeable);
         if ((bits & VM_FAULT_ERROR) !== 0)
           return (bits & VM_FAULT_OOM) !== 0 ? FaultOutcome.failure : FaultOutcome.invalid;
         continue; // look it up again: handle_mm_fault does not return the page
@@ -234,7 +238,7 @@ export class HwptPaging {
       if (mapped >= 0 && !area.unpinned) return this.#spurious(); // to what its pin holds
       if (yield* this.#changed(agent, userPage, 1, sequence)) return null;
       const frame = this.mm.lookup(userPage);
-      if (frame < 0) return null;
+      if (!this.#isUsable(area, userPage)) return null;
       if (mapped === frame) return this.#spurious();
       yield* this.#mapAround(agent, area, page, frame, sequence);
       return FaultOutcome.success;
@@ -244,6 +248,11 @@ export class HwptPaging {
     } finally {
       this.#updateLock.release(agent);
     }
+  }
+
+  /** Whether the host maps the page with the right that the area gives to devices. */
+  #isUsable(area: Area, userPage: number): boolean {
+    return area.writeable ? this.mm.isWriteable(userPage) : this.mm.lookup(userPage) >= 0;
   }
 
   #spurious(): FaultOutcomeCode {
@@ -275,6 +284,7 @@ export class HwptPaging {
     const userPage = area.userPage + (block.page - area.page);
     if (block.pages > 1 && (yield* this.#changed(agent, userPage, block.pages, sequence)))
       block = { page, pages: 1, frame };
+    if (area.writeable) this.mm.markDirty(area.userPage + (block.page - area.page), block.pages);
     this.#observer.mapping?.(block.page, block.pages, block.frame);
     yield* this.domain.map(agent, { ...block, write: area.writeable });
     this.#observer.mapped?.(block.page, block.pages);
@@ -290,7 +300,7 @@ export class HwptPaging {
     const blockEnd = Math.min(area.page + area.pages, blockStart + span);
     const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
     const toUser = area.userPage - area.page;
-    this.mm.contiguousRun(userPage, blockStart + toUser, blockEnd - 1 + toUser, run);
+    this.mm.contiguousRun(userPage, blockStart + toUser, blockEnd - 1 + toUser, run, area.writeable);
     for (let level = vacant; level > 1; level--) {
       const size = 512 ** (level - 1);
       const start = Math.floor(page / size) * size;

@@ -16,7 +16,7 @@ const FIRST_PFN = 0x40000;
 /** Options of a {@link HostSetup}. */
 export interface HostSetupOptions {
   readonly pages?: number;
-  readonly backing?: '4K' | '2M' | '1G';
+  readonly backing?: '4K' | 'thp-2M' | 'pud-thp';
   readonly takeAway?: TakeAway | null;
   readonly populate?: boolean;
   readonly frames?: number;
@@ -37,10 +37,10 @@ export class HostSetup {
   readonly pages: number;
 
   constructor(options: HostSetupOptions = {}) {
-    const { pages = 1024, backing = '2M', takeAway = TAKE_AWAY.cut } = options;
+    const { pages = 1024, backing = 'thp-2M', takeAway = TAKE_AWAY.cut } = options;
     this.pages = pages;
     const frames = options.frames ?? pages + 64;
-    this.host = new HostMemory({ frames, firstPfn: FIRST_PFN, swapSlots: 256, ...options.host });
+    this.host = new HostMemory({ frames, firstPfn: FIRST_PFN, swapSlots: 256, splitNotify: 'none', ...options.host });
     this.mm = this.host.createAddressSpace('vmm');
     this.mm.mmap({ startPage: USER, pages, backing });
     this.tables = new TableMemory({ pages: options.tablePages ?? 64 });

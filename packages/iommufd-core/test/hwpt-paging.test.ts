@@ -119,8 +119,8 @@ describe('a fault', () => {
 
 describe('the notifier', () => {
   it('with cut takes the page alone and keeps every neighbour', () => {
-    for (const backing of ['2M', '1G'] as const) {
-      const { setup, taken, hash } = ready(backing === '1G' ? { backing, pages: 262144 } : {});
+    for (const backing of ['thp-2M', 'pud-thp'] as const) {
+      const { setup, taken, hash } = ready(backing === 'pud-thp' ? { backing, pages: 262144 } : {});
       const before = setup.domain.table.mappedPages;
       setup.pageOut(0x123);
       expect(taken).toEqual([{ page: 0x123, pages: 1, fellBack: false }]);

@@ -6,7 +6,7 @@ import { HostSetup, USER } from './host-setup.ts';
 const RING = { name: 'nic', paths: [{ path: 'descriptor', canFault: false, ranges: [{ page: 8, pages: 2 }] }] };
 
 function withRing(): HostSetup {
-  const setup = new HostSetup({ backing: '2M' });
+  const setup = new HostSetup({ backing: 'thp-2M' });
   setup.addDomain();
   setup.map(0, 512);
   setup.run((agent) => setup.ioas.attach(agent, RING));

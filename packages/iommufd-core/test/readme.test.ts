@@ -8,7 +8,7 @@ import { Ioas, TAKE_AWAY } from '../src/index.ts';
 it('the example of the README holds', () => {
   const agent = new Agent('vmm');
   const mm = new HostMemory({ frames: 1 << 12, swapSlots: 64 }).createAddressSpace('vmm');
-  mm.mmap({ startPage: 0x40000, pages: 1024, backing: '2M' });
+  mm.mmap({ startPage: 0x40000, pages: 1024, backing: 'thp-2M' });
   runToEnd(mm.populate(agent, 0x40000, 512)); // the first half
   const ioas = new Ioas({ mm, takeAway: TAKE_AWAY.cut });
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
