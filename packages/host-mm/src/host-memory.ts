@@ -152,6 +152,13 @@ export class HostMemory {
     return this.#state.counters;
   }
 
+  /** The counters of /proc/vmstat that the host keeps, under their names; a copy. */
+  vmstat(): Record<string, number> {
+    const { swap, ...own } = this.counters;
+    const entries = [...Object.entries(own), ...Object.entries(swap)];
+    return Object.fromEntries(entries.filter(([name, value]) => name === name.toLowerCase() && typeof value === 'number')) as Record<string, number>;
+  }
+
   /** Bytes of free frames. */
   get freeBytes(): number {
     return this.allocator.freeFrames * 4096;

@@ -15,12 +15,15 @@ import {
 import { GuestLayout } from '@faultline/vm-guest';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDriver } from '@faultline/vtd-remapping';
+import { buildHost, FIRST_HOST_PFN } from './host-builder.ts';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
+import { HostPressure } from './host-pressure.ts';
 import { InvariantLedger } from './invariants.ts';
 import type { Scenario } from './scenario.ts';
+import { checkScenario } from './scenario-check.ts';
 import type { StatsDocument } from './stats.ts';
 import { type BootSnapshot, buildStats, snapshotAfterBoot } from './stats-builder.ts';
-import { REFERENCE_PROFILE } from './timing-profile.ts';
+import { TIMING_PROFILES } from './timing-profile.ts';
 import { VirtualMachine } from './virtual-machine.ts';
 
 /** Options of a {@link Machine}. */
@@ -40,16 +43,11 @@ export interface MachineProgress {
   readonly phase: 'booting' | 'running' | 'over';
 }
 
-/** Host frames begin at 1 GiB; below lie page-table pages and the unit's queues, from 16 MiB. */
-const FIRST_HOST_PFN = 0x4_0000;
+/** Below the host's frames lie page-table pages and the unit's queues, from 16 MiB. */
 const TABLE_BASE_PFN = 0x1000;
 /** The smallest page request queue: PQS = 0. */
 const LEAST_PAGE_REQUEST_ENTRIES = 128;
 const TABLE_PAGES = FIRST_HOST_PFN - TABLE_BASE_PFN;
-/** Frame numbers and swap slots are below 2^31. */
-const MOST_BYTES = 4n << 40n;
-/** With less, no page may be left beside the guest's own tables. */
-const LEAST_VM_BYTES = 64n << 10n;
 
 /**
  * A host with a VM, built from a scenario: data in, data out. Run it in slices, so that a caller can show progress or stop.
@@ -74,12 +72,12 @@ export class Machine {
   readonly #ledger: InvariantLedger;
   readonly #iopf: IopfQueue;
   readonly #vm: VirtualMachine;
+  readonly #pressure: HostPressure;
   readonly #unsplit = new UnsplitUnmapLog();
   readonly #tablesAtStart: number;
   #boot: BootSnapshot | null = null;
   #bootTask: TaskRun<void> | null = null;
   #endNs = 0;
-  #reclaimed = 0;
   #stopping = false;
   #over = false;
   #crash: { error: HostCrash; atNs: number } | null = null;
@@ -90,15 +88,9 @@ export class Machine {
     this.scenario = scenario;
     this.seed = options.seed;
     this.#sink = options.sink ?? NULL_SINK;
-    this.#time = new VirtualTime(REFERENCE_PROFILE);
+    this.#time = new VirtualTime(TIMING_PROFILES[scenario.host.profile]);
     this.#ledger = new InvariantLedger(() => this.#time.nowNs);
-    this.#host = new HostMemory({
-      frames: Number(parseSize(scenario.host.memory) / 4096n),
-      firstPfn: FIRST_HOST_PFN,
-      swapSlots: Number(parseSize(scenario.host.swap) / 4096n),
-      random: new RandomStream(options.seed, 'reclaim'),
-      splitNotify: scenario.host.splitNotify,
-    });
+    this.#host = buildHost(scenario);
     this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: TABLE_PAGES });
     const { iotlb: geometry, pageRequestEntries } = scenario.iommu;
     const iotlb = geometry ? { geometry } : {};
@@ -119,6 +111,16 @@ export class Machine {
       remainingNs: () => this.#remainingNs(),
       onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
     });
+    this.#pressure = new HostPressure({
+      scenario,
+      seed: options.seed,
+      host: this.#host,
+      vm: this.#vm,
+      time: this.#time,
+      sink: this.#sink,
+      stopped: () => this.#stopped(),
+      remainingNs: () => this.#remainingNs(),
+    });
     this.#iopf = this.#buildFaultPath();
     this.#startDaemons();
   }
@@ -129,7 +131,7 @@ export class Machine {
       virtualTimeNs: this.#time.nowNs,
       endNs: this.#endNs,
       dmaPages: this.#vm.devices.reduce((sum, device) => sum + device.endpoint.counters.completed, 0),
-      swapOut: this.#host.counters.swapOut,
+      swapOut: this.#host.counters.reclaimedPages,
       phase: this.#boot === null ? 'booting' : this.#over ? 'over' : 'running',
     };
   }
@@ -164,8 +166,7 @@ export class Machine {
     this.#boot = snapshotAfterBoot(this.#vm, this.#time.nowNs);
     this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
     this.#vm.start();
-    this.#startReclaim();
-    this.#startEvents();
+    this.#pressure.start();
     return true;
   }
 
@@ -233,6 +234,7 @@ export class Machine {
   }
 
   #startDaemons(): void {
+    this.#pressure.startDaemons();
     const daemon = { daemon: true };
     const hardware = new Agent('invalidation queue');
     this.#time.spawn(hardware, this.#unit.run(hardware), daemon);
@@ -242,52 +244,6 @@ export class Machine {
       const worker = new Agent(`iopf worker ${i}`);
       this.#time.spawn(worker, this.#iopf.worker(worker), daemon);
     }
-  }
-
-  #startReclaim(): void {
-    const { reclaim } = this.scenario;
-    if (!reclaim) return;
-    for (let i = 0; i < reclaim.reclaimers; i++) {
-      const agent = new Agent(`reclaim ${i}`);
-      this.#time.spawn(agent, this.#reclaim(agent, reclaim));
-    }
-  }
-
-  *#reclaim(agent: Agent, settings: NonNullable<Scenario['reclaim']>): Task<void> {
-    const intervalNs = parseDurationNs(settings.interval);
-    while (!this.#stopped() && this.#reclaimed < settings.pages) {
-      yield agent.spends('reclaim interval', Cost.nanosecond, Math.min(intervalNs, this.#remainingNs()));
-      const startNs = this.#time.nowNs;
-      // Asked for is counted as taken, so that several reclaimers together take no more than they should.
-      const asked = Math.min(settings.batch, settings.pages - this.#reclaimed);
-      if (this.#stopped() || asked <= 0) continue;
-      this.#reclaimed += asked;
-      const pages = yield* this.#host.reclaim(agent, asked);
-      this.#reclaimed -= asked - pages;
-      if (this.#sink.enabled)
-        this.#sink.record({
-          atNs: startNs,
-          durationNs: this.#time.nowNs - startNs,
-          track: agent.name,
-          name: 'reclaim',
-          args: { pages },
-        });
-    }
-  }
-
-  #startEvents(): void {
-    for (const [index, event] of this.scenario.events.entries()) {
-      const agent = new Agent(`host event ${index}`);
-      this.#time.spawn(agent, this.#hostEvent(agent, event));
-    }
-  }
-
-  *#hostEvent(agent: Agent, event: Scenario['events'][number]): Task<void> {
-    yield agent.spends('until the event', Cost.nanosecond, parseDurationNs(event.at));
-    if (this.#stopping) return;
-    const page = Number(parseSize(event.gpa) / 4096n);
-    const pages = Number(parseSize(event.length) / 4096n);
-    yield* this.#vm.discard(agent, page, pages);
   }
 
   #takenAway(page: number, outcome: TakeAwayOutcome): void {
@@ -340,57 +296,3 @@ export class Machine {
     check('I12', tables === 0, `${tables} table pages not freed`);
   }
 }
-
-/** What the schema cannot say, because it takes several fields. @throws RangeError naming the field */
-function checkScenario(scenario: Scenario): void {
-  const refuse = (field: string, what: string): never => {
-    throw new RangeError(`${field}: ${what}`);
-  };
-  const vm = parseSize(scenario.vm.memory);
-  const host = parseSize(scenario.host.memory);
-  const granule = { '1G': 1n << 30n, '2M': 1n << 21n, '4K': 4096n }[scenario.vm.backing];
-  if (parseDurationNs(scenario.duration) < 1) refuse('duration', `expected at least 1ns, got ${scenario.duration}`);
-  if (host > MOST_BYTES) refuse('host.memory', `expected at most 4T, got ${scenario.host.memory}`);
-  if (parseSize(scenario.host.swap) > MOST_BYTES) refuse('host.swap', `expected at most 4T, got ${scenario.host.swap}`);
-  if (vm < LEAST_VM_BYTES) refuse('vm.memory', `expected at least 64K, got ${scenario.vm.memory}`);
-  if (vm % granule !== 0n)
-    refuse('vm.memory', `${scenario.vm.memory} is not a multiple of its backing, ${scenario.vm.backing}`);
-  if (vm > host) refuse('vm.memory', `${scenario.vm.memory} is more than host.memory, ${scenario.host.memory}`);
-  checkDevices(scenario, vm, refuse);
-  const { iotlb, pageRequestEntries } = scenario.iommu;
-  if (!isPowerOfTwo(pageRequestEntries))
-    refuse('iommu.pageRequestEntries', `expected a power of two, got ${pageRequestEntries}`);
-  for (const [page, { sets }] of Object.entries(iotlb ?? {}))
-    if (!isPowerOfTwo(sets)) refuse(`iommu.iotlb.${page}.sets`, `expected a power of two, got ${sets}`);
-  for (const [index, event] of scenario.events.entries()) {
-    const aligned = parseSize(event.gpa) % 4096n === 0n && parseSize(event.length) % 4096n === 0n;
-    if (!aligned || parseSize(event.length) === 0n)
-      throw new RangeError(`events[${index}]: gpa and length must be multiples of 4K, length not zero`);
-    if (parseDurationNs(event.at) > parseDurationNs(scenario.duration))
-      throw new RangeError(`events[${index}].at: ${event.at} is after the end, duration ${scenario.duration}`);
-    const layout = new GuestLayout(vm);
-    const first = layout.backingOf(Number(parseSize(event.gpa) / 4096n));
-    const last = layout.backingOf(Number((parseSize(event.gpa) + parseSize(event.length)) / 4096n) - 1);
-    if (first < 0 || last < 0 || last - first !== Number(parseSize(event.length) / 4096n) - 1)
-      throw new RangeError(`events[${index}]: gpa ${event.gpa} + ${event.length} is not within the guest's memory`);
-  }
-}
-
-/** Requests and buffers are whole pages, and no request is longer than the memory that it goes over. */
-function checkDevices(scenario: Scenario, vm: bigint, refuse: (field: string, what: string) => never): void {
-  const { accelerator, disk } = scenario.vm.devices;
-  const checkSizes = (device: string, key: string, request: string, memory: string): void => {
-    for (const [name, text] of [
-      ['request', request],
-      [key, memory],
-    ] as const)
-      if (parseSize(text) === 0n || parseSize(text) % 4096n !== 0n)
-        refuse(`vm.devices.${device}.${name}`, `expected a multiple of 4K above zero, got ${text}`);
-    if (parseSize(request) > parseSize(memory) || parseSize(request) > vm)
-      refuse(`vm.devices.${device}.request`, `${request} is more than ${key}, ${memory}, or than vm.memory`);
-  };
-  if (accelerator) checkSizes('accelerator', 'workingSet', accelerator.request, accelerator.workingSet);
-  if (disk) checkSizes('disk', 'buffers', disk.request, disk.buffers);
-}
-
-const isPowerOfTwo = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value));

@@ -1,4 +1,5 @@
 import { parseDurationNs, parseSize } from '@faultline/address';
+import { BACKINGS, type Backing } from '@faultline/host-mm';
 import { z } from 'zod';
 
 const quantity = (what: 'size' | 'duration', example: string) =>
@@ -42,17 +43,45 @@ const cacheArray = z.strictObject({
 const host = z.strictObject({
   memory: size('Host memory that can back guests').default('24G'),
   swap: size('Swap space').default('8G'),
+  swapKind: z
+    .enum(['disk', 'zram'])
+    .describe('What swap is on: a drive such as NVMe, or compressed memory of the host itself (zram)')
+    .default('disk'),
+  swapQueueDepth: count(
+    'Commands that the drive executes at a time; 0: whoever swaps a page out waits until it is written',
+    0,
+    65_536,
+  ).default(0),
+  swapHeader: z.boolean().describe('Whether slot 0 holds the header that mkswap writes').default(false),
+  zswap: z.boolean().describe('Whether pages are compressed in memory before they go to the drive').default(false),
+  pageCluster: count('log2 of the pages read ahead at a swap-in (vm.page-cluster)', 0, 5).default(3),
+  lru: z
+    .enum(['classic', 'mglru'])
+    .describe('How reclaim tells cold pages: active and inactive list, or generations (MGLRU)')
+    .default('classic'),
+  watermarks: z
+    .enum(['none', 'linux'])
+    .describe('Free memory at which kswapd and direct reclaim begin: as Linux computes it at boot, or none at all')
+    .default('linux'),
+  thpSwap: z.boolean().describe('Whether 2M folios go to swap whole (CONFIG_THP_SWAP)').default(true),
   splitNotify: z
     .enum(['none', 'clear'])
     .describe('Whether splitting a large folio calls the notifiers for all of it, as Linux 7.3 does (clear)')
     .default('none'),
-  profile: z.enum(['reference']).describe('Timing profile').default('reference'),
+  profile: z
+    .enum(['reference', 'linux-recordings'])
+    .describe('Timing profile: published figures, or the emulated machine of the recordings of Linux')
+    .default('reference'),
 });
 
 const reclaim = z.strictObject({
+  by: z
+    .enum(['pageout', 'lru'])
+    .describe('A user-space reclaimer that names single pages at random (MADV_PAGEOUT), or memory.reclaim, which takes what the LRU holds for cold')
+    .default('pageout'),
   pages: count('How many 4K pages the host swaps out in all').default(4096),
   interval: duration('Time between two batches').default('20us'),
-  batch: count('4K pages asked of the LRU at a time', 1).default(1),
+  batch: count('4K pages asked for at a time; one run of memory.reclaim takes at least 32', 1).default(1),
   reclaimers: count('Reclaimers at work at once', 1, 1024).default(2),
 });
 
@@ -80,13 +109,47 @@ const nic = z.strictObject({
   receiveBuffers: count('Receive buffers of 4K per queue', 1).default(256),
 });
 
+const mark = z.string().min(1).describe('Name under which the figures at its end are kept');
+const programStep = z.discriminatedUnion('step', [
+  z.strictObject({ step: z.literal('fill').describe('Write every page, in address order'), mark }),
+  z.strictObject({
+    step: z.literal('limit').describe('Lower memory.max of the cgroup, from within'),
+    memoryMax: size('The new limit'),
+    mark,
+  }),
+  z.strictObject({
+    step: z.literal('touch').describe('Read pages'),
+    order: z.enum(['ascending', 'random']),
+    pages: count('How many; all of them if left out', 1).optional(),
+    mark,
+  }),
+]);
+
+const backing = z
+  .enum(BACKINGS, {
+    error: (issue) => {
+      const renamed: Record<string, string> = { '1G': 'pud-thp or hugetlb-1G', '2M': 'thp-2M or hugetlb-2M' };
+      const hint = renamed[String(issue.input)];
+      return `expected one of ${BACKINGS.join(', ')}, got ${JSON.stringify(issue.input)}${hint ? ` (is it ${hint}?)` : ''}`;
+    },
+  })
+  .describe(
+    'What backs it: small folios (4K), transparent huge pages (thp-2M), the huge page pool (hugetlb-2M, hugetlb-1G; never swapped), folios in contiguous frames (contiguous, contiguous-4K), or hypothetical 1G folios that can be swapped (pud-thp), which Linux does not have',
+  );
+
 const vm = z.strictObject({
   name: z
     .string()
     .regex(/^[a-z0-9-]+$/)
     .default('vm0'),
   memory: size('Guest memory').default('16G'),
-  backing: z.enum(['1G', '2M', '4K']).describe('Largest folios that back it').default('1G'),
+  backing: backing.default('pud-thp'),
+  memoryMax: size('memory.max of its cgroup; no limit if left out').optional(),
+  program: z
+    .array(programStep)
+    .describe('Instead of a guest: a process that goes through these steps, without devices')
+    .nullable()
+    .default(null),
   cpuTouchInterval: duration('Time between two touches of a random page by the guest CPU').default('50us'),
   cpuRefaults: fraction('Share of the CPU’s touches that go to a page the host has taken away').default(0.3),
   devices: z
@@ -133,6 +196,17 @@ export const scenarioSchema = z.strictObject({
   events: z.array(hostEvent).default([]),
   thresholds: z.array(z.string()).default([]),
 });
+
+/** Bytes of the leaf to which a backing is aligned. */
+export const BACKING_GRANULE: Readonly<Record<Backing, bigint>> = {
+  '4K': 4096n,
+  'thp-2M': 1n << 21n,
+  'hugetlb-2M': 1n << 21n,
+  'hugetlb-1G': 1n << 30n,
+  contiguous: 1n << 21n,
+  'contiguous-4K': 4096n,
+  'pud-thp': 1n << 30n,
+};
 
 /** A scenario with every default filled in. Sizes and durations are still text; see `parseSize`, `parseDurationNs`. */
 export type Scenario = z.output<typeof scenarioSchema>;

@@ -149,14 +149,14 @@ function faultsOf({ vm, unit, iopf }: StatsSources): FaultStats {
 }
 
 function hostMmOf({ host, vm, boot }: StatsSources): HostMmStats {
-  const { swapOut, swapIn, minorFaults, majorFaults, notifierRanges, folioSplits } = host.counters;
+  const { reclaimedPages, minorFaults, pgmajfault, notifierRanges, folioSplits, swap } = host.counters;
   const { residentBytes, swappedBytes, pinnedBytes } = vm.mm;
   return {
-    swapOut,
-    swapIn,
+    swapOut: reclaimedPages,
+    swapIn: swap.pswpin + swap.zswpin + swap.swpin_zero,
     minorFaults,
     failedCpuAccesses: vm.failedCpuAccesses,
-    majorFaults,
+    majorFaults: pgmajfault,
     notifierRanges,
     residentBytes,
     residentBytesBefore: boot.residentBytes,
@@ -164,5 +164,7 @@ function hostMmOf({ host, vm, boot }: StatsSources): HostMmStats {
     pinnedBytes,
     freedBytes: boot.residentBytes - residentBytes,
     folioSplits: { ...folioSplits },
+    vmstat: host.vmstat(),
+    marks: vm.marks.map((mark) => ({ ...mark })),
   };
 }

@@ -51,7 +51,19 @@ export interface FaultStats {
   latencyNs: LatencySummaryNs;
 }
 
-/** Host memory, under the kernel's ideas. `freedBytes` is what the host gained: resident at boot less resident now. */
+/** Figures of a process at a mark of its program, as smaps_rollup and vmstat show them; `vmstat` since the program began. */
+export interface MarkStats {
+  name: string;
+  atNs: number;
+  residentBytes: number;
+  anonHugeBytes: number;
+  swappedBytes: number;
+  vmstat: Record<string, number>;
+}
+
+/**
+ * Host memory, under the kernel's ideas. `swapOut` counts pages whose frame reclaim freed, `swapIn` pages read from swap; `vmstat` are the
+ * counters of /proc/vmstat under their names. `freedBytes` is what the host gained: resident at boot less resident now. */
 export interface HostMmStats {
   swapOut: number;
   swapIn: number;
@@ -66,6 +78,9 @@ export interface HostMmStats {
   pinnedBytes: number;
   freedBytes: number;
   folioSplits: { '1G->2M': number; '2M->4K': number };
+  vmstat: Record<string, number>;
+  /** Of a scenario with a program. */
+  marks: MarkStats[];
 }
 
 /** One invariant: how often it was checked and broken; `first` says where it broke first. */

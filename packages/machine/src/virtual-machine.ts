@@ -7,7 +7,9 @@ import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
 import { buildDevices, type SimulatedDevice } from './device-set.ts';
 import { DmaChecker } from './dma-checker.ts';
 import type { InvariantLedger } from './invariants.ts';
+import { runProgram } from './process-program.ts';
 import type { Scenario } from './scenario.ts';
+import type { MarkStats } from './stats.ts';
 
 /** What a VM runs in. */
 export interface VirtualMachineOptions {
@@ -46,6 +48,8 @@ export class VirtualMachine {
   readonly checker: DmaChecker;
   readonly devices: readonly SimulatedDevice[];
   readonly loads = new Map<string, DeviceLoad>();
+  /** Figures that its program has kept. */
+  readonly marks: MarkStats[] = [];
   /** CPU accesses that the host could not serve for want of memory. */
   failedCpuAccesses = 0;
   /** All requests of all devices. */
@@ -61,7 +65,10 @@ export class VirtualMachine {
     this.#options = options;
     this.name = scenario.vm.name;
     this.layout = new GuestLayout(parseSize(scenario.vm.memory));
-    this.mm = host.createAddressSpace(`${this.name} vmm`);
+    const { memoryMax } = scenario.vm;
+    const limit = memoryMax === undefined ? {} : { max: Number(parseSize(memoryMax)) };
+    const memcg = host.createMemoryCgroup({ name: this.name, ...limit });
+    this.mm = host.createAddressSpace(`${this.name} vmm`, memcg);
     const takeAway: TakeAway | null = scenario.strategy === 'pinned' ? null : TAKE_AWAY[scenario.strategy];
     this.domain = new VtdDomain({
       driver,
@@ -113,7 +120,8 @@ export class VirtualMachine {
   *boot(agent: Agent): Task<void> {
     const { scenario } = this.#options;
     this.mm.mmap({ startPage: USER_BASE_PAGE, pages: this.layout.pages, backing: scenario.vm.backing });
-    yield* this.mm.populate(agent, USER_BASE_PAGE, this.layout.pages);
+    const { program } = scenario.vm;
+    if (!program) yield* this.mm.populate(agent, USER_BASE_PAGE, this.layout.pages);
     for (const region of this.layout.regions)
       yield* this.ioas.map(agent, {
         iova: BigInt(region.page) * 4096n,
@@ -123,7 +131,7 @@ export class VirtualMachine {
         unpinned: scenario.strategy !== 'pinned',
       });
     yield* this.ioas.addDomain(agent, this.domain, this.checker);
-    yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
+    if (!program) yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
     for (const device of this.devices) {
       yield* this.ioas.attach(agent, device.report);
       this.domain.attach(device.endpoint.sourceId, device.endpoint.deviceTlb ? device.endpoint : null);
@@ -131,8 +139,37 @@ export class VirtualMachine {
     this.checker.sealAreas();
   }
 
+  /** The pages of its memory in the owner's address space. */
+  get userPages(): { readonly first: number; readonly count: number } {
+    return { first: USER_BASE_PAGE, count: this.layout.pages };
+  }
+
   /** Starts every workload as a task of its own. */
   start(): void {
+    if (this.#options.scenario.vm.program) this.#startProgram(this.#options.scenario.vm.program);
+    else this.#startWorkloads();
+  }
+
+  /** A process instead of a guest. */
+  #startProgram(program: NonNullable<Scenario['vm']['program']>): void {
+    const { time, host, seed, stopped } = this.#options;
+    const agent = new Agent(`${this.name} program`);
+    const seat = {
+      host,
+      mm: this.mm,
+      firstPage: USER_BASE_PAGE,
+      pages: this.layout.pages,
+      random: new RandomStream(seed, agent.name),
+      now: () => time.nowNs,
+      stopped,
+      accessed: (userPage: number, write: boolean, lo: number, hi: number) =>
+        this.checker.cpuAccessed(this.layout.pageAt(userPage - USER_BASE_PAGE), write, lo, hi),
+      failed: () => this.failedCpuAccesses++,
+    };
+    time.spawn(agent, runProgram(agent, program, seat, this.marks));
+  }
+
+  #startWorkloads(): void {
     const { time, stopped, remainingNs, seed, scenario } = this.#options;
     const spawn = (name: string, device: string | null, workload: (context: WorkloadSeat) => Task<void>): void => {
       const agent = new Agent(`${this.name} ${name}`);
