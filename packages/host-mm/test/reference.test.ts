@@ -8,7 +8,7 @@ const place = fc.nat(5);
 const at = fc.oneof(fc.nat(63), fc.nat(2000), fc.nat(2 ** 18));
 const count = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(511, 512, 513, 1024), fc.constant(2 ** 18));
 
-const programs = (backings: readonly Extract<Op, { kind: 'mmap' }>['backing'][]): fc.Arbitrary<Op[]> => {
+export const programs = (backings: readonly Extract<Op, { kind: 'mmap' }>['backing'][]): fc.Arbitrary<Op[]> => {
   const mmap = fc.record({ kind: fc.constant('mmap' as const), space, place, backing: fc.constantFrom(...backings) });
   const ranged = fc.constantFrom('munmap' as const, 'pin' as const, 'populate' as const, 'fill' as const, 'fill' as const);
   const advice = fc.constantFrom('DONTNEED' as const, 'PAGEOUT' as const, 'COLD' as const, 'WILLNEED' as const);
@@ -35,7 +35,7 @@ const swap: fc.Arbitrary<HostSwapArea[]> = fc.constantFrom<HostSwapArea[]>(
   [{ slots: 100, kind: 'zram', priority: 10 }, { slots: 8192 }],
 );
 
-const setups = (frames: fc.Arbitrary<number>, hugePages: WorldOptions['hugePages']): fc.Arbitrary<WorldOptions> =>
+export const setups = (frames: fc.Arbitrary<number>, hugePages: WorldOptions['hugePages']): fc.Arbitrary<WorldOptions> =>
   fc
     .record({
       frames,

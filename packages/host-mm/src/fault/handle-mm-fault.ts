@@ -31,13 +31,14 @@ export function* handleMmFault(host: HostState, mm: MmState, agent: Agent, reque
   assert(mm.mmapLock.held, () => `${agent.name} handles a fault without ${mm.mmapLock.name}`);
   yield agent.reads('fault: read entry', Location.cpuEntry, mm.entryLocation(page), Cost.minorFault);
   host.counters.pgfault++;
+  const io = { isMajor: false };
   for (;;) {
     const vma = mm.vmas.find(page);
     if (vma === null || !vma.readable || (write && !vma.writeable)) return VmFault.SIGSEGV;
-    const bits = yield* handleEntry({ host, mm, agent, vma, page, write, unshare, allowRetry });
+    const bits = yield* handleEntry({ host, mm, agent, vma, page, write, unshare, allowRetry, io });
     if (bits !== AGAIN) {
-      if ((bits & VmFault.MAJOR) !== 0 && (bits & VM_FAULT_ERROR) === 0) host.counters.pgmajfault++;
-      return bits;
+      if (io.isMajor && (bits & VM_FAULT_ERROR) === 0) host.counters.pgmajfault++;
+      return io.isMajor ? bits | VmFault.MAJOR : bits;
     }
     yield agent.reads('fault: read entry again', Location.cpuEntry, mm.entryLocation(page), Cost.entryRead);
   }

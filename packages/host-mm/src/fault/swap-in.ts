@@ -18,23 +18,22 @@ export function* swapIn(fault: FaultContext): Task<number> {
   const { folios, counters } = host;
   const entry = mm.table.value(page);
   let folio = host.swapCache.get(entry);
-  let bits = 0;
   if (folio === 0) {
     const read = yield* readAround(fault, entry);
     if (read <= 0) return read === 0 ? AGAIN : VmFault.OOM;
     folio = read;
-    bits = VmFault.MAJOR;
+    fault.io.isMajor = true;
   } else {
     counters.swapCacheHits++;
     noteReadAheadHit(fault, folio);
     folios.get(folio);
   }
   const locked = yield* lockFolio(fault, folio);
-  if (!locked) return bits | VmFault.RETRY;
+  if (!locked) return VmFault.RETRY;
   const mapped = yield* mapFromSwapCache(fault, folio, entry);
   host.unlock(fault.agent, folio);
   host.put(folio);
-  return mapped === AGAIN ? AGAIN : bits | mapped;
+  return mapped;
 }
 
 /** Locks the folio; with ALLOW_RETRY, gives `mmap_lock` back instead of waiting with it. @returns whether it is locked */

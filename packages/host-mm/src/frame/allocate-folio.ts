@@ -29,6 +29,8 @@ export function* allocateFolio(host: HostState, agent: Agent, request: FolioRequ
       if (!(yield* chargeMemoryCgroup(host, agent, memcg, pages))) return -1;
     }
     yield agent.writes('allocate folio', Location.lock, host.frames.id, Cost.lock);
+    // Others may have charged meanwhile.
+    if (memcg.usedPages + pages > memcg.maxPages) continue;
     const pfn = takeFrames(host, request);
     if (pfn === INJECTED) return -1;
     if (pfn >= 0) return pfn;

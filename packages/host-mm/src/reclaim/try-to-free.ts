@@ -59,8 +59,10 @@ function* waitForDevice(host: HostState, agent: Agent): Task<void> {
 function* splitDeferred(host: HostState, agent: Agent, scan: ScanControl): Task<void> {
   const { folios, deferredSplit } = host;
   if (deferredSplit.size === 0) return;
-  const share = Math.ceil(deferredSplit.size / 2 ** scan.priority);
-  for (const folio of [...deferredSplit].slice(0, share)) {
+  const { target } = scan;
+  const queued = [...deferredSplit].filter((folio) => target === null || folios.memcg(folio) === target.id);
+  const share = Math.ceil(queued.length / 2 ** scan.priority);
+  for (const folio of queued.slice(0, share)) {
     yield agent.writes('lock folio to split it', Location.folio, folios.pfn(folio), Cost.lock);
     if (!deferredSplit.has(folio) || !host.isolate(folio)) continue;
     if (!host.locks.tryAcquire(agent, folio)) {
