@@ -74,7 +74,7 @@ describe('handleMmFault', () => {
   });
 
   it('swaps two pages of one 1G block in side by side', () => {
-    const host = new HostMemory({ frames: GIG, swapSlots: 8 });
+    const host = new HostMemory({ frames: GIG, swapSlots: 8, pageCluster: 0 });
     const mm = host.createAddressSpace('vmm');
     mm.mmap({ startPage: 0, pages: GIG, backing: 'pud-thp' });
     runToEnd(mm.populate(agent, 0, GIG));
@@ -84,7 +84,7 @@ describe('handleMmFault', () => {
       const cpu = new Agent(`cpu ${page}`);
       return new TaskRun(cpu, mm.cpuAccess(cpu, page, write(page)));
     });
-    for (const run of runs) while (run.pending?.label !== 'fault: read page from swap') run.advance();
+    for (const run of runs) while (run.pending?.label !== 'read page from swap') run.advance();
     for (const run of runs) while (!run.done) run.advance();
     expect(runs.map((run) => run.value)).toEqual([VmFault.MAJOR, VmFault.MAJOR]);
     expect(host.audit()).toEqual([]);

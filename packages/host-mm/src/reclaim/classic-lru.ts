@@ -74,11 +74,12 @@ export class ClassicLru implements LruPolicy {
 
   /** {@inheritDoc LruPolicy.deactivate} */
   deactivate(folio: number): void {
-    if (!this.remove(folio)) return;
     const { folios, counters } = this.#host;
-    if (folios.has(folio, FolioFlag.active)) counters.pgdeactivate += folios.frames(folio);
-    folios.setFlag(folio, FolioFlag.active, false);
     folios.setFlag(folio, FolioFlag.referenced, false);
+    // An inactive one stays in its place: at the head it would be the last to go (folio_deactivate).
+    if (!folios.has(folio, FolioFlag.active) || !this.remove(folio)) return;
+    counters.pgdeactivate += folios.frames(folio);
+    folios.setFlag(folio, FolioFlag.active, false);
     this.add(folio);
   }
 

@@ -99,6 +99,23 @@ export function* chargeMemoryCgroup(host: HostState, agent: Agent, memcg: Memory
   return true;
 }
 
+/** memory.reclaim: runs of a quarter of what is left, as Linux limits over-reclaim (user_proactive_reclaim). @returns pages freed */
+export function* reclaimProactively(
+  host: HostState,
+  agent: Agent,
+  pages: number,
+  target: MemoryCgroup | null,
+): Task<number> {
+  let freed = 0;
+  for (let retries = MAX_RECLAIM_RETRIES; freed < pages && retries > 0; ) {
+    const batch = Math.ceil((pages - freed) / 4);
+    const reclaimed = yield* tryToFreePages(host, agent, { pages: batch, target, by: 'proactive' });
+    if (reclaimed === 0) retries--;
+    freed += reclaimed;
+  }
+  return freed;
+}
+
 /** Changes `memory.max` and reclaims what is above it (memory_max_write). @returns whether usage is within the limit now */
 export function* setMemoryMax(host: HostState, agent: Agent, memcg: MemoryCgroup, bytes: number): Task<boolean> {
   memcg.setMax(bytes);
