@@ -39,7 +39,7 @@ describe('a reclaim run', () => {
     expect(runToEnd(host.reclaim(agent, 1))).toBe(26);
     expect(swapped(mm, 100)).toEqual(upTo(0, 26));
     expect(host.counters.pgscan_proactive).toBe(26 + 100);
-    // Nothing is young any more: 1 + 2 + 5 + 11 pages of the 74, 73, 71, 66 that are left; and then batches of 32.
+    // Nothing is young any more: shares of the 74, 73, 71 and 66 pages that are left, and then a batch of 32.
     expect(runToEnd(host.reclaim(agent, 1))).toBe(1 + 2 + 5 + 9 + 32);
     expect(swapped(mm, 100)).toEqual(upTo(0, 26 + 49));
     expect(host.counters.pgscan_proactive).toBe(126 + 49);
@@ -174,9 +174,9 @@ describe('advice', () => {
     for (let page = 0; page < 100; page++) runToEnd(mm.cpuAccess(agent, page, write(page + 1)));
     runToEnd(mm.madvise(agent, 60, 40, 'COLD'));
     runToEnd(host.reclaim(agent, 32));
+    // The first 26 lose their accessed bits in the small rounds; those up to 60 have their second chance, and the cold ones none.
     const gone = swapped(mm, 100);
-    expect(gone.length).toBeGreaterThanOrEqual(32);
-    expect(gone.every((page) => page >= 60)).toBe(true);
+    expect(gone.filter((page) => page >= 26)).toEqual(upTo(60, 100));
   });
 
   it('MADV_FREE lets clean pages go without a write, and keeps those that are written to again', () => {
@@ -184,13 +184,14 @@ describe('advice', () => {
     for (let page = 0; page < 40; page++) runToEnd(mm.cpuAccess(agent, page, write(page + 1)));
     runToEnd(mm.madvise(agent, 0, 40, 'FREE'));
     runToEnd(mm.cpuAccess(agent, 5, write(99)));
-    runToEnd(host.reclaim(agent, 40));
+    runToEnd(host.reclaim(agent, 39));
     expect(host.counters).toMatchObject({ pglazyfree: 40, pglazyfreed: 39 });
     expect(host.counters.swap.pswpout).toBe(0);
     expect([mm.cpuRead(4).tagLo, mm.cpuRead(5).tagLo, mm.swappedBytes]).toEqual([0, 99, 0]);
     expect(host.audit()).toEqual([]);
-    // From now on it is a page like others.
-    runToEnd(mm.pageOut(agent, 5));
+    // The first try finds it dirty and makes it a page like others.
+    expect(runToEnd(mm.pageOut(agent, 5))).toBe(false);
+    expect(runToEnd(mm.pageOut(agent, 5))).toBe(true);
     expect([mm.isSwapped(5), mm.cpuRead(5).tagLo]).toEqual([true, 99]);
   });
 

@@ -195,8 +195,10 @@ function windowPages(before: Vma['readAhead'], page: number, largest: number): n
   return Math.max(Math.min(pages, largest), before.window >> 1);
 }
 
-/** A fault asks for what was read ahead: the next window may be larger. */
-function noteReadAheadHit({ host, vma }: FaultContext, folio: number): void {
+/** A fault found its page in the swap cache: a reader that goes on from there is sequential; what was read ahead makes the next window larger. */
+function noteReadAheadHit({ host, vma, page }: FaultContext, folio: number): void {
+  if (host.folios.order(folio) > 0) return;
+  vma.readAhead.page = page;
   if (!host.folios.has(folio, FolioFlag.readahead)) return;
   host.folios.setFlag(folio, FolioFlag.readahead, false);
   host.counters.swap_ra_hit++;
