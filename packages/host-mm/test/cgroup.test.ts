@@ -113,15 +113,18 @@ describe.each(['mglru', 'classic'] as const)('%s', (lru) => {
     expect(host.audit()).toEqual([]);
   });
 
-  it.each([true, false])('knows what a secondary MMU accesses if that has accessed bits (%s); without, it looks cold', (hasBits) => {
-    const { host, mm } = machine();
-    const mapper = hasBits ? new Mapper(mm) : null;
-    for (let round = 0; round < 4; round++) {
-      for (let page = 100; page < 140; page++) mapper?.young.add(page);
-      runToEnd(host.reclaim(agent, 32));
-    }
-    if (hasBits) expect(resident(mm, 100, 140)).toBe(40);
-    else expect(resident(mm, 100, 140)).toBeLessThan(20);
-    expect(host.audit()).toEqual([]);
-  });
+  it.each([true, false])(
+    'knows what a secondary MMU accesses if that has accessed bits (%s); without, it looks cold',
+    (hasBits) => {
+      const { host, mm } = machine();
+      const mapper = hasBits ? new Mapper(mm) : null;
+      for (let round = 0; round < 4; round++) {
+        for (let page = 100; page < 140; page++) mapper?.young.add(page);
+        runToEnd(host.reclaim(agent, 32));
+      }
+      if (hasBits) expect(resident(mm, 100, 140)).toBe(40);
+      else expect(resident(mm, 100, 140)).toBeLessThan(20);
+      expect(host.audit()).toEqual([]);
+    },
+  );
 });

@@ -1,6 +1,14 @@
 import { Agent, RandomStream, runToEnd, type Task, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { type AddressSpace, HostMemory, HostMemoryError, type HostMemoryOptions, type MmuNotifier, NotifierEvent, VM_FAULT_ERROR } from '../src/index.ts';
+import {
+  type AddressSpace,
+  HostMemory,
+  HostMemoryError,
+  type HostMemoryOptions,
+  type MmuNotifier,
+  NotifierEvent,
+  VM_FAULT_ERROR,
+} from '../src/index.ts';
 import { runShuffled } from './run.ts';
 
 const SMALL = 0;

@@ -1,6 +1,13 @@
 import { Agent, runToEnd, type Task, TaskRun, VirtualTime } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { type AddressSpace, HostMemory, type HostMemoryOptions, linuxWatermarks, NotifierEvent, VmFault } from '../src/index.ts';
+import {
+  type AddressSpace,
+  HostMemory,
+  type HostMemoryOptions,
+  linuxWatermarks,
+  NotifierEvent,
+  VmFault,
+} from '../src/index.ts';
 import { finish, runUntil, testProfile } from './run.ts';
 import { SecondaryMmu } from './secondary-mmu.ts';
 
@@ -86,7 +93,9 @@ describe('transparent huge pages', () => {
     const { host, mm } = huge();
     const dma = new SecondaryMmu(mm, host.memory);
     expect(runToEnd(host.reclaim(agent, 1))).toBe(512);
-    expect(dma.starts.map(({ startPage, pages, event }) => [startPage, pages, event])).toEqual([[512, 512, NotifierEvent.CLEAR]]);
+    expect(dma.starts.map(({ startPage, pages, event }) => [startPage, pages, event])).toEqual([
+      [512, 512, NotifierEvent.CLEAR],
+    ]);
     expect(host.counters).toMatchObject({ thp_split_pmd: 1, thp_split_page: 0, thp_swpout_fallback: 0 });
     expect(host.counters.swap).toMatchObject({ thp_swpout: 1, pswpout: 512 });
     expect([mm.swappedBytes, mm.residentBytes, host.allocator.allocatedFrames]).toEqual([2 ** 21, 0, 0]);
@@ -209,7 +218,9 @@ describe('hugetlb', () => {
   it('is reserved at mmap, or refused with ENOMEM', () => {
     const machine = host();
     const mm = machine.createAddressSpace('vmm');
-    expect(() => mm.mmap({ startPage: 0, pages: 512, backing: 'hugetlb-2M' })).toThrow(expect.objectContaining({ code: 'ENOMEM' }));
+    expect(() => mm.mmap({ startPage: 0, pages: 512, backing: 'hugetlb-2M' })).toThrow(
+      expect.objectContaining({ code: 'ENOMEM' }),
+    );
     expect(mm.vmas).toEqual([]);
     expect(machine.setHugePages('2M', 2)).toBe(2);
     mm.mmap({ startPage: 0, pages: 1024, backing: 'hugetlb-2M' });
@@ -264,18 +275,29 @@ describe('watermarks', () => {
   });
 
   it('wake kswapd below low, which reclaims up to high; nobody stalls', () => {
-    const { host, mm } = small({ frames: 512, swapSlots: 1024, pages: 1000, watermarks: { min: 8, low: 32, high: 64 } });
+    const { host, mm } = small({
+      frames: 512,
+      swapSlots: 1024,
+      pages: 1000,
+      watermarks: { min: 8, low: 32, high: 64 },
+    });
     const time = new VirtualTime(testProfile());
     const daemon = new Agent('kswapd');
     time.spawn(daemon, host.kswapd(daemon), { daemon: true });
-    time.spawn(agent, (function* fill(): Task<void> {
-      for (let page = 0; page < 470; page++) yield* mm.cpuAccess(agent, page, write(page + 1));
-    })());
+    time.spawn(
+      agent,
+      (function* fill(): Task<void> {
+        for (let page = 0; page < 470; page++) yield* mm.cpuAccess(agent, page, write(page + 1));
+      })(),
+    );
     expect(time.run(1e9)).toBe(true);
     expect(host.counters.pgsteal_kswapd).toBe(0);
-    time.spawn(agent, (function* fill(): Task<void> {
-      for (let page = 470; page < 490; page++) yield* mm.cpuAccess(agent, page, write(page + 1));
-    })());
+    time.spawn(
+      agent,
+      (function* fill(): Task<void> {
+        for (let page = 470; page < 490; page++) yield* mm.cpuAccess(agent, page, write(page + 1));
+      })(),
+    );
     expect(time.run(1e9)).toBe(true);
     expect(host.allocator.freeFrames).toBeGreaterThanOrEqual(64 - 20);
     expect(host.counters.pgsteal_kswapd).toBeGreaterThan(0);
@@ -285,7 +307,12 @@ describe('watermarks', () => {
   });
 
   it('below min, an allocation reclaims itself', () => {
-    const { host, mm } = small({ frames: 100, swapSlots: 1024, pages: 300, watermarks: { min: 20, low: 24, high: 28 } });
+    const { host, mm } = small({
+      frames: 100,
+      swapSlots: 1024,
+      pages: 300,
+      watermarks: { min: 20, low: 24, high: 28 },
+    });
     for (let page = 0; page < 300; page++) expect(runToEnd(mm.cpuAccess(agent, page, write(page + 1)))).toBe(0);
     expect(host.allocator.freeFrames).toBeGreaterThanOrEqual(20);
     expect(host.counters.allocstall).toBeGreaterThan(0);

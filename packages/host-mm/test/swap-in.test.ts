@@ -105,7 +105,13 @@ describe('read-ahead', () => {
 
   it('shrinks for a random reader: half of the last window, down to the page alone', () => {
     const { host, mm } = swappedOut(3);
-    expect([fault(host, mm, 10), fault(host, mm, 50), fault(host, mm, 30), fault(host, mm, 20), fault(host, mm, 61)]).toEqual([8, 4, 2, 1, 1]);
+    expect([
+      fault(host, mm, 10),
+      fault(host, mm, 50),
+      fault(host, mm, 30),
+      fault(host, mm, 20),
+      fault(host, mm, 61),
+    ]).toEqual([8, 4, 2, 1, 1]);
     expect(host.counters.swap_ra_hit).toBe(0);
   });
 });

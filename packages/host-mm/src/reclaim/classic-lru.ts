@@ -3,7 +3,7 @@ import { FolioFlag } from '../folio/folio-table.ts';
 import type { HostState } from '../host-state.ts';
 import { folioReferenced } from './check-references.ts';
 import { FolioLinks, FolioList } from './folio-list.ts';
-import { type LruPolicy, type LruSizes, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
+import { type LruPolicy, type LruSizes, pagesCharged, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
 import { shrinkFolioList } from './shrink-folio-list.ts';
 
@@ -115,8 +115,9 @@ export class ClassicLru implements LruPolicy {
     while (left > 0 || active > 0) {
       if (left > 0) {
         const batch = Math.min(left, SWAP_CLUSTER_MAX);
-        left -= batch;
+        const before = scan.nrScanned;
         reclaimed += yield* this.#shrinkInactive(agent, memcg, batch, scan);
+        left -= pagesCharged(batch, scan.nrScanned - before);
       }
       if (active > 0) {
         const batch = Math.min(active, SWAP_CLUSTER_MAX);
