@@ -12,6 +12,7 @@ export class HostCounters {
     this.swap = swap;
   }
 
+
   /** Faults, and those that read swap. */
   pgfault = 0;
   pgmajfault = 0;

@@ -87,6 +87,7 @@ class Mapper implements MmuNotifier {
     for (let page = startPage; page < startPage + pages; page++) found = this.young.delete(page) || found;
     return found;
   };
+  // biome-ignore lint/correctness/useYield: it answers at once.
   *clearFlushYoung(by: Agent, startPage: number, pages: number) {
     return this.clearYoung(by, startPage, pages);
   }

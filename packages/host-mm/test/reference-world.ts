@@ -183,7 +183,7 @@ export class ReferenceWorld {
     const mm = this.spaces[space]!;
     if (!mapping) return;
     const at = mapping.startPage + (op.at % mapping.pages);
-    if (op.kind === 'read' || op.kind === 'write') {
+    if (!('count' in op)) {
       this.#touch(space, at, op.kind === 'write');
       return;
     }
@@ -197,7 +197,7 @@ export class ReferenceWorld {
     else if (op.kind === 'munmap') {
       this.#run((agent) => mm.munmap(agent, startPage, pages));
       this.reference.munmap(space, startPage, pages);
-    } else {
+    } else if ('advice' in op) {
       this.#run((agent) => mm.madvise(agent, startPage, pages, op.advice));
       if (op.advice === 'DONTNEED') this.reference.dontNeed(space, startPage, pages);
     }

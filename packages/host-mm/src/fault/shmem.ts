@@ -32,12 +32,7 @@ export function* missingFilePage(fault: FaultContext): Task<number> {
   }
   const dirtied = write && vma.shared && !folios.has(folio, FolioFlag.dirty);
   const writeable = vma.writeable && vma.shared && write;
-  mm.table.set(
-    page,
-    0,
-    folios.pfn(folio),
-    Entry.PRESENT | Entry.YOUNG | Entry.SOFT_DIRTY | (writeable ? Entry.WRITE | Entry.DIRTY : 0),
-  );
+  mm.table.set(page, 0, folios.pfn(folio), Entry.PRESENT | Entry.YOUNG | Entry.SOFT_DIRTY | (writeable ? Entry.WRITE | Entry.DIRTY : 0));
   host.countMapped(mm, folio, 0);
   return finishSharedWrite(fault, folio, dirtied);
 }

@@ -1,7 +1,7 @@
 import { hex } from '@faultline/address';
 import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from '@faultline/sim';
 import { advise, type MadviseAdvice, pageOutPage } from '../action/madvise.ts';
-import { type MmapRequest, mapMemory } from '../action/mmap.ts';
+import { mapMemory, type MmapRequest } from '../action/mmap.ts';
 import { exitSpace, moveMapping, unmapMemory } from '../action/munmap.ts';
 import { checkPageRange } from '../argument.ts';
 import { prefaultAnonymous } from '../fault/anonymous.ts';
@@ -159,9 +159,7 @@ export class AddressSpace {
       for (let page = startPage; page < startPage + pages; ) {
         yield agent.writes('populate folio', Location.cpuEntry, this.entryLocation(page), Cost.minorFault);
         const vma = vmas.find(page);
-        const isDone =
-          table.pfn(page) >= 0 ||
-          (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
+        const isDone = table.pfn(page) >= 0 || (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
         const bits = isDone ? 0 : yield* this.handleMmFault(agent, page, { write: vma?.writeable ?? false });
         if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'populate');
         if (table.pfn(page) >= 0) page = table.end(page);
