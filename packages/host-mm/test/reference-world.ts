@@ -216,7 +216,7 @@ export class ReferenceWorld {
       return true;
     } catch (error) {
       if (!(error instanceof HostMemoryError)) throw error;
-      expect(error.code).toBe('ENOMEM');
+      expect(this.#pins.length > 0 ? ['ENOMEM', 'EFAULT'] : ['ENOMEM']).toContain(error.code);
       this.#checkOom();
       return false;
     }
@@ -229,7 +229,8 @@ export class ReferenceWorld {
     if ((bits & VM_FAULT_ERROR) === 0) {
       if (write) this.reference.write(space, page, tag);
     } else {
-      expect(bits & VM_FAULT_ERROR).toBe(1);
+      // SIGBUS: the huge page that was dropped is pinned, and so not back in its pool.
+      expect(this.#pins.length > 0 ? [1, 2] : [1]).toContain(bits & VM_FAULT_ERROR);
       this.#checkOom();
     }
     this.checkPage(space, page);

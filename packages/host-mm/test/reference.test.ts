@@ -119,7 +119,7 @@ describe('random programs beside the reference', () => {
       fc.property(setups(frames, { '2M': 2, '1G': 0 }), programs(backings), (options, program) =>
         check(options, program, seen),
       ),
-      { numRuns: 200 },
+      { numRuns: 200, endOnFailure: true },
     );
     for (const [name, count] of Object.entries(seen)) expect(count, name).toBeGreaterThan(0);
   });
@@ -132,7 +132,7 @@ describe('random programs beside the reference', () => {
         programs(backings),
         (options, program) => check(options, program, {}),
       ),
-      { numRuns: 300 },
+      { numRuns: 300, endOnFailure: true },
     );
   });
 
@@ -142,7 +142,7 @@ describe('random programs beside the reference', () => {
       fc.property(setups(fc.constant(4 * 2 ** 18), { '2M': 0, '1G': 1 }), programs(backings), (options, program) =>
         check(options, program, {}),
       ),
-      { numRuns: 12 },
+      { numRuns: 12, endOnFailure: true },
     );
   });
 });
