@@ -5,6 +5,7 @@ import { cacheReferences } from './folio/split.ts';
 import type { HostState } from './host-state.ts';
 import { Entry } from './mm/entry-table.ts';
 import type { MmState } from './mm/mm-state.ts';
+import type { Vma } from './mm/vma.ts';
 
 /** What page tables say about folios. */
 interface Found {
@@ -43,7 +44,10 @@ function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[])
       if ((flags & Entry.PRESENT) !== 0) {
         const folio = host.folios.at(table.value(page));
         if (folio === 0) wrong.push(`${mm.name}: page ${hex(page)} maps frame ${hex(table.value(page))}, which is in no folio`);
-        else found.maps.set(folio, (found.maps.get(folio) ?? 0) + 1);
+        else {
+          found.maps.set(folio, (found.maps.get(folio) ?? 0) + 1);
+          if (!isFoundByRmap(host, vma, page, folio)) wrong.push(`${mm.name}: page ${hex(page)} is not where ${host.folios.name(folio)} is looked for`);
+        }
         resident += frames;
       } else if ((flags & Entry.SWAP) !== 0) {
         const entry = table.value(page);
@@ -57,6 +61,17 @@ function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[])
   if (resident !== mm.residentFrames) wrong.push(`${mm.name}: ${mm.residentFrames} frames resident by count, ${resident} by entries`);
   if (swapped !== mm.swappedPages) wrong.push(`${mm.name}: ${mm.swappedPages} pages swapped by count, ${swapped} by entries`);
   if (mm.notifiers.inProgress > 0) wrong.push(`${mm.name}: ${mm.notifiers.inProgress} notifier ranges are open`);
+}
+
+/** Whether reclaim would find this mapping of the folio. */
+function isFoundByRmap(host: HostState, vma: Vma, page: number, folio: number): boolean {
+  const { folios } = host;
+  const { mm } = vma;
+  if (folios.has(folio, FolioFlag.ksm)) return host.ksm.get(folio)?.some((place) => place.mm === mm && place.page === page) ?? false;
+  const id = folios.mapping(folio);
+  const isLinked = folios.has(folio, FolioFlag.anon) ? vma.anonChain.some((each) => each.id === id) : vma.file?.id === id;
+  const offset = mm.table.value(page) - folios.pfn(folio);
+  return isLinked && vma.pageOf(folios.index(folio)) + offset === page;
 }
 
 function auditFile(host: HostState, file: HostState['files'][number], found: Found, wrong: string[]): void {
@@ -93,7 +108,8 @@ function auditFolios(host: HostState, found: Found, wrong: string[]): void {
     if (references !== folios.refs(folio))
       wrong.push(`${name}: ${folios.refs(folio)} references, ${references} accounted for`);
     if (references === 0) wrong.push(`${name}: nobody refers to it`);
-    const belongs = !folios.has(folio, FolioFlag.unevictable) && maps + cacheReferences(host, folio) > 0;
+    // A folio that only pins keep is still on its list, as in Linux.
+    const belongs = !folios.has(folio, FolioFlag.unevictable) && references > 0;
     if (belongs !== lru.isOn(folio)) wrong.push(`${name}: is ${belongs ? 'not ' : ''}on the LRU`);
   }
   auditFrames(host, extents, wrong);

@@ -16,7 +16,7 @@ import { MmState } from './mm/mm-state.ts';
 import { ClassicLru } from './reclaim/classic-lru.ts';
 import { MemoryCgroup, type MemoryCgroupOptions } from './reclaim/memory-cgroup.ts';
 import { MultiGenLru } from './reclaim/multi-gen-lru.ts';
-import { kswapd, setMemoryMax, tryToFreePages } from './reclaim/try-to-free.ts';
+import { kswapd, reclaimProactively, setMemoryMax } from './reclaim/try-to-free.ts';
 import { SwapArea, type SwapAreaOptions } from './swap/swap-area.ts';
 import { SwapIo } from './swap/swap-io.ts';
 import { SwapSpace } from './swap/swap-space.ts';
@@ -198,12 +198,12 @@ export class HostMemory {
   }
 
   /**
-   * Proactive reclaim (`memory.reclaim`): one run that frees at least so many pages, if it can.
+   * Proactive reclaim (`memory.reclaim`): as many runs as it takes to free at least so many pages, until 16 have freed nothing.
    * @param memcg from whom; everybody if left out @returns pages freed @throws RangeError if `pages` is not a whole number
    */
   reclaim(agent: Agent, pages: number, memcg: MemoryCgroup | null = null): Task<number> {
     checkInteger('pages', pages, 0, 2 ** 31);
-    return tryToFreePages(this.#state, agent, { pages, target: memcg, by: 'proactive' });
+    return reclaimProactively(this.#state, agent, pages, memcg);
   }
 
   /** The reclaim thread (kswapd), a daemon: keeps free frames between the watermarks. */

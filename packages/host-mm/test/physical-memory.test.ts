@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PhysicalMemory, SwapDevice, wordOfTag } from '../src/index.ts';
+import { PhysicalMemory, wordOfTag } from '../src/index.ts';
 
 const memory = (): PhysicalMemory => new PhysicalMemory({ firstPfn: 0x40000, frames: 4096 });
 const tagOf = (m: PhysicalMemory, pfn: number): bigint =>
@@ -92,29 +92,5 @@ describe('PhysicalMemory', () => {
     m.writeTag(0x40400, 1, 1);
     m.zeroFolio(0x40200, 9);
     expect([m.loadWord(0x40201, 1), m.tagLo(0x40201), m.tagLo(0x40400)]).toEqual([0n, 0, 1]);
-  });
-});
-
-describe('SwapDevice', () => {
-  it('allocates each slot once, keeps content, and is full at the end', () => {
-    const swap = new SwapDevice({ slots: 40 });
-    const slots = Array.from({ length: 40 }, () => swap.allocate());
-    expect(new Set(slots).size).toBe(40);
-    expect([swap.allocate(), swap.freeSlots, swap.usedSlots]).toEqual([-1, 0, 40]);
-    const words = new BigUint64Array(512).fill(3n);
-    swap.writeSlot(33, { tagLo: 1, tagHi: 2, words });
-    words.fill(4n);
-    expect(swap.readSlot(33)).toMatchObject({ tagLo: 1, tagHi: 2 });
-    expect(swap.readSlot(33).words?.[9]).toBe(3n);
-    swap.free(33);
-    expect(() => swap.free(33)).toThrow(/slot 33 is not in use/);
-    expect(() => swap.readSlot(33)).toThrow(/not in use/);
-    expect(swap.allocate()).toBe(33);
-    expect(swap.readSlot(33)).toEqual({ tagLo: 0, tagHi: 0, words: null });
-  });
-
-  it('may have no slots', () => {
-    expect(new SwapDevice({ slots: 0 }).allocate()).toBe(-1);
-    expect(() => new SwapDevice({ slots: -1 })).toThrow(/slots/);
   });
 });

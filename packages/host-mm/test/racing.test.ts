@@ -115,7 +115,7 @@ class World {
 }
 
 describe('agents that all write, drop, pin and reclaim the same few pages', () => {
-  it('leave a consistent host, whatever the order', () => {
+  it('leave a consistent host, whatever the order', { timeout: 90_000 }, () => {
     fc.assert(
       fc.property(setup, programs, (options, lists) => {
         const world = new World(options);
@@ -126,11 +126,11 @@ describe('agents that all write, drop, pin and reclaim the same few pages', () =
         runShuffled(new RandomStream(options.seed, 'order'), runs);
         world.checkEnd();
       }),
-      { numRuns: 2000 },
+      { numRuns: 1200 },
     );
   });
 
-  it('leave a consistent host in virtual time, and nobody asleep', () => {
+  it('leave a consistent host in virtual time, and nobody asleep', { timeout: 90_000 }, () => {
     const costs = fc.record({
       swapWrite: fc.nat(300),
       swapRead: fc.nat(300),
@@ -148,7 +148,7 @@ describe('agents that all write, drop, pin and reclaim the same few pages', () =
         expect(time.run(1e9)).toBe(true);
         world.checkEnd();
       }),
-      { numRuns: 1000 },
+      { numRuns: 600 },
     );
   });
 });

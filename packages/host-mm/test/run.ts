@@ -35,3 +35,20 @@ export function runShuffled(random: RandomStream, tasks: readonly TaskRun[]): vo
     if (run.done) running.splice(running.indexOf(run), 1);
   }
 }
+
+/** Runs until the step with that label is announced, and not performed. */
+export function runUntil<T>(run: TaskRun<T>, label: string): void {
+  do {
+    if (run.done) throw new Error(`ended before "${label}"`);
+    run.advance();
+  } while (run.pending?.label !== label);
+}
+
+/** Runs a task that waits for nobody to its end. */
+export function finish<T>(run: TaskRun<T>): T | undefined {
+  while (!run.done) {
+    if (!run.enabled) throw new Error(`waits: ${run.pending?.label}`);
+    run.advance();
+  }
+  return run.value;
+}

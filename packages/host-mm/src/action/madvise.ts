@@ -1,13 +1,14 @@
+import { hex } from '@faultline/address';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
-import { framesOf } from '../folio/folio-order.ts';
+import { blockStart, framesOf } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import { splitFolio } from '../folio/split.ts';
 import { splitLeafAt } from '../folio/unmap.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
 import type { MmState } from '../mm/mm-state.ts';
-import { zapRange } from '../mm/zap.ts';
+import { type PageSpan, zapRange } from '../mm/zap.ts';
 import { NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
 import { shrinkFolioList } from '../reclaim/shrink-folio-list.ts';
 
@@ -54,9 +55,24 @@ const clearRange = ({ startPage, pages }: PageRange): NotifierRange => ({
 
 function* dontNeed(host: HostState, mm: MmState, agent: Agent, range: PageRange): Task<void> {
   const notified = clearRange(range);
+  const spans = wholeHugePages(mm, range);
   yield* mm.notifiers.start(agent, notified);
-  yield* zapRange(host, mm, agent, { startPage: range.startPage, endPage: range.startPage + range.pages });
+  for (const span of spans) yield* zapRange(host, mm, agent, span);
   yield* mm.notifiers.end(agent, notified);
+}
+
+/** What MADV_DONTNEED drops: of hugetlb only whole pages. @throws RangeError if the range begins within a huge page (EINVAL) */
+function wholeHugePages(mm: MmState, range: PageRange): PageSpan[] {
+  const rangeEnd = range.startPage + range.pages;
+  return mm.vmas.within(range.startPage, rangeEnd).map((vma) => {
+    const startPage = Math.max(vma.startPage, range.startPage);
+    const endPage = Math.min(vma.endPage, rangeEnd);
+    if (!vma.shape.hugetlb) return { startPage, endPage };
+    const frames = framesOf(vma.shape.order);
+    if (startPage % frames !== 0)
+      throw new RangeError(`startPage: ${hex(startPage)} is not the first of a page of ${vma.backing} (EINVAL)`);
+    return { startPage, endPage: blockStart(endPage, frames) };
+  });
 }
 
 /** Clean, and not backed by swap any more: reclaim drops such folios instead of writing them. Swap entries go at once. */

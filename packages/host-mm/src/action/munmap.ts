@@ -38,20 +38,12 @@ function checkHugeEdges(mm: MmState, startPage: number, endPage: number): void {
 
 function* unmapVma(host: HostState, mm: MmState, agent: Agent, vma: Vma): Task<void> {
   const { startPage, pages, shape } = vma;
-  const used = shape.hugetlb ? hugePagesIn(mm, vma) : 0;
   const range: NotifierRange = { startPage, pages, event: NotifierEvent.UNMAP, blockable: true };
   yield* mm.notifiers.start(agent, range);
   yield* zapRange(host, mm, agent, { startPage, endPage: startPage + pages });
   yield* mm.notifiers.end(agent, range);
-  if (shape.hugetlb) host.hugePages.unreserve(shape.order, pages / framesOf(shape.order) - used);
+  if (shape.hugetlb) host.hugePages.unreserve(shape.order, pages / framesOf(shape.order));
   mm.vmas.remove(vma);
-}
-
-function hugePagesIn(mm: MmState, vma: Vma): number {
-  let used = 0;
-  for (let page = mm.table.nextUsed(vma.startPage, vma.endPage); page < vma.endPage; used++)
-    page = mm.table.nextUsed(mm.table.end(page), vma.endPage);
-  return used;
 }
 
 /** The end of a process (exit_mmap): the notifiers are released, then every mapping goes. */

@@ -58,7 +58,9 @@ export function fittingOrder(mm: MmState, vma: Vma, page: number): FolioOrder {
 /** A folio for pages of the mapping, charged, not mapped yet; the caller has its one reference. */
 export function newAnonymousFolio(host: HostState, vma: Vma, startPage: number, pfn: number, order: FolioOrder): number {
   const mapping = host.anonVmaOf(vma).id;
-  return host.newFolio({ pfn, order, flags: FolioFlag.anon, mapping, index: vma.indexOf(startPage), memcg: vma.mm.memcg });
+  // Huge pages of the pool are not charged (no memory_hugetlb_accounting).
+  const memcg = vma.shape.hugetlb ? host.rootMemcg : vma.mm.memcg;
+  return host.newFolio({ pfn, order, flags: FolioFlag.anon, mapping, index: vma.indexOf(startPage), memcg });
 }
 
 /** The bits of a fresh anonymous entry: writeable and dirty if the mapping is, as in Linux. */

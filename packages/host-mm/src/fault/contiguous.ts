@@ -5,7 +5,6 @@ import type { Vma } from '../mm/vma.ts';
 import { chargeMemoryCgroup } from '../reclaim/try-to-free.ts';
 import { mapNewAnonymous, newAnonymousFolio } from './anonymous.ts';
 import { entryStep, type FaultContext } from './fault-context.ts';
-import { VmFault } from './vm-fault.ts';
 
 /** An aligned run of pages of a contiguous backing that is filled at once: up to 1G. */
 export interface ContiguousUnit {
@@ -36,13 +35,14 @@ export function preferredPfn(mm: MmState, vma: Vma, page: number): { readonly pr
 export function* fillContiguousUnit(fault: FaultContext, unit: ContiguousUnit): Task<number | null> {
   const { host, mm, agent, vma } = fault;
   const pages = framesOf(unit.order);
-  if (!(yield* chargeMemoryCgroup(host, agent, mm.memcg, pages))) return VmFault.OOM;
+  if (pages > mm.memcg.maxPages || !(yield* chargeMemoryCgroup(host, agent, mm.memcg, pages))) return null;
   yield agent.writes('allocate a contiguous run', Location.lock, host.frames.id, Cost.lock);
+  if (mm.memcg.usedPages + pages > mm.memcg.maxPages) return null;
   if (host.allocator.freeFrames - pages < host.zone.watermarks.min) return null;
   const pfn = host.allocator.allocate(unit.order);
   if (pfn < 0) return null;
-  const step = Math.min(pages, framesOf(vma.shape.order));
-  const order = Math.min(unit.order, vma.shape.order);
+  const order = unit.order < vma.shape.order ? 0 : vma.shape.order;
+  const step = framesOf(order);
   const folios: number[] = [];
   for (let at = 0; at < pages; at += step)
     folios.push(newAnonymousFolio(host, vma, unit.startPage + at, pfn + at, order));

@@ -18,6 +18,8 @@ export interface FaultContext {
   readonly unshare: boolean;
   /** FAULT_FLAG_ALLOW_RETRY: the handler may drop `mmap_lock`, wait, and answer RETRY or COMPLETED. */
   readonly allowRetry: boolean;
+  /** Whether swap was read for it, however often the entry is looked at again. */
+  readonly io: { isMajor: boolean };
 }
 
 /** Gives `mmap_lock` back on behalf of the caller, who sees RETRY or COMPLETED. */

@@ -9,7 +9,7 @@ import { missingHugePage } from './hugetlb.ts';
 import { missingFilePage, sharedFileWrite } from './shmem.ts';
 import { swapIn } from './swap-in.ts';
 import { waitForUserfault } from './userfault.ts';
-import { VM_FAULT_ERROR, VmFault } from './vm-fault.ts';
+import { VmFault } from './vm-fault.ts';
 
 /** A fault to be handled. */
 export interface FaultRequest {
@@ -30,14 +30,16 @@ export function* handleMmFault(host: HostState, mm: MmState, agent: Agent, reque
   const { page, write, unshare = false, allowRetry = false } = request;
   assert(mm.mmapLock.held, () => `${agent.name} handles a fault without ${mm.mmapLock.name}`);
   yield agent.reads('fault: read entry', Location.cpuEntry, mm.entryLocation(page), Cost.minorFault);
-  host.counters.pgfault++;
+  const io = { isMajor: false };
   for (;;) {
     const vma = mm.vmas.find(page);
     if (vma === null || !vma.readable || (write && !vma.writeable)) return VmFault.SIGSEGV;
-    const bits = yield* handleEntry({ host, mm, agent, vma, page, write, unshare, allowRetry });
+    const bits = yield* handleEntry({ host, mm, agent, vma, page, write, unshare, allowRetry, io });
     if (bits !== AGAIN) {
-      if ((bits & VmFault.MAJOR) !== 0 && (bits & VM_FAULT_ERROR) === 0) host.counters.pgmajfault++;
-      return bits;
+      // A fault that is to be tried again is counted when it is over; one without a right never comes so far (mm_account_fault).
+      if ((bits & VmFault.RETRY) === 0) host.counters.pgfault++;
+      if (io.isMajor) host.counters.pgmajfault++;
+      return io.isMajor ? bits | VmFault.MAJOR : bits;
     }
     yield agent.reads('fault: read entry again', Location.cpuEntry, mm.entryLocation(page), Cost.entryRead);
   }

@@ -5,6 +5,7 @@ import { allocateFolio } from '../frame/allocate-folio.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
 import { waitOnWriteback } from '../reclaim/page-out.ts';
+import { mapNewAnonymous, newAnonymousFolio } from './anonymous.ts';
 import { AGAIN, dropMmapLock, entryStep, type FaultContext } from './fault-context.ts';
 import { VmFault } from './vm-fault.ts';
 
@@ -17,6 +18,7 @@ export function* missingFilePage(fault: FaultContext): Task<number> {
   const file = vma.file!;
   const index = vma.indexOf(page);
   if (index >= file.pages) return VmFault.SIGBUS;
+  if (write && !vma.shared) return yield* copyOfFilePage(fault, file, index);
   const found = yield* pageOfFile(fault, file, index);
   if (found <= 0) return found === 0 ? AGAIN : -found;
   const folio = found;
@@ -32,8 +34,33 @@ export function* missingFilePage(fault: FaultContext): Task<number> {
   const writeable = vma.writeable && vma.shared && write;
   mm.table.set(page, 0, folios.pfn(folio), Entry.PRESENT | Entry.YOUNG | Entry.SOFT_DIRTY | (writeable ? Entry.WRITE | Entry.DIRTY : 0));
   host.countMapped(mm, folio, 0);
-  if (write && !vma.shared) return AGAIN;
   return finishSharedWrite(fault, folio, dirtied);
+}
+
+/**
+ * A write to a private page that is not mapped yet (do_cow_fault): the copy is allocated first, so that reclaim on its behalf cannot take
+ * the page away again and again; nothing was mapped, so nobody is told.
+ */
+function* copyOfFilePage(fault: FaultContext, file: FileMapping, index: number): Task<number> {
+  const { host, mm, agent, vma, page } = fault;
+  const pfn = yield* allocateFolio(host, agent, { order: 0, memcg: mm.memcg });
+  if (pfn < 0) return VmFault.OOM;
+  const copy = newAnonymousFolio(host, vma, page, pfn, 0);
+  const folio = yield* pageOfFile(fault, file, index);
+  if (folio <= 0) {
+    host.put(copy);
+    return folio === 0 ? AGAIN : -folio;
+  }
+  yield agent.writes('fault: copy page', Location.frame, pfn, Cost.pageCopy);
+  host.memory.copyFrame(host.folios.pfn(folio), pfn);
+  yield entryStep(fault, 'fault: map copy');
+  host.put(folio);
+  if (mm.table.flags(page) !== 0) {
+    host.put(copy);
+    return AGAIN;
+  }
+  mapNewAnonymous(host, mm, vma, copy, true);
+  return 0;
 }
 
 /** The first write to a page of a shared mapping that was mapped for reading (do_shared_fault, wp_page_shared). */
@@ -77,6 +104,7 @@ function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Tas
   if (pfn < 0) return -VmFault.OOM;
   const folio = host.newFolio({ pfn, order: 0, flags: 0, mapping: file.id, index, memcg: mm.memcg });
   let bits = 0;
+  if (entry >= 0) fault.io.isMajor = true;
   if (entry < 0) {
     yield agent.writes('fault: zero folio', Location.frame, pfn, Cost.pageCopy);
     host.memory.zeroFolio(pfn, 0);
@@ -92,7 +120,6 @@ function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Tas
   }
   if (entry >= 0) leaveSwap(host, file, index, entry, folio);
   else addToPageCache(host, file, index, folio);
-  if (entry >= 0) host.counters.pgmajfault++;
   host.lru.add(folio);
   return folio;
 }

@@ -1,6 +1,7 @@
 import { type Agent, Location, type Task } from '@faultline/sim';
 import { FANOUT } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
+import type { AnonVma } from '../folio/mapping.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
@@ -18,23 +19,22 @@ export function* swapIn(fault: FaultContext): Task<number> {
   const { folios, counters } = host;
   const entry = mm.table.value(page);
   let folio = host.swapCache.get(entry);
-  let bits = 0;
   if (folio === 0) {
     const read = yield* readAround(fault, entry);
     if (read <= 0) return read === 0 ? AGAIN : VmFault.OOM;
     folio = read;
-    bits = VmFault.MAJOR;
+    fault.io.isMajor = true;
   } else {
     counters.swapCacheHits++;
     noteReadAheadHit(fault, folio);
     folios.get(folio);
   }
   const locked = yield* lockFolio(fault, folio);
-  if (!locked) return bits | VmFault.RETRY;
+  if (!locked) return VmFault.RETRY;
   const mapped = yield* mapFromSwapCache(fault, folio, entry);
   host.unlock(fault.agent, folio);
   host.put(folio);
-  return mapped === AGAIN ? AGAIN : bits | mapped;
+  return mapped;
 }
 
 /** Locks the folio; with ALLOW_RETRY, gives `mmap_lock` back instead of waiting with it. @returns whether it is locked */
@@ -66,6 +66,9 @@ function* mapFromSwapCache(fault: FaultContext, folio: number, entry: number): T
   let bits = Entry.PRESENT | Entry.YOUNG | (flags & Entry.SOFT_DIRTY);
   if (exclusive) bits |= Entry.EXCLUSIVE | (vma.writeable ? Entry.WRITE : 0) | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0);
   mm.table.set(page, 0, pfn, bits);
+  // While it was read, the slot may have been freed and given to another page: rmap goes by who maps it (folio_add_anon_rmap).
+  if (!folios.isMapped(folio) && folios.order(folio) === 0 && !folios.has(folio, FolioFlag.ksm))
+    folios.remap(folio, mappingOf(host, vma).id, vma.indexOf(page));
   host.swap.freeReference(entry);
   mm.swappedPages--;
   mm.memcg.swappedPages--;
@@ -116,13 +119,11 @@ function* newSwapCacheFolio(fault: FaultContext, entry: number, page: number): T
     host.freeFrames(pfn, 0);
     return 0;
   }
-  // What other address spaces may map too is found through the oldest anon_vma, which all of them have.
-  const mapping = vma.anonChain[0] ?? host.anonVmaOf(vma);
   const folio = host.newFolio({
     pfn,
     order: 0,
     flags: FolioFlag.anon,
-    mapping: mapping.id,
+    mapping: mappingOf(host, vma).id,
     index: vma.indexOf(page),
     memcg: mm.memcg,
   });
@@ -132,6 +133,9 @@ function* newSwapCacheFolio(fault: FaultContext, entry: number, page: number): T
   host.lru.add(folio);
   return folio;
 }
+
+/** What other address spaces may map too is found through the oldest anon_vma, which all of them have. */
+const mappingOf = (host: HostState, vma: Vma): AnonVma => vma.anonChain[0] ?? host.anonVmaOf(vma);
 
 /** Reads locked folios, those with slots in a row by one command. A folio that cannot be read does not become up to date. */
 function* readFolios(host: HostState, agent: Agent, folios: number[]): Task<void> {
@@ -191,8 +195,10 @@ function windowPages(before: Vma['readAhead'], page: number, largest: number): n
   return Math.max(Math.min(pages, largest), before.window >> 1);
 }
 
-/** A fault asks for what was read ahead: the next window may be larger. */
-function noteReadAheadHit({ host, vma }: FaultContext, folio: number): void {
+/** A fault found its page in the swap cache: a reader that goes on from there is sequential; what was read ahead makes the next window larger. */
+function noteReadAheadHit({ host, vma, page }: FaultContext, folio: number): void {
+  if (host.folios.order(folio) > 0) return;
+  vma.readAhead.page = page;
   if (!host.folios.has(folio, FolioFlag.readahead)) return;
   host.folios.setFlag(folio, FolioFlag.readahead, false);
   host.counters.swap_ra_hit++;

@@ -29,6 +29,8 @@ export function* allocateFolio(host: HostState, agent: Agent, request: FolioRequ
       if (!(yield* chargeMemoryCgroup(host, agent, memcg, pages))) return -1;
     }
     yield agent.writes('allocate folio', Location.lock, host.frames.id, Cost.lock);
+    // Others may have charged meanwhile.
+    if (memcg.usedPages + pages > memcg.maxPages) continue;
     const pfn = takeFrames(host, request);
     if (pfn === INJECTED) return -1;
     if (pfn >= 0) return pfn;
@@ -39,10 +41,10 @@ export function* allocateFolio(host: HostState, agent: Agent, request: FolioRequ
     idleRounds++;
     if (host.swapIo.inFlight > 0) yield* host.swapIo.waitForOne(agent);
     else if (host.isolated.size > 0) yield agent.waits('wait for reclaim in progress', host.frames);
-    else if (host.allocator.freeFrames > 0) return takeBelowMin(host, request);
-    else return -1;
+    // As long as something could go to swap: what had its second chance now goes in the next round (should_reclaim_retry).
+    else if (host.swap.freeSlots === 0 && idleRounds > 1) break;
   }
-  return -1;
+  return host.allocator.freeFrames > 0 ? takeBelowMin(host, request) : -1;
 }
 
 const INJECTED = -2;

@@ -56,6 +56,11 @@ export class HugePagePool {
     this.#pool(order).reserved -= pages;
   }
 
+  /** Promises pages again that a mapping has dropped, and that come back to the pool (hugetlb_set_folio_restore_reserve). */
+  restore(order: FolioOrder, pages: number): void {
+    this.#pool(order).reserved += pages;
+  }
+
   /** A page for a fault, from the mapping's promise or from what is promised to nobody; -1 if there is none. */
   take(order: FolioOrder, promised: boolean): number {
     const pool = this.#pool(order);

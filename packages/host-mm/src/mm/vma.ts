@@ -75,7 +75,7 @@ export class Vma {
   userfaultMissing = false;
   /** VM_SOFTDIRTY. */
   softDirty = true;
-  /** Swap read-ahead: the page of the last fault, its window in pages, and how many of them were asked for since. */
+  /** Swap read-ahead: the page of the last fault on swap, the last window in pages, and how many of them were asked for since. */
   readAhead = { page: 0, window: 0, hits: 4 };
 
   constructor(

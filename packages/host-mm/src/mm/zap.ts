@@ -75,6 +75,8 @@ function zapEntry(host: HostState, mm: MmState, page: number, order: number, gat
   const folio = folios.at(value);
   if ((flags & Entry.DIRTY) !== 0) folios.setFlag(folio, FolioFlag.dirty, true);
   host.countUnmapped(mm, folio, order);
+  // The mapping may have a page there again.
+  if (folios.has(folio, FolioFlag.hugetlb)) host.hugePages.restore(folios.order(folio), 1);
   if (folios.has(folio, FolioFlag.ksm)) forgetPlace(host, mm, folio, page);
   gathered.push(folio);
 }

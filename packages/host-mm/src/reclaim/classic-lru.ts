@@ -3,7 +3,7 @@ import { FolioFlag } from '../folio/folio-table.ts';
 import type { HostState } from '../host-state.ts';
 import { folioReferenced } from './check-references.ts';
 import { FolioLinks, FolioList } from './folio-list.ts';
-import { type LruPolicy, type LruSizes, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
+import { type LruPolicy, type LruSizes, pagesCharged, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
 import { shrinkFolioList } from './shrink-folio-list.ts';
 
@@ -74,11 +74,12 @@ export class ClassicLru implements LruPolicy {
 
   /** {@inheritDoc LruPolicy.deactivate} */
   deactivate(folio: number): void {
-    if (!this.remove(folio)) return;
     const { folios, counters } = this.#host;
-    if (folios.has(folio, FolioFlag.active)) counters.pgdeactivate += folios.frames(folio);
-    folios.setFlag(folio, FolioFlag.active, false);
     folios.setFlag(folio, FolioFlag.referenced, false);
+    // An inactive one stays in its place: at the head it would be the last to go (folio_deactivate).
+    if (!folios.has(folio, FolioFlag.active) || !this.remove(folio)) return;
+    counters.pgdeactivate += folios.frames(folio);
+    folios.setFlag(folio, FolioFlag.active, false);
     this.add(folio);
   }
 
@@ -114,8 +115,9 @@ export class ClassicLru implements LruPolicy {
     while (left > 0 || active > 0) {
       if (left > 0) {
         const batch = Math.min(left, SWAP_CLUSTER_MAX);
-        left -= batch;
+        const before = scan.nrScanned;
         reclaimed += yield* this.#shrinkInactive(agent, memcg, batch, scan);
+        left -= pagesCharged(batch, scan.nrScanned - before);
       }
       if (active > 0) {
         const batch = Math.min(active, SWAP_CLUSTER_MAX);

@@ -1,10 +1,17 @@
 import type { Agent, Task } from '@faultline/sim';
+import { FRAMES_PER_1G } from '../folio/folio-order.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
 
 /** `DEF_PRIORITY`: a scan looks at 1/4096 of a list first, then at twice as much, and at all of it in the end. */
 export const DEF_PRIORITY = 12;
 /** `SWAP_CLUSTER_MAX`: pages that a scan takes off a list at a time, and the least that reclaim aims at. */
 export const SWAP_CLUSTER_MAX = 32;
+
+/**
+ * What a batch takes off the pages that a scan may still look at: its size, whatever large folio it met, as in Linux; but all that it saw if
+ * that were (hypothetical) folios of 1G, which it would look at thousands of times otherwise.
+ */
+export const pagesCharged = (batch: number, seen: number): number => (seen >= FRAMES_PER_1G ? seen : batch);
 
 /** One reclaim run (Linux's scan_control). */
 export interface ScanControl {

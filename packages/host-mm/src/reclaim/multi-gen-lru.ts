@@ -4,7 +4,7 @@ import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
 import type { MmState } from '../mm/mm-state.ts';
 import { FolioLinks, FolioList } from './folio-list.ts';
-import { type LruPolicy, type LruSizes, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
+import { type LruPolicy, type LruSizes, pagesCharged, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
 import { shrinkFolioList } from './shrink-folio-list.ts';
 
@@ -113,7 +113,8 @@ export class MultiGenLru implements LruPolicy {
   /** {@inheritDoc LruPolicy.coldestFirst} */
   *coldestFirst(memcg: MemoryCgroup): Generator<number, void, void> {
     const generations = this.#of(memcg.id);
-    for (let seq = generations.minSeq; seq <= generations.maxSeq; seq++) yield* this.#list(generations, seq).oldestFirst();
+    for (let seq = generations.minSeq; seq <= generations.maxSeq; seq++)
+      yield* this.#list(generations, seq).oldestFirst();
   }
 
   /** {@inheritDoc LruPolicy.shrink} */
@@ -132,8 +133,9 @@ export class MultiGenLru implements LruPolicy {
         if (generations.minSeq + MIN_NR_GENS > generations.maxSeq) break;
       }
       const batch = Math.min(left, SWAP_CLUSTER_MAX);
-      left -= batch;
+      const before = scan.nrScanned;
       reclaimed += yield* this.#evict(agent, generations, batch, scan);
+      left -= pagesCharged(batch, scan.nrScanned - before);
     }
     scan.nrReclaimed += reclaimed;
   }
@@ -162,7 +164,8 @@ export class MultiGenLru implements LruPolicy {
   /** Walks the page tables of the cgroup for accessed bits, one step a large leaf or last-level table, and opens a new generation. */
   *#age(agent: Agent, memcg: MemoryCgroup): Task<void> {
     const generations = this.#of(memcg.id);
-    for (const mm of [...this.#host.spaces]) if (mm.memcg === memcg && !mm.exited) yield* this.#walk(agent, mm, generations);
+    for (const mm of [...this.#host.spaces])
+      if (mm.memcg === memcg && !mm.exited) yield* this.#walk(agent, mm, generations);
     if (generations.maxSeq - generations.minSeq + 1 >= MAX_NR_GENS) this.#mergeOldest(generations);
     generations.maxSeq++;
   }
@@ -203,7 +206,10 @@ export class MultiGenLru implements LruPolicy {
   }
 
   #dropEmptyGenerations(generations: Generations): void {
-    while (generations.minSeq + MIN_NR_GENS <= generations.maxSeq && this.#list(generations, generations.minSeq).folios === 0)
+    while (
+      generations.minSeq + MIN_NR_GENS <= generations.maxSeq &&
+      this.#list(generations, generations.minSeq).folios === 0
+    )
       generations.minSeq++;
   }
 
@@ -223,7 +229,10 @@ export class MultiGenLru implements LruPolicy {
     let generations = this.#generations[memcg];
     if (!generations) {
       const name = this.#host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
-      const lists = Array.from({ length: MAX_NR_GENS }, (_, i) => new FolioList(this.#links, `${name} generation ${i}`));
+      const lists = Array.from(
+        { length: MAX_NR_GENS },
+        (_, i) => new FolioList(this.#links, `${name} generation ${i}`),
+      );
       generations = { lists, minSeq: 0, maxSeq: MIN_NR_GENS - 1 };
       this.#generations[memcg] = generations;
     }

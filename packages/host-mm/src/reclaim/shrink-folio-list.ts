@@ -100,6 +100,8 @@ function* prepareSwap(host: HostState, agent: Agent, folio: number, shrinking: S
   const { folios, counters } = host;
   const needsNone = FolioFlag.swapcache | FolioFlag.lazyfree;
   if (folios.has(folio, needsNone) || !folios.has(folio, FolioFlag.anon)) return true;
+  // Without a free slot Linux does not scan anonymous memory at all, and so splits none of it (can_reclaim_anon_pages).
+  if (shrinking.scan !== null && host.swap.freeSlots === 0) return false;
   const isLarge = folios.order(folio) > 0;
   if (isLarge && !hasNoOtherUsers(host, folio)) return false;
   const splitFirst = folios.order(folio) > 9 || folios.isPartlyMapped(folio) || (isLarge && !host.thpSwap);

@@ -59,8 +59,10 @@ function* waitForDevice(host: HostState, agent: Agent): Task<void> {
 function* splitDeferred(host: HostState, agent: Agent, scan: ScanControl): Task<void> {
   const { folios, deferredSplit } = host;
   if (deferredSplit.size === 0) return;
-  const share = Math.ceil(deferredSplit.size / 2 ** scan.priority);
-  for (const folio of [...deferredSplit].slice(0, share)) {
+  const { target } = scan;
+  const queued = [...deferredSplit].filter((folio) => target === null || folios.memcg(folio) === target.id);
+  const share = Math.ceil(queued.length / 2 ** scan.priority);
+  for (const folio of queued.slice(0, share)) {
     yield agent.writes('lock folio to split it', Location.folio, folios.pfn(folio), Cost.lock);
     if (!deferredSplit.has(folio) || !host.isolate(folio)) continue;
     if (!host.locks.tryAcquire(agent, folio)) {
@@ -95,6 +97,23 @@ export function* chargeMemoryCgroup(host: HostState, agent: Agent, memcg: Memory
     yield* waitForDevice(host, agent);
   }
   return true;
+}
+
+/** memory.reclaim: runs of a quarter of what is left, as Linux limits over-reclaim (user_proactive_reclaim). @returns pages freed */
+export function* reclaimProactively(
+  host: HostState,
+  agent: Agent,
+  pages: number,
+  target: MemoryCgroup | null,
+): Task<number> {
+  let freed = 0;
+  for (let retries = MAX_RECLAIM_RETRIES; freed < pages && retries > 0; ) {
+    const batch = Math.ceil((pages - freed) / 4);
+    const reclaimed = yield* tryToFreePages(host, agent, { pages: batch, target, by: 'proactive' });
+    if (reclaimed === 0) retries--;
+    freed += reclaimed;
+  }
+  return freed;
 }
 
 /** Changes `memory.max` and reclaims what is above it (memory_max_write). @returns whether usage is within the limit now */
