@@ -68,6 +68,8 @@ export class HostState {
   readonly isolated = new Set<number>();
   /** Frames that zram and zswap hold. */
   compressedFrames = 0;
+  /** Frames that are broken while a folio has them: not freed with it. */
+  readonly poisoned = new Set<number>();
   /** Frames that are broken, and never used again. */
   brokenFrames = 0;
   /** Allocations tried so far, for faults on purpose. */
@@ -164,20 +166,27 @@ export class HostState {
     assert(!folios.has(folio, FolioFlag.swapcache), () => `${folios.name(folio)} is freed from within the swap cache`);
     const pfn = folios.pfn(folio);
     const order = folios.order(folio);
-    const poisoned = folios.has(folio, FolioFlag.hwpoison);
     const hugetlb = folios.has(folio, FolioFlag.hugetlb);
     this.lru.remove(folio);
     this.deferredSplit.delete(folio);
     this.ksm.delete(folio);
     this.memcgOf(folio).usedPages -= framesOf(order);
     folios.destroy(folio);
-    // A frame that is broken is never used again.
-    if (poisoned) {
-      this.brokenFrames += framesOf(order);
+    this.returnFrames(pfn, order, hugetlb);
+  }
+
+  /** Gives frames back to where they came from; what is broken of them is never used again, and makes its huge page small ones. */
+  returnFrames(pfn: number, order: FolioOrder, hugetlb: boolean): void {
+    const broken = [...this.poisoned].filter((each) => each >= pfn && each < pfn + framesOf(order));
+    if (broken.length === 0) {
+      if (hugetlb) this.hugePages.give(pfn, order);
+      else this.freeFrames(pfn, order);
       return;
     }
-    if (hugetlb) this.hugePages.give(pfn, order);
-    else this.freeFrames(pfn, order);
+    if (hugetlb) this.hugePages.dissolve(order);
+    for (let frame = pfn; frame < pfn + framesOf(order); frame++) if (!this.poisoned.has(frame)) this.freeFrames(frame, 0);
+    for (const frame of broken) this.poisoned.delete(frame);
+    this.brokenFrames += broken.length;
   }
 
   /** Frees frames and wakes whoever waits for one. */
@@ -227,13 +236,21 @@ export class HostState {
     if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames += framesOf(order);
   }
 
-  /** Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more. */
-  countUnmapped(mm: MmState, folio: number, order: FolioOrder): void {
+  /**
+   * Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more.
+   * @param mayDefer whether a folio that is mapped in part now is to be split later; not while it is only on the move
+   */
+  countUnmapped(mm: MmState, folio: number, order: FolioOrder, mayDefer = true): void {
     const { folios } = this;
     folios.changeMaps(folio, order, -1);
     mm.residentFrames -= framesOf(order);
     if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames -= framesOf(order);
-    if (folios.isPartlyMapped(folio) && folios.has(folio, FolioFlag.anon)) this.deferSplit(folio);
+    if (mayDefer) this.deferIfPartlyMapped(folio);
+  }
+
+  /** Queues an anonymous folio to be split if it is mapped, but not all of it. */
+  deferIfPartlyMapped(folio: number): void {
+    if (this.folios.isPartlyMapped(folio) && this.folios.has(folio, FolioFlag.anon)) this.deferSplit(folio);
   }
 
   /** Queues a folio that is mapped in part, to be split when memory is short. */

@@ -97,7 +97,7 @@ function unmapEntry(host: HostState, folio: number, span: FolioSpan, page: numbe
     folios.setFlag(folio, FolioFlag.lazyfree, false);
     return;
   }
-  host.countUnmapped(mm, folio, order);
+  host.countUnmapped(mm, folio, order, reason !== 'migrate');
   assert(!host.put(folio), 'who unmaps a folio has a reference to it');
 }
 

@@ -314,7 +314,8 @@ export class AddressSpace {
     const { table } = this.#mm;
     const { folios, memory, swapCache, swapIo } = this.#host;
     const flags = table.flags(page);
-    if ((flags & (Entry.PRESENT | Entry.MIGRATION)) !== 0)
+    if ((flags & Entry.MIGRATION) !== 0) return this.#contentOnTheMove(page);
+    if ((flags & Entry.PRESENT) !== 0)
       return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % 2 ** table.level(page)));
     if ((flags & Entry.SWAP) !== 0) {
       const entry = table.value(page);
@@ -324,6 +325,14 @@ export class AddressSpace {
       return swapIo.readContent(entry);
     }
     return this.#contentOfFile(page);
+  }
+
+  /** Until the entry is present again, its folio may have its old frames or its new ones. */
+  #contentOnTheMove(page: number): PageContent {
+    const { folios, memory } = this.#host;
+    const folio = folios.at(this.#mm.table.value(page));
+    const offset = folios.frames(folio) === 1 ? 0 : (this.#mm.vmas.find(page)?.indexOf(page) ?? 0) - folios.index(folio);
+    return memory.readContent(folios.pfn(folio) + offset);
   }
 
   #contentOfFile(page: number): PageContent {
