@@ -68,9 +68,9 @@ export class HostState {
   readonly isolated = new Set<number>();
   /** Frames that zram and zswap hold. */
   compressedFrames = 0;
-  /** Frames that are broken while a folio has them: not freed with it. */
+  /** Frames that are broken, in use or not. */
   readonly poisoned = new Set<number>();
-  /** Frames that are broken, and never used again. */
+  /** How many of them are out of use for good. */
   brokenFrames = 0;
   /** Allocations tried so far, for faults on purpose. */
   allocations = 0;
@@ -175,24 +175,31 @@ export class HostState {
     this.returnFrames(pfn, order, hugetlb);
   }
 
-  /** Gives frames back to where they came from; what is broken of them is never used again, and makes its huge page small ones. */
+  /** Gives frames back to where they came from; a huge page with a broken frame is none any more. */
   returnFrames(pfn: number, order: FolioOrder, hugetlb: boolean): void {
-    const broken = [...this.poisoned].filter((each) => each >= pfn && each < pfn + framesOf(order));
-    if (broken.length === 0) {
-      if (hugetlb) this.hugePages.give(pfn, order);
-      else this.freeFrames(pfn, order);
+    if (hugetlb && !this.#isPoisoned(pfn, order)) {
+      this.hugePages.give(pfn, order);
       return;
     }
     if (hugetlb) this.hugePages.dissolve(order);
-    for (let frame = pfn; frame < pfn + framesOf(order); frame++) if (!this.poisoned.has(frame)) this.freeFrames(frame, 0);
-    for (const frame of broken) this.poisoned.delete(frame);
-    this.brokenFrames += broken.length;
+    this.freeFrames(pfn, order);
   }
 
-  /** Frees frames and wakes whoever waits for one. */
+  /** Frees frames, but for those that are broken, and wakes whoever waits for one. */
   freeFrames(pfn: number, order: FolioOrder): void {
-    this.allocator.free(pfn, order);
+    if (!this.#isPoisoned(pfn, order)) {
+      this.allocator.free(pfn, order);
+    } else {
+      for (let frame = pfn; frame < pfn + framesOf(order); frame++)
+        if (this.poisoned.has(frame)) this.brokenFrames++;
+        else this.allocator.free(frame, 0);
+    }
     this.frames.wake();
+  }
+
+  #isPoisoned(pfn: number, order: FolioOrder): boolean {
+    for (const frame of this.poisoned) if (frame >= pfn && frame < pfn + framesOf(order)) return true;
+    return false;
   }
 
   /**
@@ -222,7 +229,7 @@ export class HostState {
   putBack(folio: number, tail = false): boolean {
     this.isolated.delete(folio);
     this.dropIfUnwanted(folio);
-    if (this.folios.refs(folio) > 1) this.lru.add(folio, tail);
+    if (this.folios.refs(folio) > 1 && !this.folios.has(folio, FolioFlag.unevictable)) this.lru.add(folio, tail);
     const freed = this.put(folio);
     if (this.isolated.size === 0) this.frames.wake();
     return freed;

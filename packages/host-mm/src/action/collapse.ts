@@ -1,5 +1,5 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { freshBits, newAnonymousFolio } from '../fault/anonymous.ts';
+import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
+import { freshBits } from '../fault/anonymous.ts';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
 import { VM_FAULT_ERROR } from '../fault/vm-fault.ts';
 import { blockStart, FANOUT, PMD_ORDER } from '../folio/folio-order.ts';
@@ -67,23 +67,18 @@ export function* collapseRange(
     return scanEntries(collapse);
   });
   if (seen !== 'collapsed') return seen;
-  if (mappedWhole(collapse) !== 0) return yield* replace(collapse, -1);
+  if (mappedWhole(collapse) !== 0) return yield* replace(collapse, 0);
   const pfn = yield* allocateFolio(host, agent, { order: PMD_ORDER, memcg: mm.memcg });
   if (pfn < 0) {
     host.counters.thp_collapse_alloc_failed++;
     return 'no-memory';
   }
   host.counters.thp_collapse_alloc++;
-  // Charged from here on, whatever it will be part of.
-  mm.memcg.usedPages += FANOUT;
-  let outcome: CollapseOutcome = 'busy';
-  try {
-    outcome = yield* underReadLock(collapse, () => swapInEntries(collapse));
-    if (outcome === 'collapsed') outcome = yield* replace(collapse, pfn);
-  } finally {
-    mm.memcg.usedPages -= FANOUT;
-    if (outcome !== 'collapsed' || host.folios.at(pfn) === 0) host.freeFrames(pfn, PMD_ORDER);
-  }
+  // Part of no mapping yet, so that nobody finds it.
+  const folio = host.newFolio({ pfn, order: PMD_ORDER, flags: FolioFlag.anon, mapping: 0, index: 0, memcg: mm.memcg });
+  let outcome = yield* underReadLock(collapse, () => swapInEntries(collapse));
+  if (outcome === 'collapsed') outcome = yield* replace(collapse, folio);
+  if (outcome !== 'collapsed') host.put(folio);
   return outcome;
 }
 
@@ -104,13 +99,15 @@ function eligibleVma({ mm, startPage }: Collapse): Vma | null {
   return isFit ? vma : null;
 }
 
+const whatIsThere = (flags: number): CollapseOutcome => (flags === 0 ? 'none' : (flags & Entry.PRESENT) !== 0 ? 'mapped' : 'busy');
+
 /** Looks at the 512 entries (hpage_collapse_scan_pmd); part of the caller's step. @returns `collapsed` if they can be */
 function scanEntries(collapse: Collapse): CollapseOutcome {
   const { host, mm, startPage, limits } = collapse;
   const { table } = mm;
   const vma = eligibleVma(collapse);
   if (vma === null) return 'vma';
-  if (table.level(startPage) >= PMD_ORDER) return table.flags(startPage) === 0 ? 'none' : 'mapped';
+  if (table.level(startPage) >= PMD_ORDER) return whatIsThere(table.flags(startPage));
   let none = 0;
   let swapped = 0;
   let shared = 0;
@@ -172,25 +169,25 @@ function* swapInEntries(collapse: Collapse): Task<CollapseOutcome> {
   return 'collapsed';
 }
 
-/** Exchanges the entries for a leaf, with nobody at the page table. @param pfn of the new folio; -1: that of the one they map */
-function* replace(collapse: Collapse, pfn: number): Task<CollapseOutcome> {
+/** Exchanges the entries for a leaf, with nobody at the page table. @param folio the new one; 0: the one that they map */
+function* replace(collapse: Collapse, folio: number): Task<CollapseOutcome> {
   const { mm, agent } = collapse;
   yield* mm.mmapLock.acquireWrite(agent);
   try {
     const seen = scanEntries({ ...collapse, limits: null });
     if (seen !== 'collapsed') return seen;
-    return yield* replaceLocked(collapse, pfn);
+    return yield* replaceLocked(collapse, folio);
   } finally {
     mm.mmapLock.releaseWrite(agent);
   }
 }
 
-function* replaceLocked(collapse: Collapse, pfn: number): Task<CollapseOutcome> {
-  const { mm, agent, startPage } = collapse;
+function* replaceLocked(collapse: Collapse, folio: number): Task<CollapseOutcome> {
+  const { host, mm, agent, startPage } = collapse;
   const range: NotifierRange = { startPage, pages: FANOUT, event: NotifierEvent.CLEAR, blockable: true };
   yield* mm.notifiers.start(agent, range);
   yield agent.writes('khugepaged: take entries out', Location.cpuEntry, mm.entryLocation(startPage), Cost.entryWrite, FANOUT);
-  if (pfn < 0) {
+  if (folio === 0) {
     const isWhole = restoreLeaf(collapse);
     yield* mm.notifiers.end(agent, range);
     return isWhole ? 'collapsed' : 'busy';
@@ -198,10 +195,11 @@ function* replaceLocked(collapse: Collapse, pfn: number): Task<CollapseOutcome> 
   const taken = takeEntries(collapse);
   yield* mm.notifiers.end(agent, range);
   if (taken === null) return 'busy';
+  const pfn = host.folios.pfn(folio);
   yield agent.writes('khugepaged: copy pages', Location.frame, pfn, Cost.pageCopy, FANOUT);
   copyPages(collapse, taken, pfn);
   yield agent.writes('khugepaged: install leaf', Location.cpuEntry, mm.entryLocation(startPage), Cost.entryWrite);
-  installLeaf(collapse, taken, pfn);
+  installLeaf(collapse, taken, folio);
   return 'collapsed';
 }
 
@@ -267,12 +265,12 @@ function copyPages({ host, startPage }: Collapse, taken: readonly Taken[], pfn: 
 }
 
 /** Maps the new folio and frees what it replaces. */
-function installLeaf(collapse: Collapse, taken: readonly Taken[], pfn: number): void {
+function installLeaf(collapse: Collapse, taken: readonly Taken[], folio: number): void {
   const { host, mm, agent, startPage } = collapse;
-  const vma = mm.vmas.find(startPage)!;
-  // The charge passes to the folio; the caller takes its own back.
-  const folio = newAnonymousFolio(host, vma, startPage, pfn, PMD_ORDER);
-  mm.table.set(startPage, PMD_ORDER, pfn, freshBits(vma, false));
+  const vma = mm.vmas.find(startPage);
+  assert(vma !== null, () => `${mm.name}: a mapping goes while its pages are collapsed`);
+  host.folios.remap(folio, host.anonVmaOf(vma).id, vma.indexOf(startPage));
+  mm.table.set(startPage, PMD_ORDER, host.folios.pfn(folio), freshBits(vma, false));
   host.countMapped(mm, folio, PMD_ORDER);
   host.folios.setFlag(folio, FolioFlag.dirty, true);
   host.lru.add(folio);
