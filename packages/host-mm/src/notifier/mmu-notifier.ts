@@ -137,6 +137,8 @@ export class NotifierSubscriptions {
       for (const subscriber of [...subscribers])
         if ((yield* subscriber.invalidateRangeStart(agent, range)) === false) {
           assert(!range.blockable, `${this.#name}: a notifier refuses a range for which it may sleep`);
+          // It could not tell whether it is to hear the end.
+          assert(!subscriber.invalidateRangeEnd, `${this.#name}: a notifier that may refuse a range hears its end`);
           done = false;
         }
       return done;
