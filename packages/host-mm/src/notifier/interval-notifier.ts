@@ -19,7 +19,7 @@ interface Subscription {
   readonly notifier: MmuIntervalNotifier;
   /** `interval_sub->invalidate_seq`. */
   sequence: number;
-  /** Being removed: goes when no range is in progress any more. */
+  /** Goes when the sequence becomes even. */
   removed: boolean;
 }
 
@@ -67,7 +67,7 @@ export class IntervalNotifiers {
     subscription.removed = true;
     const sequence = this.#sequence;
     if ((sequence & 1) === 1) yield* this.#waitPast(agent, sequence);
-    this.#subscriptions.delete(notifier);
+    else this.#dropRemoved();
   }
 
   /** Waits while the interval is being invalidated (mmu_interval_read_begin). @returns the sequence for {@link readRetry} */
@@ -109,6 +109,7 @@ export class IntervalNotifiers {
     this.#active--;
     if (this.#active > 0 || (this.#sequence & 1) === 0) return;
     this.#sequence++;
+    this.#dropRemoved();
     for (const wait of this.#waits) wait.wake();
   }
 
@@ -126,6 +127,10 @@ export class IntervalNotifiers {
       ({ notifier }) =>
         notifier.startPage < range.startPage + range.pages && range.startPage < notifier.startPage + notifier.pages,
     );
+  }
+
+  #dropRemoved(): void {
+    for (const { notifier, removed } of [...this.#subscriptions.values()]) if (removed) this.#subscriptions.delete(notifier);
   }
 
   /** Waits until the sequence is another; not for invalidations that have begun since. */
