@@ -14,7 +14,8 @@ function fragmented(keep: number) {
   mm.mmap({ startPage: 0, pages: PAGES, backing: '4K' });
   runToEnd(mm.populate(agent, 0, PAGES));
   for (let page = 0; page < PAGES; page++) host.memory.writeTag(mm.lookup(page), page + 1, 7);
-  for (let page = 0; page < PAGES; page++) if (mm.lookup(page) % keep !== 0) runToEnd(mm.madviseDontNeed(agent, page, 1));
+  for (let page = 0; page < PAGES; page++)
+    if (mm.lookup(page) % keep !== 0) runToEnd(mm.madviseDontNeed(agent, page, 1));
   const left: number[] = [];
   for (let page = 0; page < PAGES; page++) if (mm.lookup(page) >= 0) left.push(page);
   return { host, mm, left, recorder: new Recorder(mm) };
@@ -77,7 +78,8 @@ describe('compaction', () => {
     const frames = 2 ** 28;
     const host = new HostMemory({ frames, firstPfn: 0 });
     const mm = host.createAddressSpace('vmm');
-    for (let pfn = 0; pfn < frames + 0x4_0000; pfn += 512) if (host.memory.contains(pfn + 511)) host.allocator.allocateAt(pfn, 0);
+    for (let pfn = 0; pfn < frames + 0x4_0000; pfn += 512)
+      if (host.memory.contains(pfn + 511)) host.allocator.allocateAt(pfn, 0);
     mm.mmap({ startPage: 0, pages: 512, backing: '4K' });
     runToEnd(mm.populate(agent, 0, 512));
     const run = new TaskRun(agent, host.compact(agent));

@@ -197,30 +197,49 @@ class IntervalUser implements MmuIntervalNotifier {
   }
 }
 
-type Op = { readonly kind: 'install' | 'use' | 'pageOut' | 'migrate' | 'dontNeed'; readonly page: number } | { readonly kind: 'insert' | 'remove' };
+type Op =
+  | { readonly kind: 'install' | 'use' | 'pageOut' | 'migrate' | 'dontNeed'; readonly page: number }
+  | { readonly kind: 'insert' | 'remove' };
 
 describe('a user of the protocol, under shuffled steps', () => {
   it('never keeps a translation that is stale', () => {
     const page = fc.integer({ min: 0, max: 9 });
     const op: fc.Arbitrary<Op> = fc.oneof(
-      { weight: 12, arbitrary: fc.record({ kind: fc.constantFrom('install' as const, 'install' as const, 'use' as const, 'pageOut' as const, 'migrate' as const, 'dontNeed' as const), page }) },
+      {
+        weight: 12,
+        arbitrary: fc.record({
+          kind: fc.constantFrom(
+            'install' as const,
+            'install' as const,
+            'use' as const,
+            'pageOut' as const,
+            'migrate' as const,
+            'dontNeed' as const,
+          ),
+          page,
+        }),
+      },
       { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('insert' as const, 'remove' as const) }) },
     );
     let retries = 0;
     fc.assert(
-      fc.property(fc.array(fc.array(op, { maxLength: 10 }), { minLength: 2, maxLength: 4 }), fc.nat(), (lists, seed) => {
-        const { host, mm } = machine();
-        const user = new IntervalUser(mm);
-        const state = { inserted: false, busy: 0 };
-        const runs = lists.map((list, i) => {
-          const by = new Agent(`agent ${i}`);
-          return new TaskRun(by, perform(host, mm, user, by, list, state));
-        });
-        runShuffled(new RandomStream(seed, 'order'), runs);
-        if (state.inserted) user.check();
-        expect(host.audit()).toEqual([]);
-        retries += user.retries;
-      }),
+      fc.property(
+        fc.array(fc.array(op, { maxLength: 10 }), { minLength: 2, maxLength: 4 }),
+        fc.nat(),
+        (lists, seed) => {
+          const { host, mm } = machine();
+          const user = new IntervalUser(mm);
+          const state = { inserted: false, busy: 0 };
+          const runs = lists.map((list, i) => {
+            const by = new Agent(`agent ${i}`);
+            return new TaskRun(by, perform(host, mm, user, by, list, state));
+          });
+          runShuffled(new RandomStream(seed, 'order'), runs);
+          if (state.inserted) user.check();
+          expect(host.audit()).toEqual([]);
+          retries += user.retries;
+        },
+      ),
       { numRuns: 1500 },
     );
     expect(retries).toBeGreaterThan(0);

@@ -10,13 +10,19 @@ const PAGES = [16, 17, 18, 512, 513, 600, 1023] as const;
 const MEMFD_PAGES = [2048, 2049] as const;
 
 type Op =
-  | { kind: 'cpuWrite' | 'dmaWrite' | 'pageOut' | 'migrate' | 'dontNeed' | 'pin' | 'memfdWrite' | 'memfdMigrate'; page: number }
+  | {
+      kind: 'cpuWrite' | 'dmaWrite' | 'pageOut' | 'migrate' | 'dontNeed' | 'pin' | 'memfdWrite' | 'memfdMigrate';
+      page: number;
+    }
   | { kind: 'collapse' | 'khugepaged' | 'compact' | 'reclaim' | 'failure' | 'reap' | 'exit' };
 
 const page = fc.constantFrom(...PAGES);
 const op: fc.Arbitrary<Op> = fc.oneof(
   { weight: 10, arbitrary: fc.record({ kind: fc.constantFrom('cpuWrite' as const, 'dmaWrite' as const), page }) },
-  { weight: 8, arbitrary: fc.record({ kind: fc.constantFrom('pageOut' as const, 'migrate' as const, 'pin' as const), page }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({ kind: fc.constantFrom('pageOut' as const, 'migrate' as const, 'pin' as const), page }),
+  },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('dontNeed' as const), page }) },
   {
     weight: 3,
@@ -25,11 +31,19 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       page: fc.constantFrom(...MEMFD_PAGES),
     }),
   },
-  { weight: 8, arbitrary: fc.record({ kind: fc.constantFrom('collapse' as const, 'khugepaged' as const, 'compact' as const, 'reclaim' as const) }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('collapse' as const, 'khugepaged' as const, 'compact' as const, 'reclaim' as const),
+    }),
+  },
 );
 const violent: fc.Arbitrary<Op> = fc.oneof(
   { weight: 20, arbitrary: op },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('failure' as const, 'failure' as const, 'reap' as const) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: fc.constantFrom('failure' as const, 'failure' as const, 'reap' as const) }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('exit' as const) }) },
 );
 const programs = (of: fc.Arbitrary<Op>) => fc.array(fc.array(of, { maxLength: 10 }), { minLength: 2, maxLength: 5 });
@@ -65,7 +79,8 @@ class World {
     this.mm.mmap({ startPage: 16, pages: 3, backing: '4K' });
     this.mm.mmap({ startPage: 512, pages: 512, backing: 'thp-2M' });
     const memfd = this.host.createMemfd('guest', 2);
-    for (const mm of [this.mm, this.other]) mm.mmap({ startPage: 2048, pages: 2, backing: '4K', file: { memfd, offset: 0 } });
+    for (const mm of [this.mm, this.other])
+      mm.mmap({ startPage: 2048, pages: 2, backing: '4K', file: { memfd, offset: 0 } });
     this.dma = new SecondaryMmu(this.mm, this.host.memory);
   }
 
@@ -78,8 +93,10 @@ class World {
 
   *#do(agent: Agent, each: Op): Task<void> {
     const { host, mm } = this;
-    if (each.kind === 'cpuWrite' || each.kind === 'dmaWrite') yield* this.#write(agent, mm, each.page, each.kind === 'dmaWrite');
-    else if (each.kind === 'memfdWrite') yield* this.#write(agent, this.#random.below(2) === 0 ? mm : this.other, each.page, false);
+    if (each.kind === 'cpuWrite' || each.kind === 'dmaWrite')
+      yield* this.#write(agent, mm, each.page, each.kind === 'dmaWrite');
+    else if (each.kind === 'memfdWrite')
+      yield* this.#write(agent, this.#random.below(2) === 0 ? mm : this.other, each.page, false);
     else if (each.kind === 'pageOut') yield* mm.pageOut(agent, each.page);
     else if (each.kind === 'migrate' || each.kind === 'memfdMigrate') yield* this.#migrate(agent, each.page);
     else if (each.kind === 'pin') yield* this.#pin(agent, each.page);
@@ -100,7 +117,10 @@ class World {
     const { host, mm } = this;
     for (const each of [...PAGES, ...MEMFD_PAGES]) this.lossy.add(each);
     if (kind === 'failure') {
-      const outcome = yield* host.memoryFailure(agent, host.allocator.firstPfn + this.#random.below(Math.min(host.allocator.frames, 530)));
+      const outcome = yield* host.memoryFailure(
+        agent,
+        host.allocator.firstPfn + this.#random.below(Math.min(host.allocator.frames, 530)),
+      );
       if (outcome === 'recovered') this.seen.broken++;
     } else if (kind === 'reap') {
       yield* mm.oomReap(agent);
@@ -188,7 +208,8 @@ function shuffle(world: World, options: Setup, lists: readonly (readonly Op[])[]
   io.advance();
   for (let steps = 0; runs.some((run) => !run.done) || world.host.swapIo.inFlight > 0; steps++) {
     const enabled = [...runs, io].filter((run) => run.enabled);
-    if (enabled.length === 0 || steps > 1e6) throw new Error(`deadlock: ${runs.map((run) => run.pending?.label).join('; ')}`);
+    if (enabled.length === 0 || steps > 1e6)
+      throw new Error(`deadlock: ${runs.map((run) => run.pending?.label).join('; ')}`);
     random.pick(enabled).advance();
   }
   io.cancel();

@@ -47,7 +47,12 @@ describe('migration', () => {
     expect([mm.leafPages(600), mm.lookup(512) % 512]).toEqual([512, 0]);
     expect(mm.lookup(512)).not.toBe(pfn);
     expectContent(mm);
-    expect(host.counters).toMatchObject({ pgmigrate_success: 512, thp_migration_success: 1, thp_migration_split: 0, thp_deferred_split_page: 0 });
+    expect(host.counters).toMatchObject({
+      pgmigrate_success: 512,
+      thp_migration_success: 1,
+      thp_migration_split: 0,
+      thp_deferred_split_page: 0,
+    });
     expect(host.audit()).toEqual([]);
   });
 

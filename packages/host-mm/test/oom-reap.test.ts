@@ -26,7 +26,13 @@ function machine() {
   mm.mmap({ startPage: 512, pages: 512, backing: 'thp-2M' });
   mm.mmap({ startPage: 1024, pages: 512, backing: 'hugetlb-2M' });
   mm.mmap({ startPage: 2048, pages: 8, backing: '4K', file: { memfd, offset: 0 } });
-  for (const [start, pages] of [[16, 16], [512, 512], [1024, 512], [2048, 8]] as const) runToEnd(mm.populate(agent, start, pages));
+  for (const [start, pages] of [
+    [16, 16],
+    [512, 512],
+    [1024, 512],
+    [2048, 8],
+  ] as const)
+    runToEnd(mm.populate(agent, start, pages));
   for (const page of [16, 512, 1024, 2048]) runToEnd(mm.cpuAccess(agent, page, { write: true, tagLo: page, tagHi: 0 }));
   runToEnd(mm.pageOut(agent, 17));
   return { host, mm };

@@ -27,7 +27,16 @@ export interface CollapseLimits {
  * in a mapping of anonymous memory that may have 2M leaves. `none`, `swap`, `shared`: more such pages than allowed. `cold`: no page was
  * accessed. `busy`: a page is pinned, locked, on no LRU list, or changed meanwhile. `no-memory`: no 2M free, or a page could not be read.
  */
-export type CollapseOutcome = 'collapsed' | 'mapped' | 'vma' | 'none' | 'swap' | 'shared' | 'cold' | 'busy' | 'no-memory';
+export type CollapseOutcome =
+  | 'collapsed'
+  | 'mapped'
+  | 'vma'
+  | 'none'
+  | 'swap'
+  | 'shared'
+  | 'cold'
+  | 'busy'
+  | 'no-memory';
 
 /** One collapse under way. */
 interface Collapse {
@@ -99,7 +108,8 @@ function eligibleVma({ mm, startPage }: Collapse): Vma | null {
   return isFit ? vma : null;
 }
 
-const whatIsThere = (flags: number): CollapseOutcome => (flags === 0 ? 'none' : (flags & Entry.PRESENT) !== 0 ? 'mapped' : 'busy');
+const whatIsThere = (flags: number): CollapseOutcome =>
+  flags === 0 ? 'none' : (flags & Entry.PRESENT) !== 0 ? 'mapped' : 'busy';
 
 /** Looks at the 512 entries (hpage_collapse_scan_pmd); part of the caller's step. @returns `collapsed` if they can be */
 function scanEntries(collapse: Collapse): CollapseOutcome {
@@ -186,7 +196,13 @@ function* replaceLocked(collapse: Collapse, folio: number): Task<CollapseOutcome
   const { host, mm, agent, startPage } = collapse;
   const range: NotifierRange = { startPage, pages: FANOUT, event: NotifierEvent.CLEAR, blockable: true };
   yield* mm.notifiers.start(agent, range);
-  yield agent.writes('khugepaged: take entries out', Location.cpuEntry, mm.entryLocation(startPage), Cost.entryWrite, FANOUT);
+  yield agent.writes(
+    'khugepaged: take entries out',
+    Location.cpuEntry,
+    mm.entryLocation(startPage),
+    Cost.entryWrite,
+    FANOUT,
+  );
   if (folio === 0) {
     const isWhole = restoreLeaf(collapse);
     yield* mm.notifiers.end(agent, range);

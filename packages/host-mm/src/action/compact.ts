@@ -4,7 +4,7 @@ import { blockStart, FANOUT, framesOf, PMD_ORDER } from '../folio/folio-order.ts
 import { FolioFlag } from '../folio/folio-table.ts';
 import { cacheReferences } from '../folio/split.ts';
 import type { HostState } from '../host-state.ts';
-import { migrateFolio, type Migration } from './migrate.ts';
+import { type Migration, migrateFolio } from './migrate.ts';
 
 /** Where the two scanners are: the first frames of the 2M blocks that they have come to. */
 interface Scanners {

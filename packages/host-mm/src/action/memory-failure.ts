@@ -51,7 +51,8 @@ function* failFolio(host: HostState, agent: Agent, folio: number, pfn: number): 
   folios.get(folio);
   yield* locks.acquire(agent, folio, pfn);
   yield* waitOnWriteback(host, agent, folio);
-  const isThere = folios.at(pfn) === folio && pfn >= folios.pfn(folio) && pfn < folios.pfn(folio) + folios.frames(folio);
+  const isThere =
+    folios.at(pfn) === folio && pfn >= folios.pfn(folio) && pfn < folios.pfn(folio) + folios.frames(folio);
   let outcome: MemoryFailureOutcome | null = null;
   if (isThere && folios.order(folio) > 0 && !folios.has(folio, FolioFlag.hugetlb)) {
     if (!(yield* splitFolio(host, agent, folio))) outcome = 'EBUSY';

@@ -25,8 +25,10 @@ export interface Migration {
 }
 
 /** Wherever frames are free; does not reclaim for it. A huge page goes to one of its pool that is promised to nobody. */
-const anywhere = (host: HostState): Migration['target'] => (order, hugetlb) =>
-  hugetlb ? host.hugePages.take(order, false) : tryAllocateFolio(host, { order, memcg: host.rootMemcg });
+const anywhere =
+  (host: HostState): Migration['target'] =>
+  (order, hugetlb) =>
+    hugetlb ? host.hugePages.take(order, false) : tryAllocateFolio(host, { order, memcg: host.rootMemcg });
 
 /**
  * Moves the folio that has a frame to other frames (migrate_pages of one folio). Fires CLEAR over the folio's extent in each VMA that maps it,
@@ -90,7 +92,13 @@ function release(host: HostState, agent: Agent, folio: number): void {
   else host.put(folio);
 }
 
-function* moveLocked(host: HostState, agent: Agent, folio: number, how: Migration, pieces: number[]): Task<MigrateOutcome> {
+function* moveLocked(
+  host: HostState,
+  agent: Agent,
+  folio: number,
+  how: Migration,
+  pieces: number[],
+): Task<MigrateOutcome> {
   const { folios, counters } = host;
   // Freed meanwhile, but for the reference of who moves it.
   if (folios.refs(folio) === 1) return 'moved';
@@ -145,7 +153,10 @@ function* moveTo(host: HostState, agent: Agent, folio: number, newPfn: number): 
 
 /** Nothing maps it, and nobody but who moves it and the caches refers to it: nobody can read or write it. */
 const isMovable = (host: HostState, folio: number): boolean =>
-  !host.folios.isMapped(folio) && !host.folios.isPinned(folio) && hasNoOtherUsers(host, folio) && !host.folios.has(folio, FolioFlag.writeback);
+  !host.folios.isMapped(folio) &&
+  !host.folios.isPinned(folio) &&
+  hasNoOtherUsers(host, folio) &&
+  !host.folios.has(folio, FolioFlag.writeback);
 
 function exchangeFrames(host: HostState, folio: number, newPfn: number): void {
   const { folios, memory, files } = host;
@@ -167,7 +178,13 @@ function* removeMigrationEntries(host: HostState, agent: Agent, folio: number, o
     const span = spansOf(host, folio).find((each) => migrationEntries(host, folio, each, oldPfn).length > 0);
     if (span === undefined) return;
     const label = 'migration entry becomes present';
-    yield agent.writes(label, Location.cpuEntry, span.mm.entryLocation(span.startPage), Cost.entryWrite, span.endPage - span.startPage);
+    yield agent.writes(
+      label,
+      Location.cpuEntry,
+      span.mm.entryLocation(span.startPage),
+      Cost.entryWrite,
+      span.endPage - span.startPage,
+    );
     for (const page of migrationEntries(host, folio, span, oldPfn)) restoreEntry(host, folio, span, page, oldPfn);
   }
 }

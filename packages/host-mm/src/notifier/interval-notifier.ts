@@ -130,7 +130,8 @@ export class IntervalNotifiers {
   }
 
   #dropRemoved(): void {
-    for (const { notifier, removed } of [...this.#subscriptions.values()]) if (removed) this.#subscriptions.delete(notifier);
+    for (const { notifier, removed } of [...this.#subscriptions.values()])
+      if (removed) this.#subscriptions.delete(notifier);
   }
 
   /** Waits until the sequence is another; not for invalidations that have begun since. */

@@ -163,8 +163,7 @@ export class NotifierSubscriptions {
   /** The same without a flush. Part of the caller's step. */
   clearYoung(agent: Agent, startPage: number, pages: number): boolean {
     let young = false;
-    for (const subscriber of this.#subscribers)
-      if (subscriber.clearYoung?.(agent, startPage, pages)) young = true;
+    for (const subscriber of this.#subscribers) if (subscriber.clearYoung?.(agent, startPage, pages)) young = true;
     return young;
   }
 
