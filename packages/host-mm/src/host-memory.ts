@@ -1,4 +1,7 @@
 import type { Agent, Task } from '@faultline/sim';
+import { compact } from './action/compact.ts';
+import { type MemoryFailureOutcome, memoryFailure } from './action/memory-failure.ts';
+import { type MigrateOutcome, migratePage } from './action/migrate.ts';
 import { Memfd } from './action/mmap.ts';
 import { checkInteger } from './argument.ts';
 import { auditHost } from './audit.ts';
@@ -204,6 +207,24 @@ export class HostMemory {
   reclaim(agent: Agent, pages: number, memcg: MemoryCgroup | null = null): Task<number> {
     checkInteger('pages', pages, 0, 2 ** 31);
     return reclaimProactively(this.#state, agent, pages, memcg);
+  }
+
+  /** Moves the folio that has a frame to other frames; see {@link MigrateOutcome}. Fires CLEAR over its extent in each mapping. */
+  migratePage(agent: Agent, pfn: number): Task<MigrateOutcome> {
+    return migratePage(this.#state, agent, pfn);
+  }
+
+  /**
+   * Compaction: moves 4K folios from low to high frames until a block of that order is free. Fires CLEAR over each page that moves.
+   * @param order 1 to 9; 2M if left out @returns whether there is such a block @throws RangeError for another order
+   */
+  compact(agent: Agent, order: number = PMD_ORDER): Task<boolean> {
+    return compact(this.#state, agent, order);
+  }
+
+  /** A frame is broken: takes it out of use; see {@link MemoryFailureOutcome}. @throws RangeError if there is no such frame */
+  memoryFailure(agent: Agent, pfn: number): Task<MemoryFailureOutcome> {
+    return memoryFailure(this.#state, agent, pfn);
   }
 
   /** The reclaim thread (kswapd), a daemon: keeps free frames between the watermarks. */

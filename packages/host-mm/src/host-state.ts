@@ -68,7 +68,9 @@ export class HostState {
   readonly isolated = new Set<number>();
   /** Frames that zram and zswap hold. */
   compressedFrames = 0;
-  /** Frames that are broken, and never used again. */
+  /** Frames that are broken, in use or not. */
+  readonly poisoned = new Set<number>();
+  /** How many of them are out of use for good. */
   brokenFrames = 0;
   /** Allocations tried so far, for faults on purpose. */
   allocations = 0;
@@ -164,26 +166,40 @@ export class HostState {
     assert(!folios.has(folio, FolioFlag.swapcache), () => `${folios.name(folio)} is freed from within the swap cache`);
     const pfn = folios.pfn(folio);
     const order = folios.order(folio);
-    const poisoned = folios.has(folio, FolioFlag.hwpoison);
     const hugetlb = folios.has(folio, FolioFlag.hugetlb);
     this.lru.remove(folio);
     this.deferredSplit.delete(folio);
     this.ksm.delete(folio);
     this.memcgOf(folio).usedPages -= framesOf(order);
     folios.destroy(folio);
-    // A frame that is broken is never used again.
-    if (poisoned) {
-      this.brokenFrames += framesOf(order);
-      return;
-    }
-    if (hugetlb) this.hugePages.give(pfn, order);
-    else this.freeFrames(pfn, order);
+    this.returnFrames(pfn, order, hugetlb);
   }
 
-  /** Frees frames and wakes whoever waits for one. */
+  /** Gives frames back to where they came from; a huge page with a broken frame is none any more. */
+  returnFrames(pfn: number, order: FolioOrder, hugetlb: boolean): void {
+    if (hugetlb && !this.#isPoisoned(pfn, order)) {
+      this.hugePages.give(pfn, order);
+      return;
+    }
+    if (hugetlb) this.hugePages.dissolve(order);
+    this.freeFrames(pfn, order);
+  }
+
+  /** Frees frames, but for those that are broken, and wakes whoever waits for one. */
   freeFrames(pfn: number, order: FolioOrder): void {
-    this.allocator.free(pfn, order);
+    if (!this.#isPoisoned(pfn, order)) {
+      this.allocator.free(pfn, order);
+    } else {
+      for (let frame = pfn; frame < pfn + framesOf(order); frame++)
+        if (this.poisoned.has(frame)) this.brokenFrames++;
+        else this.allocator.free(frame, 0);
+    }
     this.frames.wake();
+  }
+
+  #isPoisoned(pfn: number, order: FolioOrder): boolean {
+    for (const frame of this.poisoned) if (frame >= pfn && frame < pfn + framesOf(order)) return true;
+    return false;
   }
 
   /**
@@ -213,7 +229,7 @@ export class HostState {
   putBack(folio: number, tail = false): boolean {
     this.isolated.delete(folio);
     this.dropIfUnwanted(folio);
-    if (this.folios.refs(folio) > 1) this.lru.add(folio, tail);
+    if (this.folios.refs(folio) > 1 && !this.folios.has(folio, FolioFlag.unevictable)) this.lru.add(folio, tail);
     const freed = this.put(folio);
     if (this.isolated.size === 0) this.frames.wake();
     return freed;
@@ -227,13 +243,21 @@ export class HostState {
     if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames += framesOf(order);
   }
 
-  /** Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more. */
-  countUnmapped(mm: MmState, folio: number, order: FolioOrder): void {
+  /**
+   * Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more.
+   * @param mayDefer whether a folio that is mapped in part now is to be split later; not while it is only on the move
+   */
+  countUnmapped(mm: MmState, folio: number, order: FolioOrder, mayDefer = true): void {
     const { folios } = this;
     folios.changeMaps(folio, order, -1);
     mm.residentFrames -= framesOf(order);
     if (order > 0 && folios.has(folio, FolioFlag.anon)) mm.anonHugeFrames -= framesOf(order);
-    if (folios.isPartlyMapped(folio) && folios.has(folio, FolioFlag.anon)) this.deferSplit(folio);
+    if (mayDefer) this.deferIfPartlyMapped(folio);
+  }
+
+  /** Queues an anonymous folio to be split if it is mapped, but not all of it. */
+  deferIfPartlyMapped(folio: number): void {
+    if (this.folios.isPartlyMapped(folio) && this.folios.has(folio, FolioFlag.anon)) this.deferSplit(folio);
   }
 
   /** Queues a folio that is mapped in part, to be split when memory is short. */

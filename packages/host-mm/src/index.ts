@@ -1,4 +1,7 @@
+export type { CollapseLimits, CollapseOutcome } from './action/collapse.ts';
 export type { MadviseAdvice } from './action/madvise.ts';
+export type { MemoryFailureOutcome } from './action/memory-failure.ts';
+export type { MigrateOutcome } from './action/migrate.ts';
 export type { Memfd, MmapRequest } from './action/mmap.ts';
 export type { HmmRange } from './fault/hmm.ts';
 export { HmmPfn } from './fault/hmm.ts';

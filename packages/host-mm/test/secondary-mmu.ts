@@ -23,16 +23,17 @@ export class SecondaryMmu implements MmuNotifier {
     mm.registerNotifier(this);
   }
 
-  *invalidateRangeStart(agent: Agent, range: NotifierRange): Task<void> {
-    yield* this.#lock.acquire(agent);
+  /** Answers EAGAIN rather than sleep on its lock where it must not. */
+  *invalidateRangeStart(agent: Agent, range: NotifierRange): Task<boolean> {
+    if (range.blockable) yield* this.#lock.acquire(agent);
     yield agent.spends('tear down', Cost.entryWrite);
+    if (!range.blockable && this.#lock.owner !== null) return false;
     this.starts.push(range);
     for (const page of [...this.translations.keys()])
       if (page >= range.startPage && page < range.startPage + range.pages) this.translations.delete(page);
-    this.#lock.release(agent);
+    if (range.blockable) this.#lock.release(agent);
+    return true;
   }
-
-  invalidateRangeEnd(): void {}
 
   *release(agent: Agent): Task<void> {
     yield* this.#lock.acquire(agent);
@@ -66,6 +67,11 @@ export class SecondaryMmu implements MmuNotifier {
     if ((bits & VM_FAULT_ERROR) !== 0) return false;
     yield* this.#lock.acquire(agent);
     yield agent.reads('retry?', Location.notifierSequence, this.#mm.notifierLocation, Cost.free);
+    // After the release nobody says any more what becomes invalid.
+    if (this.released) {
+      this.#lock.release(agent);
+      return false;
+    }
     if (pfn < 0 || this.#mm.notifierReadRetry(page, seq)) {
       this.retries++;
     } else {

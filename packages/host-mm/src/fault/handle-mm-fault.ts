@@ -52,7 +52,7 @@ function* handleEntry(fault: FaultContext): Task<number> {
   if (flags === 0) return yield* missingPage(fault);
   if ((flags & Entry.SWAP) !== 0) return yield* swapIn(fault);
   if ((flags & Entry.MIGRATION) !== 0) return yield* migrationWait(fault);
-  if ((flags & Entry.POISON) !== 0) return VmFault.HWPOISON;
+  if ((flags & Entry.POISON) !== 0) return vma.shape.hugetlb ? VmFault.HWPOISON_LARGE : VmFault.HWPOISON;
   if ((flags & Entry.PROT_NONE) !== 0) host.counters.numa_hint_faults++;
   const needsOwn = unshare && !vma.shared && (flags & Entry.EXCLUSIVE) === 0;
   if (needsOwn || (write && (flags & Entry.WRITE) === 0))
@@ -62,20 +62,18 @@ function* handleEntry(fault: FaultContext): Task<number> {
 }
 
 function* missingPage(fault: FaultContext): Task<number> {
-  const { vma } = fault;
+  const { mm, vma } = fault;
+  // What the OOM reaper has taken does not come back as zeros (check_stable_address_space).
+  if (mm.unstable && !vma.shared) return VmFault.SIGBUS;
   if (vma.userfaultMissing) return yield* waitForUserfault(fault);
   if (vma.shape.hugetlb) return yield* missingHugePage(fault);
   return vma.file ? yield* missingFilePage(fault) : yield* missingAnonymousPage(fault);
 }
 
-/** Waits until the folio that is on the move is unlocked (migration_entry_wait). */
+/** Waits until the folio that is on the move is unlocked (migration_entry_wait); without a reference, which would keep it where it is. */
 function* migrationWait({ host, mm, agent, page }: FaultContext): Task<number> {
-  const folio = host.folios.at(mm.table.value(page));
-  if (folio === 0 || !host.locks.isLocked(folio)) return AGAIN;
-  const pfn = host.folios.pfn(folio);
-  host.folios.get(folio);
-  yield* host.locks.acquire(agent, folio, pfn);
-  host.locks.release(agent, folio);
-  host.put(folio);
+  const pfn = mm.table.value(page);
+  const folio = host.folios.at(pfn);
+  if (folio !== 0) yield* host.locks.waitUnlocked(agent, folio, pfn);
   return AGAIN;
 }

@@ -22,6 +22,8 @@ export const HmmPfn = {
   REQ_WRITE: 0x2,
 } as const;
 
+const BROKEN = VmFault.HWPOISON | VmFault.HWPOISON_LARGE;
+
 /** A look-up of a range of pages under way (struct hmm_range). */
 export interface HmmRange {
   readonly startPage: number;
@@ -68,7 +70,8 @@ export function* hmmRangeFault(host: HostState, mm: MmState, agent: Agent, range
     const mayWrite = (flags & Entry.WRITE) !== 0;
     if (wants && (!isUsable || (wantsWrite && !mayWrite))) {
       const bits = yield* handleMmFault(host, mm, agent, { page, write: wantsWrite });
-      if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'hmm_range_fault');
+      // Broken memory is EFAULT here, as anything but OOM.
+      if ((bits & VM_FAULT_ERROR) !== 0) throw faultError((bits & BROKEN) !== 0 ? VmFault.SIGBUS : bits, page, 'hmm_range_fault');
       continue;
     }
     i = fillLeaf(range, i, mm, { isUsable, mayWrite });

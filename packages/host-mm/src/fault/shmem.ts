@@ -132,7 +132,8 @@ function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: numbe
   yield* host.locks.acquire(agent, folio, folios.pfn(folio));
   yield* waitOnWriteback(host, agent, folio);
   const entry = folios.swapEntry(folio);
-  const isSame = entry !== 0 && (file.cache.flags(index) & Entry.SWAP) !== 0 && file.cache.value(index) === entry;
+  const isBroken = folios.has(folio, FolioFlag.hwpoison);
+  const isSame = entry !== 0 && !isBroken && (file.cache.flags(index) & Entry.SWAP) !== 0 && file.cache.value(index) === entry;
   if (isSame) {
     host.deleteFromSwapCache(folio);
     leaveSwap(host, file, index, entry, folio);
@@ -141,7 +142,7 @@ function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: numbe
   host.unlock(agent, folio);
   if (isSame) return folio;
   host.put(folio);
-  return 0;
+  return isBroken ? -VmFault.HWPOISON : 0;
 }
 
 /** The page cache names a folio again instead of a swap entry; the folio is dirty, having no copy any more. */

@@ -56,6 +56,7 @@ function* mapFromSwapCache(fault: FaultContext, folio: number, entry: number): T
   const { host, mm, vma, page, write } = fault;
   const { folios } = host;
   if (host.swapCache.get(entry) !== folio) return AGAIN;
+  if (folios.has(folio, FolioFlag.hwpoison)) return VmFault.HWPOISON;
   if (!folios.has(folio, FolioFlag.uptodate)) return VmFault.SIGBUS;
   const step = entryStep(fault, 'fault: map page from swap cache');
   yield fault.agent.alsoWrites(step, Location.folio, folios.pfn(folio));

@@ -39,6 +39,19 @@ export class FolioLocks {
     lock.owner = agent;
   }
 
+  /**
+   * Waits until the folio's lock is free, and does not take it (folio_put_wait_locked): needs no reference, so that the folio can
+   * go or move meanwhile. The caller looks everything up again.
+   */
+  *waitUnlocked(agent: Agent, folio: number, pfn: number): Task<void> {
+    const lock = this.#locks.get(folio);
+    if (!lock || lock.owner === null) return;
+    const step = agent.waits('wait for folio lock', lock);
+    step.kind = Location.folio;
+    step.location = pfn;
+    yield step;
+  }
+
   /** Takes the lock if nobody holds it; part of the caller's step. */
   tryAcquire(agent: Agent, folio: number): boolean {
     if (this.isLocked(folio)) return false;

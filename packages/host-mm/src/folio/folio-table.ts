@@ -71,7 +71,11 @@ export class FolioTable {
   readonly #owners: FrameOwners;
   #live = 0;
 
+  /** One past the last frame number of the host. */
+  readonly endPfn: number;
+
   constructor(span: { readonly firstPfn: number; readonly endPfn: number }) {
+    this.endPfn = span.endPfn;
     this.#owners = new FrameOwners(span);
   }
 
@@ -117,6 +121,25 @@ export class FolioTable {
     this.#flags[id] = 0;
     this.#freed.push(id);
     this.#live--;
+  }
+
+  /**
+   * Its content is in other frames from now on. The old ones stay known as its own until {@link forgetFrames}, so that who meets
+   * a migration entry finds its lock.
+   */
+  moveTo(id: number, pfn: number): void {
+    this.#pfn[id] = pfn;
+    this.#owners.set(pfn, this.#order[id]!, id);
+  }
+
+  /** Frames that a folio has left belong to none. */
+  forgetFrames(pfn: number, order: FolioOrder): void {
+    this.#owners.set(pfn, order, 0);
+  }
+
+  /** The first frame from `pfn` on, below `endPfn`, that a folio holds; `endPfn` if none does. Skips what is empty by 1G and 2M. */
+  nextUsed(pfn: number, endPfn: number): number {
+    return this.#owners.nextUsed(pfn, endPfn);
   }
 
   pfn(id: number): number {

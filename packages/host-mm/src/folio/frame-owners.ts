@@ -57,6 +57,17 @@ export class FrameOwners {
     frames.fill(folio, pfn & 511, (pfn & 511) + framesOf(order));
   }
 
+  /** The first frame from `pfn` on, below `endPfn`, that some folio holds; `endPfn` if there is none. */
+  nextUsed(pfn: number, endPfn: number): number {
+    let at = pfn;
+    while (at < endPfn && this.folioAt(at) === 0) {
+      const region = this.#regions[(at >> 18) - this.#firstRegion];
+      const unit = !region ? 2 ** PUD_ORDER : region.frames[(at >> 9) & 511] ? 1 : FANOUT;
+      at = (Math.floor(at / unit) + 1) * unit;
+    }
+    return Math.min(at, endPfn);
+  }
+
   #region(r: number): Region {
     let region = this.#regions[r];
     if (!region) {

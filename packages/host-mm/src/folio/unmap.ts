@@ -55,7 +55,7 @@ function unmapSpan(host: HostState, folio: number, span: FolioSpan, reason: Unma
   const { folios } = host;
   const first = table.pfn(span.startPage);
   const isLeaf = table.level(span.startPage) > 0 && first >= 0 && folios.at(first) === folio;
-  if (isLeaf && reason !== 'migrate') {
+  if (isLeaf && reason === 'reclaim') {
     if (folios.isPinned(folio)) return;
     splitLeaf(host, span.mm, span.startPage);
   }
@@ -97,7 +97,7 @@ function unmapEntry(host: HostState, folio: number, span: FolioSpan, page: numbe
     folios.setFlag(folio, FolioFlag.lazyfree, false);
     return;
   }
-  host.countUnmapped(mm, folio, order);
+  host.countUnmapped(mm, folio, order, reason !== 'migrate');
   assert(!host.put(folio), 'who unmaps a folio has a reference to it');
 }
 

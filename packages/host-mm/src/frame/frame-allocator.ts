@@ -107,6 +107,21 @@ export class FrameAllocator {
   }
 
   /**
+   * Takes a block of order 0 to 8 out of the 2M that holds `pfn`, at the lowest address, if those are in pieces.
+   * @returns its first frame, or -1: all of the 2M is in use, or free as one
+   * @throws RangeError for an order outside 0..8
+   */
+  allocateWithin(pfn: number, order: number): number {
+    checkInteger('order', order, 0, ARENA_ORDER - 1);
+    const block = this.#span.contains(pfn) ? this.#regionOf(pfn).blocks[(pfn >> 9) & 511] : null;
+    const at = block ? block.allocate(order) : -1;
+    if (!block || at < 0) return -1;
+    this.#freeFrames -= 1 << order;
+    this.#relist(block, 0);
+    return block.firstPfn + at;
+  }
+
+  /**
    * Gives back a block, an aligned piece of a block that was allocated as a larger one, or several that make up one.
    * Asserts that all of it is allocated.
    * @throws RangeError for an order outside 0..18

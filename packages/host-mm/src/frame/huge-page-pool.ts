@@ -75,6 +75,24 @@ export class HugePagePool {
     this.#pool(order).free.push(pfn);
   }
 
+  /** A page that was in use is none any more: one of its frames is broken (dissolve_free_hugetlb_folio). */
+  dissolve(order: FolioOrder): void {
+    this.#pool(order).total--;
+  }
+
+  /** Takes the free page that holds a frame out of its pool, if it is promised to nobody. @returns its first frame and order, or null */
+  dissolveAt(pfn: number): { readonly pfn: number; readonly order: FolioOrder } | null {
+    for (const [order, pool] of this.#pools) {
+      const at = pool.free.findIndex((first) => pfn >= first && pfn < first + 2 ** order);
+      if (at < 0) continue;
+      if (pool.free.length <= pool.reserved) return null;
+      const [first] = pool.free.splice(at, 1);
+      pool.total--;
+      return { pfn: first ?? pfn, order };
+    }
+    return null;
+  }
+
   /** Frames of all pools that nobody uses. */
   get freeFrames(): number {
     let frames = 0;

@@ -1,8 +1,11 @@
 import { hex } from '@faultline/address';
 import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from '@faultline/sim';
+import { type CollapseLimits, type CollapseOutcome, collapseRange } from '../action/collapse.ts';
+import { scanForHugePages } from '../action/khugepaged.ts';
 import { advise, type MadviseAdvice, pageOutPage } from '../action/madvise.ts';
 import { mapMemory, type MmapRequest } from '../action/mmap.ts';
 import { exitSpace, moveMapping, unmapMemory } from '../action/munmap.ts';
+import { oomReap } from '../action/oom-reap.ts';
 import { checkPageRange } from '../argument.ts';
 import { prefaultAnonymous } from '../fault/anonymous.ts';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
@@ -133,6 +136,22 @@ export class AddressSpace {
   /** MADV_DONTNEED: drops the content of a range. */
   madviseDontNeed(agent: Agent, startPage: number, pages: number): Task<void> {
     return this.madvise(agent, startPage, pages, 'DONTNEED');
+  }
+
+  /** MADV_COLLAPSE of the 2M that hold the page, whatever limits khugepaged has. Fires CLEAR over the 2M if it comes that far. */
+  collapse(agent: Agent, page: number): Task<CollapseOutcome> {
+    checkPageRange({ startPage: page, pages: 1 });
+    return collapseRange(this.#host, this.#mm, agent, page, null);
+  }
+
+  /** One pass of khugepaged over the address space. @returns 2M ranges collapsed @throws RangeError for a limit outside 0..511 */
+  khugepaged(agent: Agent, limits: CollapseLimits = {}): Task<number> {
+    return scanForHugePages(this.#host, this.#mm, agent, limits);
+  }
+
+  /** The OOM reaper: frees private memory in ranges that are not blockable. @returns false if a notifier's EAGAIN left some */
+  oomReap(agent: Agent): Task<boolean> {
+    return oomReap(this.#host, this.#mm, agent);
   }
 
   /**
@@ -314,7 +333,8 @@ export class AddressSpace {
     const { table } = this.#mm;
     const { folios, memory, swapCache, swapIo } = this.#host;
     const flags = table.flags(page);
-    if ((flags & (Entry.PRESENT | Entry.MIGRATION)) !== 0)
+    if ((flags & Entry.MIGRATION) !== 0) return this.#contentOnTheMove(page);
+    if ((flags & Entry.PRESENT) !== 0)
       return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % 2 ** table.level(page)));
     if ((flags & Entry.SWAP) !== 0) {
       const entry = table.value(page);
@@ -324,6 +344,14 @@ export class AddressSpace {
       return swapIo.readContent(entry);
     }
     return this.#contentOfFile(page);
+  }
+
+  /** Until the entry is present again, its folio may have its old frames or its new ones. */
+  #contentOnTheMove(page: number): PageContent {
+    const { folios, memory } = this.#host;
+    const folio = folios.at(this.#mm.table.value(page));
+    const offset = folios.frames(folio) === 1 ? 0 : (this.#mm.vmas.find(page)?.indexOf(page) ?? 0) - folios.index(folio);
+    return memory.readContent(folios.pfn(folio) + offset);
   }
 
   #contentOfFile(page: number): PageContent {

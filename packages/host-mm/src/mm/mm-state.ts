@@ -44,6 +44,8 @@ export class MmState {
   accountedPinPages = 0;
   userfaultfd: Userfaultfd | null = null;
   exited = false;
+  /** MMF_UNSTABLE: the OOM reaper has been here, pages are missing that had content. */
+  unstable = false;
 
   constructor(parts: {
     readonly id: number;

@@ -12,28 +12,34 @@ export interface MmuIntervalNotifier {
   invalidate(agent: Agent, range: NotifierRange, sequence: number): Task<boolean>;
 }
 
+/** All pages of a 57-bit address space. */
+const ALL_PAGES = 2 ** 45;
+
 interface Subscription {
   readonly notifier: MmuIntervalNotifier;
   /** `interval_sub->invalidate_seq`. */
   sequence: number;
+  /** Goes when the sequence becomes even. */
+  removed: boolean;
 }
 
 /**
- * The interval notifiers of one address space and their sequence protocol. The sequence of the address space is odd while a range
- * that overlaps an interval is being invalidated, and even when none is; each interval remembers the one of its last invalidation. A reader
- * that saw the interval's sequence and finds it unchanged under its own lock has looked up nothing stale.
+ * The interval notifiers of one address space and their sequence protocol. The sequence of the address space becomes odd when a range
+ * starts that overlaps an interval, and even again when the last range in progress ends, of whatever pages; each interval remembers the one of
+ * its last invalidation. A reader that saw the interval's sequence and finds it unchanged under its own lock has looked up nothing stale.
  */
 export class IntervalNotifiers {
   readonly #location: number;
   readonly #subscriptions = new Map<MmuIntervalNotifier, Subscription>();
-  readonly #idle: Condition;
+  readonly #name: string;
+  readonly #waits = new Set<Condition>();
   #sequence = 2;
-  /** Ranges in progress that overlap an interval. */
-  #active = new Set<NotifierRange>();
+  /** Ranges in progress, whether they overlap an interval or not (`active_invalidate_ranges`). */
+  #active = 0;
 
   constructor(name: string, location: number) {
+    this.#name = name;
     this.#location = location;
-    this.#idle = new Condition(`${name} interval invalidation`, () => (this.#sequence & 1) === 0);
   }
 
   /** `subscriptions->invalidate_seq`: odd while an invalidation that concerns an interval is in progress. */
@@ -44,22 +50,31 @@ export class IntervalNotifiers {
   /** Subscribes (mmu_interval_notifier_insert). @throws RangeError if it is subscribed already */
   insert(notifier: MmuIntervalNotifier): void {
     if (this.#subscriptions.has(notifier)) throw new RangeError('notifier: is inserted already');
-    // As if invalidated just now: a first read waits for what is in progress.
-    const sequence = (this.#sequence & 1) === 1 ? this.#sequence : this.#sequence - 1;
-    this.#subscriptions.set(notifier, { notifier, sequence });
+    // As if invalidated just now: it was not told of ranges in progress, so that a first read waits for them to end.
+    if (this.#active > 0) this.#sequence |= 1;
+    const sequence = this.#active > 0 ? this.#sequence : this.#sequence - 1;
+    this.#subscriptions.set(notifier, { notifier, sequence, removed: false });
   }
 
-  /** Unsubscribes, and waits for invalidations in progress to end (mmu_interval_notifier_remove). @throws RangeError if it is not subscribed */
+  /**
+   * Unsubscribes, and waits for invalidations in progress to end (mmu_interval_notifier_remove); those may call it until then.
+   * @throws RangeError if it is not subscribed
+   */
   *remove(agent: Agent, notifier: MmuIntervalNotifier): Task<void> {
-    if (!this.#subscriptions.delete(notifier)) throw new RangeError('notifier: is not inserted');
-    yield* this.#waitIdle(agent);
+    const subscription = this.#subscriptions.get(notifier);
+    if (!subscription || subscription.removed) throw new RangeError('notifier: is not inserted');
+    yield agent.writes('interval: remove', Location.notifierSequence, this.#location, Cost.free);
+    subscription.removed = true;
+    const sequence = this.#sequence;
+    if ((sequence & 1) === 1) yield* this.#waitPast(agent, sequence);
+    else this.#dropRemoved();
   }
 
   /** Waits while the interval is being invalidated (mmu_interval_read_begin). @returns the sequence for {@link readRetry} */
   *readBegin(agent: Agent, notifier: MmuIntervalNotifier): Task<number> {
     yield agent.reads('interval: read begins', Location.notifierSequence, this.#location, Cost.free);
     const { sequence } = this.#of(notifier);
-    if (sequence === this.#sequence) yield* this.#waitIdle(agent);
+    if (sequence === this.#sequence) yield* this.#waitPast(agent, sequence);
     return sequence;
   }
 
@@ -75,9 +90,8 @@ export class IntervalNotifiers {
 
   /** A range opens; part of the step that opens it. */
   rangeStarts(range: NotifierRange): void {
-    if (this.#overlapping(range).length === 0) return;
-    this.#active.add(range);
-    this.#sequence |= 1;
+    this.#active++;
+    if (this.#overlapping(range).length > 0) this.#sequence |= 1;
   }
 
   /** Calls the intervals that the range concerns. @returns false if one would have to sleep and must not */
@@ -91,21 +105,21 @@ export class IntervalNotifiers {
   }
 
   /** A range closes; part of the step that closes it. The last one makes the sequence even again. */
-  rangeEnds(range: NotifierRange): void {
-    if (!this.#active.delete(range) || this.#active.size > 0) return;
+  rangeEnds(): void {
+    this.#active--;
+    if (this.#active > 0 || (this.#sequence & 1) === 0) return;
     this.#sequence++;
-    this.#idle.wake();
+    this.#dropRemoved();
+    for (const wait of this.#waits) wait.wake();
   }
 
-  /** The address space goes away: every interval is invalidated with RELEASE. */
+  /** The address space goes away: every interval is invalidated with RELEASE over all addresses. */
   *release(agent: Agent): Task<void> {
-    for (const { notifier } of [...this.#subscriptions.values()]) {
-      const { startPage, pages } = notifier;
-      const range: NotifierRange = { startPage, pages, event: NotifierEvent.RELEASE, blockable: true };
-      this.rangeStarts(range);
-      yield* notifier.invalidate(agent, range, this.#sequence);
-      this.rangeEnds(range);
-    }
+    const range: NotifierRange = { startPage: 0, pages: ALL_PAGES, event: NotifierEvent.RELEASE, blockable: true };
+    this.rangeStarts(range);
+    yield* this.invalidate(agent, range);
+    yield agent.writes('interval: release ends', Location.notifierSequence, this.#location, Cost.free);
+    this.rangeEnds();
   }
 
   #overlapping(range: NotifierRange): Subscription[] {
@@ -115,12 +129,22 @@ export class IntervalNotifiers {
     );
   }
 
-  *#waitIdle(agent: Agent): Task<void> {
-    while (!this.#idle.ready()) {
-      const step = agent.waits('interval: wait for invalidations', this.#idle);
+  #dropRemoved(): void {
+    for (const { notifier, removed } of [...this.#subscriptions.values()])
+      if (removed) this.#subscriptions.delete(notifier);
+  }
+
+  /** Waits until the sequence is another; not for invalidations that have begun since. */
+  *#waitPast(agent: Agent, sequence: number): Task<void> {
+    const past = new Condition(`${this.#name} interval invalidation`, () => this.#sequence !== sequence);
+    this.#waits.add(past);
+    try {
+      const step = agent.waits('interval: wait for invalidations', past);
       step.kind = Location.notifierSequence;
       step.location = this.#location;
       yield step;
+    } finally {
+      this.#waits.delete(past);
     }
   }
 

@@ -117,12 +117,14 @@ export class NotifierSubscriptions {
   }
 
   /**
-   * Opens a range and calls every subscriber's start, interval notifiers first, then in the order of registration.
-   * @returns false if one would have to sleep and must not: the range is not blockable. It must be ended all the same.
+   * Opens a range and calls every subscriber's start, interval notifiers first, then in the order of registration. All are called,
+   * even when one refuses; but when an interval notifier does, the others hear nothing of the range, neither start nor end.
+   * @returns false if one would have to sleep and must not: the range is not blockable. It must be ended all the same (Linux ends
+   * it within the start that fails)
    */
   *start(agent: Agent, range: NotifierRange): Task<boolean> {
     yield agent.writes('notifier: range starts', Location.notifierSequence, this.#location, Cost.notifierCall);
-    const subscribers = [...this.#subscribers];
+    const subscribers: MmuNotifier[] = [];
     this.#active.push({ range, subscribers });
     this.#counters.notifierRanges++;
     this.#intervals.rangeStarts(range);
@@ -130,15 +132,19 @@ export class NotifierSubscriptions {
     if (!range.blockable) agent.maySleep = false;
     try {
       if (!(yield* this.#intervals.invalidate(agent, range))) return false;
-      for (const subscriber of subscribers)
+      subscribers.push(...this.#subscribers);
+      let done = true;
+      for (const subscriber of [...subscribers])
         if ((yield* subscriber.invalidateRangeStart(agent, range)) === false) {
           assert(!range.blockable, `${this.#name}: a notifier refuses a range for which it may sleep`);
-          return false;
+          // It could not tell whether it is to hear the end.
+          assert(!subscriber.invalidateRangeEnd, `${this.#name}: a notifier that may refuse a range hears its end`);
+          done = false;
         }
+      return done;
     } finally {
       agent.maySleep = maySleep;
     }
-    return true;
   }
 
   /** Whether anybody has accessed bits of its own. */
@@ -157,8 +163,7 @@ export class NotifierSubscriptions {
   /** The same without a flush. Part of the caller's step. */
   clearYoung(agent: Agent, startPage: number, pages: number): boolean {
     let young = false;
-    for (const subscriber of this.#subscribers)
-      if (subscriber.clearYoung?.(agent, startPage, pages)) young = true;
+    for (const subscriber of this.#subscribers) if (subscriber.clearYoung?.(agent, startPage, pages)) young = true;
     return young;
   }
 
@@ -178,7 +183,7 @@ export class NotifierSubscriptions {
     const at = this.#active.findIndex((active) => active.range === range);
     assert(at >= 0, `${this.#name}: a notifier range ends that was not started`);
     for (const subscriber of this.#active[at]?.subscribers ?? []) subscriber.invalidateRangeEnd?.(agent, range);
-    this.#intervals.rangeEnds(range);
+    this.#intervals.rangeEnds();
     this.#sequence++;
     this.#active.splice(at, 1);
     for (const wait of this.#waits) wait.wake();
