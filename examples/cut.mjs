@@ -11,7 +11,10 @@ console.log('mapped  ', table.leafCounts);
 const gather = new InvalidationGather();
 const { ok, installs } = table.cut(0x40123, 1, gather);
 console.log('cut     ', table.leafCounts, `with ${installs} install`);
-console.log('flush   ', `pages 0x${gather.firstPage.toString(16)}..0x${gather.lastPage.toString(16)}, the whole old leaf`);
+console.log(
+  'flush   ',
+  `pages 0x${gather.firstPage.toString(16)}..0x${gather.lastPage.toString(16)}, the whole old leaf`,
+);
 
 table.unmap(0x40123, 1, gather);
 console.log('neighbour still translates to frame', `0x${table.frameAt(0x40124).toString(16)}`);

@@ -78,7 +78,7 @@ describe('the program', () => {
 
   it('reads a scenario from stdin', () => {
     const input =
-      'vm: { memory: 64M, backing: 2M }\nhost: { memory: 256M, swap: 64M }\nduration: 1ms\nname: piped\nvm2: 1\n';
+      'vm: { memory: 64M, backing: thp-2M }\nhost: { memory: 256M, swap: 64M }\nduration: 1ms\nname: piped\nvm2: 1\n';
     expect(run(['run', '-'], { input })).toMatchObject({ code: 2, err: expect.stringMatching(/^<stdin>:5:1: /) });
   });
 

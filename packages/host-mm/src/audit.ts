@@ -43,10 +43,12 @@ function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[])
       const frames = framesOf(table.level(page));
       if ((flags & Entry.PRESENT) !== 0) {
         const folio = host.folios.at(table.value(page));
-        if (folio === 0) wrong.push(`${mm.name}: page ${hex(page)} maps frame ${hex(table.value(page))}, which is in no folio`);
+        if (folio === 0)
+          wrong.push(`${mm.name}: page ${hex(page)} maps frame ${hex(table.value(page))}, which is in no folio`);
         else {
           found.maps.set(folio, (found.maps.get(folio) ?? 0) + 1);
-          if (!isFoundByRmap(host, vma, page, folio)) wrong.push(`${mm.name}: page ${hex(page)} is not where ${host.folios.name(folio)} is looked for`);
+          if (!isFoundByRmap(host, vma, page, folio))
+            wrong.push(`${mm.name}: page ${hex(page)} is not where ${host.folios.name(folio)} is looked for`);
         }
         resident += frames;
       } else if ((flags & Entry.SWAP) !== 0) {
@@ -58,8 +60,10 @@ function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[])
       }
       page = table.nextUsed(table.end(page), vma.endPage);
     }
-  if (resident !== mm.residentFrames) wrong.push(`${mm.name}: ${mm.residentFrames} frames resident by count, ${resident} by entries`);
-  if (swapped !== mm.swappedPages) wrong.push(`${mm.name}: ${mm.swappedPages} pages swapped by count, ${swapped} by entries`);
+  if (resident !== mm.residentFrames)
+    wrong.push(`${mm.name}: ${mm.residentFrames} frames resident by count, ${resident} by entries`);
+  if (swapped !== mm.swappedPages)
+    wrong.push(`${mm.name}: ${mm.swappedPages} pages swapped by count, ${swapped} by entries`);
   if (mm.notifiers.inProgress > 0) wrong.push(`${mm.name}: ${mm.notifiers.inProgress} notifier ranges are open`);
 }
 
@@ -67,9 +71,12 @@ function auditSpace(host: HostState, mm: MmState, found: Found, wrong: string[])
 function isFoundByRmap(host: HostState, vma: Vma, page: number, folio: number): boolean {
   const { folios } = host;
   const { mm } = vma;
-  if (folios.has(folio, FolioFlag.ksm)) return host.ksm.get(folio)?.some((place) => place.mm === mm && place.page === page) ?? false;
+  if (folios.has(folio, FolioFlag.ksm))
+    return host.ksm.get(folio)?.some((place) => place.mm === mm && place.page === page) ?? false;
   const id = folios.mapping(folio);
-  const isLinked = folios.has(folio, FolioFlag.anon) ? vma.anonChain.some((each) => each.id === id) : vma.file?.id === id;
+  const isLinked = folios.has(folio, FolioFlag.anon)
+    ? vma.anonChain.some((each) => each.id === id)
+    : vma.file?.id === id;
   const offset = mm.table.value(page) - folios.pfn(folio);
   return isLinked && vma.pageOf(folios.index(folio)) + offset === page;
 }
@@ -77,7 +84,11 @@ function isFoundByRmap(host: HostState, vma: Vma, page: number, folio: number): 
 function auditFile(host: HostState, file: HostState['files'][number], found: Found, wrong: string[]): void {
   let cached = 0;
   let swapped = 0;
-  for (let i = file.cache.nextUsed(0, file.pages); i < file.pages; i = file.cache.nextUsed(file.cache.end(i), file.pages)) {
+  for (
+    let i = file.cache.nextUsed(0, file.pages);
+    i < file.pages;
+    i = file.cache.nextUsed(file.cache.end(i), file.pages)
+  ) {
     if ((file.cache.flags(i) & Entry.SWAP) !== 0) {
       const entry = file.cache.value(i);
       found.swap.set(entry, (found.swap.get(entry) ?? 0) + 1);
@@ -88,7 +99,8 @@ function auditFile(host: HostState, file: HostState['files'][number], found: Fou
     }
   }
   if (cached !== file.cached) wrong.push(`${file.name}: ${file.cached} pages cached by count, ${cached} in the cache`);
-  if (swapped !== file.swapped) wrong.push(`${file.name}: ${file.swapped} pages swapped by count, ${swapped} in the cache`);
+  if (swapped !== file.swapped)
+    wrong.push(`${file.name}: ${file.swapped} pages swapped by count, ${swapped} in the cache`);
 }
 
 function auditFolios(host: HostState, found: Found, wrong: string[]): void {
@@ -102,7 +114,8 @@ function auditFolios(host: HostState, found: Found, wrong: string[]): void {
     extents.push({ pfn: folios.pfn(folio), frames });
     charged.set(folios.memcg(folio), (charged.get(folios.memcg(folio)) ?? 0) + frames);
     const maps = found.maps.get(folio) ?? 0;
-    if (maps !== folios.mapcount(folio)) wrong.push(`${name}: ${folios.mapcount(folio)} mappings by count, ${maps} entries`);
+    if (maps !== folios.mapcount(folio))
+      wrong.push(`${name}: ${folios.mapcount(folio)} mappings by count, ${maps} entries`);
     const pins = folios.pins(folio) * (folios.order(folio) === 0 ? GUP_PIN_COUNTING_BIAS : 1);
     const references = maps + cacheReferences(host, folio) + pins;
     if (references !== folios.refs(folio))
@@ -138,7 +151,10 @@ function auditSwap(host: HostState, found: Found, wrong: string[]): void {
   for (const [entry, references] of found.swap)
     if (host.swap.references(entry) !== references)
       wrong.push(`swap entry ${entry}: ${host.swap.references(entry)} references by count, ${references} entries`);
-  const cachedOnly = host.swapCache.pages - [...found.swap.keys()].filter((entry) => host.swapCache.get(entry) !== 0).length;
+  const cachedOnly =
+    host.swapCache.pages - [...found.swap.keys()].filter((entry) => host.swapCache.get(entry) !== 0).length;
   if (host.swap.usedSlots !== found.swap.size + cachedOnly)
-    wrong.push(`${host.swap.usedSlots} swap slots in use, ${found.swap.size} named by entries and ${cachedOnly} more cached`);
+    wrong.push(
+      `${host.swap.usedSlots} swap slots in use, ${found.swap.size} named by entries and ${cachedOnly} more cached`,
+    );
 }

@@ -12,7 +12,6 @@ export class HostCounters {
     this.swap = swap;
   }
 
-
   /** Faults, and those that read swap. */
   pgfault = 0;
   pgmajfault = 0;

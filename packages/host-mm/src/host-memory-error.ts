@@ -1,5 +1,14 @@
 /** The errno codes that this package's tasks fail with. */
-export type HostMemoryErrno = 'ENOMEM' | 'EFAULT' | 'EHWPOISON' | 'EBUSY' | 'EPERM' | 'EINVAL' | 'EEXIST' | 'ENOENT' | 'EAGAIN';
+export type HostMemoryErrno =
+  | 'ENOMEM'
+  | 'EFAULT'
+  | 'EHWPOISON'
+  | 'EBUSY'
+  | 'EPERM'
+  | 'EINVAL'
+  | 'EEXIST'
+  | 'ENOENT'
+  | 'EAGAIN';
 
 /** A failure that the modelled kernel reports to its caller. */
 export class HostMemoryError extends Error {

@@ -159,7 +159,9 @@ export class HostMemory {
   vmstat(): Record<string, number> {
     const { swap, ...own } = this.counters;
     const entries = [...Object.entries(own), ...Object.entries(swap)];
-    return Object.fromEntries(entries.filter(([name, value]) => name === name.toLowerCase() && typeof value === 'number')) as Record<string, number>;
+    return Object.fromEntries(
+      entries.filter(([name, value]) => name === name.toLowerCase() && typeof value === 'number'),
+    ) as Record<string, number>;
   }
 
   /** Bytes of free frames. */

@@ -1,14 +1,14 @@
 import { type Agent, assert, Condition } from '@faultline/sim';
 import type { FaultInjection } from './fault-injection.ts';
-import { type FolioOrder, framesOf } from './folio/folio-order.ts';
 import { FolioLocks } from './folio/folio-lock.ts';
+import { type FolioOrder, framesOf } from './folio/folio-order.ts';
 import { FolioFlag, FolioTable } from './folio/folio-table.ts';
 import { AnonVma, FileMapping, type KsmPlace } from './folio/mapping.ts';
 import type { FrameAllocator } from './frame/frame-allocator.ts';
 import type { HugePagePool } from './frame/huge-page-pool.ts';
 import type { PhysicalMemory } from './frame/physical-memory.ts';
 import type { Zone } from './frame/zone.ts';
-import { HostCounters } from './host-counters.ts';
+import type { HostCounters } from './host-counters.ts';
 import type { MmState } from './mm/mm-state.ts';
 import type { Vma } from './mm/vma.ts';
 import type { LruPolicy } from './reclaim/lru-policy.ts';
@@ -222,7 +222,8 @@ export class HostState {
   /** A folio that is only in the swap cache any more, where nobody can ask for it, leaves it. */
   dropIfUnwanted(folio: number): void {
     const { folios } = this;
-    if (folios.has(folio, FolioFlag.swapcache) && !folios.isMapped(folio) && !this.locks.isLocked(folio)) this.freeSwap(folio);
+    if (folios.has(folio, FolioFlag.swapcache) && !folios.isMapped(folio) && !this.locks.isLocked(folio))
+      this.freeSwap(folio);
   }
 
   /** Ends the work on a folio: back to its list, or freed if nothing else refers to it. @returns whether it was freed */
@@ -302,7 +303,8 @@ export class HostState {
    */
   freeSwap(folio: number): boolean {
     const { folios } = this;
-    if (!folios.has(folio, FolioFlag.swapcache) || folios.has(folio, FolioFlag.writeback) || this.isSwapped(folio)) return false;
+    if (!folios.has(folio, FolioFlag.swapcache) || folios.has(folio, FolioFlag.writeback) || this.isSwapped(folio))
+      return false;
     folios.setFlag(folio, FolioFlag.dirty, true);
     folios.get(folio);
     this.deleteFromSwapCache(folio);

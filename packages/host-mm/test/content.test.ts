@@ -55,7 +55,13 @@ class World {
   readonly model = new Map<number, number>();
   #tag = 0;
 
-  constructor(options: { frames: number; swapSlots: number; splitNotify: SplitNotify; lru: 'classic' | 'mglru'; seed: number }) {
+  constructor(options: {
+    frames: number;
+    swapSlots: number;
+    splitNotify: SplitNotify;
+    lru: 'classic' | 'mglru';
+    seed: number;
+  }) {
     this.host = new HostMemory(options);
     this.mm = this.host.createAddressSpace('vmm');
     this.mm.mmap({ startPage: SHARED.start, pages: SHARED.pages, backing: '4K' });

@@ -1,18 +1,7 @@
-import { hex, parseDurationNs, parseSize } from '@faultline/address';
-import { HostMemory } from '@faultline/host-mm';
+import { hex, parseDurationNs } from '@faultline/address';
+import type { HostMemory } from '@faultline/host-mm';
 import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
-import {
-  Agent,
-  assert,
-  Cost,
-  type EventSink,
-  NULL_SINK,
-  RandomStream,
-  type Task,
-  type TaskRun,
-  VirtualTime,
-} from '@faultline/sim';
-import { GuestLayout } from '@faultline/vm-guest';
+import { Agent, assert, type EventSink, NULL_SINK, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDriver } from '@faultline/vtd-remapping';
 import { buildHost, FIRST_HOST_PFN } from './host-builder.ts';

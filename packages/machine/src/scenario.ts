@@ -77,7 +77,9 @@ const host = z.strictObject({
 const reclaim = z.strictObject({
   by: z
     .enum(['pageout', 'lru'])
-    .describe('A user-space reclaimer that names single pages at random (MADV_PAGEOUT), or memory.reclaim, which takes what the LRU holds for cold')
+    .describe(
+      'A user-space reclaimer that names single pages at random (MADV_PAGEOUT), or memory.reclaim, which takes what the LRU holds for cold',
+    )
     .default('pageout'),
   pages: count('How many 4K pages the host swaps out in all').default(4096),
   interval: duration('Time between two batches').default('20us'),

@@ -41,7 +41,10 @@ export const REFERENCE_PROFILE: CostProfile = {
  */
 const LINUX_RECORDINGS_PROFILE: CostProfile = {
   ...REFERENCE_PROFILE,
-  swapWrite: { ns: 16_700, source: 'fitted: 235 MB/s of write-back make the recorded 5,869 pages at the mark "limited"' },
+  swapWrite: {
+    ns: 16_700,
+    source: 'fitted: 235 MB/s of write-back make the recorded 5,869 pages at the mark "limited"',
+  },
   swapRead: { ns: 330_000, source: 'measured in swap-thp: a fault that reads waits 340 us, with a window of 8 pages' },
   swapPage: { ns: 13_000, source: 'derived from swap-thp: 14 huge pages written in 98 ms' },
   minorFault: { ns: 8_000, source: 'measured in swap73-4k: 4 to 25 us a call of do_swap_page that does not wait' },

@@ -203,7 +203,7 @@ describe('a scenario that cannot be built', () => {
       {
         vm: {
           memory: '64M',
-          backing: '2M',
+          backing: 'thp-2M',
           devices: {
             accelerator: { workingSet: '4K', queues: 1, request: '4K' },
             nic: null,

@@ -16,7 +16,7 @@ const messages = (input: unknown): string[] =>
 describe('scenario', () => {
   it('fills every default in, and the result parses to itself', () => {
     const scenario = scenarioSchema.parse({});
-    expect(scenario).toMatchObject({ strategy: 'cut', vm: { memory: '16G', backing: '1G' }, expect: 'ok' });
+    expect(scenario).toMatchObject({ strategy: 'cut', vm: { memory: '16G', backing: 'pud-thp' }, expect: 'ok' });
     expect(scenarioSchema.parse(scenario)).toEqual(scenario);
   });
 

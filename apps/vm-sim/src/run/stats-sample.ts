@@ -57,6 +57,8 @@ const hostMm: HostMmStats = {
   pinnedBytes: 0,
   freedBytes: 0,
   folioSplits: splits,
+  vmstat: {},
+  marks: [],
 };
 const groups = {
   dma,

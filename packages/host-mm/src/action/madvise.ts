@@ -136,13 +136,7 @@ function* splitWhatSticksOut(host: HostState, mm: MmState, agent: Agent, page: n
  * MADV_COLD and MADV_PAGEOUT (madvise_cold_or_pageout_pte_range): folios that reach out of the range are split first, those that others map too are
  * left alone.
  */
-function* coldOrPageOut(
-  host: HostState,
-  mm: MmState,
-  agent: Agent,
-  range: PageRange,
-  pageOut: boolean,
-): Task<void> {
+function* coldOrPageOut(host: HostState, mm: MmState, agent: Agent, range: PageRange, pageOut: boolean): Task<void> {
   const { folios, lru } = host;
   const endPage = range.startPage + range.pages;
   const isolated: number[] = [];
@@ -162,13 +156,7 @@ function* coldOrPageOut(
 }
 
 /** The folio that the page's entry maps, split down until it lies in the range. @returns 0 if it is to be left alone */
-function* privateFolioWithin(
-  host: HostState,
-  mm: MmState,
-  agent: Agent,
-  page: number,
-  range: PageRange,
-): Task<number> {
+function* privateFolioWithin(host: HostState, mm: MmState, agent: Agent, page: number, range: PageRange): Task<number> {
   const { folios, locks } = host;
   for (;;) {
     yield agent.writes('madvise: look at entry', Location.cpuEntry, mm.entryLocation(page), Cost.entryRead);
@@ -179,7 +167,8 @@ function* privateFolioWithin(
     if (vma === null || vma.shape.hugetlb) return 0;
     const first = vma.pageOf(folios.index(folio));
     const isWithin = first >= range.startPage && first + folios.frames(folio) <= range.startPage + range.pages;
-    if (isWithin || folios.order(folio) === 0) return folios.order(folio) > 0 || folios.mapcount(folio) === 1 ? folio : 0;
+    if (isWithin || folios.order(folio) === 0)
+      return folios.order(folio) > 0 || folios.mapcount(folio) === 1 ? folio : 0;
     if (folios.has(folio, FolioFlag.ksm) || !locks.tryAcquire(agent, folio)) return 0;
     folios.get(folio);
     const isSplit = yield* splitFolio(host, agent, folio);

@@ -5,7 +5,7 @@ import type { FileMapping } from '../folio/mapping.ts';
 import { HostMemoryError } from '../host-memory-error.ts';
 import type { HostState } from '../host-state.ts';
 import type { MmState } from '../mm/mm-state.ts';
-import { type Backing, BACKING_SHAPES, BACKINGS, Vma } from '../mm/vma.ts';
+import { BACKING_SHAPES, BACKINGS, type Backing, Vma } from '../mm/vma.ts';
 
 /** Shared memory that several address spaces may map. Made by `HostMemory.createMemfd`. */
 export class Memfd {

@@ -63,12 +63,7 @@ export function* exitSpace(host: HostState, mm: MmState, agent: Agent): Task<voi
  * mremap: moves a whole mapping, entries and all, to other addresses; its folios stay where they are. Fires UNMAP over the old ones.
  * @throws RangeError if no mapping starts there, or the new place is taken
  */
-export function* moveMapping(
-  mm: MmState,
-  agent: Agent,
-  startPage: number,
-  toPage: number,
-): Task<void> {
+export function* moveMapping(mm: MmState, agent: Agent, startPage: number, toPage: number): Task<void> {
   yield* mm.mmapLock.acquireWrite(agent);
   try {
     const vma = mm.vmas.find(startPage);

@@ -56,7 +56,13 @@ export function fittingOrder(mm: MmState, vma: Vma, page: number): FolioOrder {
 }
 
 /** A folio for pages of the mapping, charged, not mapped yet; the caller has its one reference. */
-export function newAnonymousFolio(host: HostState, vma: Vma, startPage: number, pfn: number, order: FolioOrder): number {
+export function newAnonymousFolio(
+  host: HostState,
+  vma: Vma,
+  startPage: number,
+  pfn: number,
+  order: FolioOrder,
+): number {
   const mapping = host.anonVmaOf(vma).id;
   // Huge pages of the pool are not charged (no memory_hugetlb_accounting).
   const memcg = vma.shape.hugetlb ? host.rootMemcg : vma.mm.memcg;
@@ -65,7 +71,12 @@ export function newAnonymousFolio(host: HostState, vma: Vma, startPage: number, 
 
 /** The bits of a fresh anonymous entry: writeable and dirty if the mapping is, as in Linux. */
 export const freshBits = (vma: Vma, write: boolean): number =>
-  Entry.PRESENT | Entry.YOUNG | Entry.EXCLUSIVE | Entry.SOFT_DIRTY | (vma.writeable ? Entry.WRITE | Entry.DIRTY : 0) | (write ? Entry.DIRTY : 0);
+  Entry.PRESENT |
+  Entry.YOUNG |
+  Entry.EXCLUSIVE |
+  Entry.SOFT_DIRTY |
+  (vma.writeable ? Entry.WRITE | Entry.DIRTY : 0) |
+  (write ? Entry.DIRTY : 0);
 
 /** Maps a new folio where nothing is, by one leaf of its size, and puts it on the LRU; the caller's reference becomes the mapping's. */
 export function mapNewAnonymous(host: HostState, mm: MmState, vma: Vma, folio: number, write: boolean): void {
@@ -87,7 +98,13 @@ export function prefaultAnonymous(host: HostState, mm: MmState, vma: Vma, page: 
     const pfn = tryAllocateFolio(host, { order, memcg: mm.memcg });
     if (pfn >= 0) {
       host.memory.zeroFolio(pfn, order);
-      mapNewAnonymous(host, mm, vma, newAnonymousFolio(host, vma, blockStart(page, framesOf(order)), pfn, order), false);
+      mapNewAnonymous(
+        host,
+        mm,
+        vma,
+        newAnonymousFolio(host, vma, blockStart(page, framesOf(order)), pfn, order),
+        false,
+      );
       host.counters.pgfault++;
       return true;
     }

@@ -16,7 +16,8 @@ export interface ContiguousUnit {
 export function contiguousUnit(vma: Vma, page: number): ContiguousUnit {
   for (let order = PUD_ORDER; ; order--) {
     const startPage = blockStart(page, framesOf(order));
-    if (order === 0 || (startPage >= vma.startPage && startPage + framesOf(order) <= vma.endPage)) return { startPage, order };
+    if (order === 0 || (startPage >= vma.startPage && startPage + framesOf(order) <= vma.endPage))
+      return { startPage, order };
   }
 }
 

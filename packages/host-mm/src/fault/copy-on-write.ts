@@ -52,13 +52,18 @@ function isOnlyUser(host: HostState, folio: number): boolean {
 }
 
 /** Copies the page to a folio of its own and maps that, telling the notifiers: CLEAR over 4K, or the huge page (wp_page_copy). */
-function* copyPage(fault: FaultContext, old: number, entry: { readonly flags: number; readonly value: number }): Task<number> {
+function* copyPage(
+  fault: FaultContext,
+  old: number,
+  entry: { readonly flags: number; readonly value: number },
+): Task<number> {
   const { host, mm, agent, vma, page } = fault;
   const { folios } = host;
   const order = folios.has(old, FolioFlag.hugetlb) ? folios.order(old) : 0;
   const startPage = page - (page % framesOf(order));
   folios.get(old);
-  const pfn = order === 0 ? yield* allocateFolio(host, agent, { order, memcg: mm.memcg }) : host.hugePages.take(order, false);
+  const pfn =
+    order === 0 ? yield* allocateFolio(host, agent, { order, memcg: mm.memcg }) : host.hugePages.take(order, false);
   if (pfn < 0) {
     host.put(old);
     return order === 0 ? VmFault.OOM : VmFault.SIGBUS;

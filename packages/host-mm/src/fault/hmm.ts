@@ -71,7 +71,8 @@ export function* hmmRangeFault(host: HostState, mm: MmState, agent: Agent, range
     if (wants && (!isUsable || (wantsWrite && !mayWrite))) {
       const bits = yield* handleMmFault(host, mm, agent, { page, write: wantsWrite });
       // Broken memory is EFAULT here, as anything but OOM.
-      if ((bits & VM_FAULT_ERROR) !== 0) throw faultError((bits & BROKEN) !== 0 ? VmFault.SIGBUS : bits, page, 'hmm_range_fault');
+      if ((bits & VM_FAULT_ERROR) !== 0)
+        throw faultError((bits & BROKEN) !== 0 ? VmFault.SIGBUS : bits, page, 'hmm_range_fault');
       continue;
     }
     i = fillLeaf(range, i, mm, { isUsable, mayWrite });

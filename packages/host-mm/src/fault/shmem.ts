@@ -32,7 +32,12 @@ export function* missingFilePage(fault: FaultContext): Task<number> {
   }
   const dirtied = write && vma.shared && !folios.has(folio, FolioFlag.dirty);
   const writeable = vma.writeable && vma.shared && write;
-  mm.table.set(page, 0, folios.pfn(folio), Entry.PRESENT | Entry.YOUNG | Entry.SOFT_DIRTY | (writeable ? Entry.WRITE | Entry.DIRTY : 0));
+  mm.table.set(
+    page,
+    0,
+    folios.pfn(folio),
+    Entry.PRESENT | Entry.YOUNG | Entry.SOFT_DIRTY | (writeable ? Entry.WRITE | Entry.DIRTY : 0),
+  );
   host.countMapped(mm, folio, 0);
   return finishSharedWrite(fault, folio, dirtied);
 }
@@ -133,7 +138,8 @@ function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: numbe
   yield* waitOnWriteback(host, agent, folio);
   const entry = folios.swapEntry(folio);
   const isBroken = folios.has(folio, FolioFlag.hwpoison);
-  const isSame = entry !== 0 && !isBroken && (file.cache.flags(index) & Entry.SWAP) !== 0 && file.cache.value(index) === entry;
+  const isSame =
+    entry !== 0 && !isBroken && (file.cache.flags(index) & Entry.SWAP) !== 0 && file.cache.value(index) === entry;
   if (isSame) {
     host.deleteFromSwapCache(folio);
     leaveSwap(host, file, index, entry, folio);

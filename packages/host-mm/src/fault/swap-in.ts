@@ -65,7 +65,8 @@ function* mapFromSwapCache(fault: FaultContext, folio: number, entry: number): T
   const exclusive = (flags & Entry.EXCLUSIVE) !== 0;
   const pfn = folios.pfn(folio) + (entry - folios.swapEntry(folio));
   let bits = Entry.PRESENT | Entry.YOUNG | (flags & Entry.SOFT_DIRTY);
-  if (exclusive) bits |= Entry.EXCLUSIVE | (vma.writeable ? Entry.WRITE : 0) | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0);
+  if (exclusive)
+    bits |= Entry.EXCLUSIVE | (vma.writeable ? Entry.WRITE : 0) | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0);
   mm.table.set(page, 0, pfn, bits);
   // While it was read, the slot may have been freed and given to another page: rmap goes by who maps it (folio_add_anon_rmap).
   if (!folios.isMapped(folio) && folios.order(folio) === 0 && !folios.has(folio, FolioFlag.ksm))
@@ -167,7 +168,11 @@ function* readFolios(host: HostState, agent: Agent, folios: number[]): Task<void
  * The pages around a fault that are read with it (swap_vma_readahead): as many as the last window's hits promise, a power of two
  * up to `vm.page-cluster`, ahead of a sequential reader, around a random one, within the mapping and 2M.
  */
-function readAheadWindow(host: HostState, vma: Vma, page: number): { readonly startPage: number; readonly endPage: number } {
+function readAheadWindow(
+  host: HostState,
+  vma: Vma,
+  page: number,
+): { readonly startPage: number; readonly endPage: number } {
   const largest = 2 ** host.pageCluster;
   if (largest === 1) return { startPage: page, endPage: page + 1 };
   const before = vma.readAhead;

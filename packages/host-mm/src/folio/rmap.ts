@@ -53,7 +53,8 @@ export function forEachEntry(
     const flags = table.flags(page);
     const order = table.level(page);
     const end = table.end(page);
-    if ((flags & Entry.PRESENT) !== 0 && host.folios.at(table.pfn(page)) === folio) visit(end - framesOf(order), order, flags);
+    if ((flags & Entry.PRESENT) !== 0 && host.folios.at(table.pfn(page)) === folio)
+      visit(end - framesOf(order), order, flags);
     page = end;
   }
 }

@@ -3,7 +3,7 @@ import type { HostState } from '../host-state.ts';
 import { NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
 import { type FolioOrder, framesOf, smallerLeaf } from './folio-order.ts';
 import { FolioFlag } from './folio-table.ts';
-import { forEachEntry, type FolioSpan, isMappedIn, spansOf } from './rmap.ts';
+import { type FolioSpan, forEachEntry, isMappedIn, spansOf } from './rmap.ts';
 import { splitLeaf } from './unmap.ts';
 
 /** Flags that the pieces of a folio inherit. */
@@ -129,7 +129,12 @@ function settlePieces(
   host: HostState,
   folio: number,
   pieces: readonly number[],
-  at: { readonly onLru: boolean; readonly isFile: boolean; readonly before: number; readonly list: number[] | undefined },
+  at: {
+    readonly onLru: boolean;
+    readonly isFile: boolean;
+    readonly before: number;
+    readonly list: number[] | undefined;
+  },
 ): void {
   const { folios } = host;
   if (at.onLru) host.lru.split(folio, pieces, at.before);

@@ -29,7 +29,13 @@ export function* unmapFolio(host: HostState, agent: Agent, folio: number, reason
     if (!isMappedIn(host, folio, span)) continue;
     const range = unmapRange(span);
     yield* span.mm.notifiers.start(agent, range);
-    yield agent.writes(LABELS[reason], Location.cpuEntry, span.mm.entryLocation(span.startPage), Cost.entryWrite, span.endPage - span.startPage);
+    yield agent.writes(
+      LABELS[reason],
+      Location.cpuEntry,
+      span.mm.entryLocation(span.startPage),
+      Cost.entryWrite,
+      span.endPage - span.startPage,
+    );
     unmapSpan(host, folio, span, reason);
     yield* span.mm.notifiers.end(agent, range);
   }

@@ -3,7 +3,7 @@ import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from 
 import { type CollapseLimits, type CollapseOutcome, collapseRange } from '../action/collapse.ts';
 import { scanForHugePages } from '../action/khugepaged.ts';
 import { advise, type MadviseAdvice, pageOutPage } from '../action/madvise.ts';
-import { mapMemory, type MmapRequest } from '../action/mmap.ts';
+import { type MmapRequest, mapMemory } from '../action/mmap.ts';
 import { exitSpace, moveMapping, unmapMemory } from '../action/munmap.ts';
 import { oomReap } from '../action/oom-reap.ts';
 import { checkPageRange } from '../argument.ts';
@@ -178,7 +178,9 @@ export class AddressSpace {
       for (let page = startPage; page < startPage + pages; ) {
         yield agent.writes('populate folio', Location.cpuEntry, this.entryLocation(page), Cost.minorFault);
         const vma = vmas.find(page);
-        const isDone = table.pfn(page) >= 0 || (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
+        const isDone =
+          table.pfn(page) >= 0 ||
+          (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
         const bits = isDone ? 0 : yield* this.handleMmFault(agent, page, { write: vma?.writeable ?? false });
         if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'populate');
         if (table.pfn(page) >= 0) page = table.end(page);
@@ -350,7 +352,8 @@ export class AddressSpace {
   #contentOnTheMove(page: number): PageContent {
     const { folios, memory } = this.#host;
     const folio = folios.at(this.#mm.table.value(page));
-    const offset = folios.frames(folio) === 1 ? 0 : (this.#mm.vmas.find(page)?.indexOf(page) ?? 0) - folios.index(folio);
+    const offset =
+      folios.frames(folio) === 1 ? 0 : (this.#mm.vmas.find(page)?.indexOf(page) ?? 0) - folios.index(folio);
     return memory.readContent(folios.pfn(folio) + offset);
   }
 

@@ -1,5 +1,13 @@
 import { assert } from '@faultline/sim';
-import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf, PMD_ORDER, PUD_ORDER, smallerLeaf } from '../folio/folio-order.ts';
+import {
+  FANOUT,
+  type FolioOrder,
+  FRAMES_PER_1G,
+  framesOf,
+  PMD_ORDER,
+  PUD_ORDER,
+  smallerLeaf,
+} from '../folio/folio-order.ts';
 
 /**
  * Bits of an entry. What an entry means: PRESENT, its value is the leaf's first frame; SWAP, a swap entry; MIGRATION, the
@@ -95,7 +103,11 @@ export class EntryTable {
   /** Whether nothing, not even a swap entry, is in the aligned block of that order. O(1) for leaf orders, else O(pages). */
   isEmpty(startPage: number, order: FolioOrder): boolean {
     for (let page = startPage; page < startPage + framesOf(order); page = this.end(page))
-      if (this.flags(page) !== 0 || (this.#order === 0 && order >= PMD_ORDER) || (this.#order === PMD_ORDER && order === PUD_ORDER))
+      if (
+        this.flags(page) !== 0 ||
+        (this.#order === 0 && order >= PMD_ORDER) ||
+        (this.#order === PMD_ORDER && order === PUD_ORDER)
+      )
         return false;
     return true;
   }

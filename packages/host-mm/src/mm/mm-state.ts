@@ -1,7 +1,7 @@
 import { RwSemaphore } from '@faultline/sim';
+import type { Userfaultfd } from '../fault/userfault.ts';
 import { blockStart, FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
 import { NotifierSubscriptions } from '../notifier/mmu-notifier.ts';
-import type { Userfaultfd } from '../fault/userfault.ts';
 import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
 import { EntryTable } from './entry-table.ts';
 import { VmaList } from './vma-list.ts';

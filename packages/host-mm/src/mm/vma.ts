@@ -80,7 +80,10 @@ export class Vma {
 
   constructor(
     mm: MmState,
-    parts: Pick<Vma, 'startPage' | 'endPage' | 'backing' | 'readable' | 'writeable' | 'shared' | 'pgoff' | 'file' | 'anonVma'>,
+    parts: Pick<
+      Vma,
+      'startPage' | 'endPage' | 'backing' | 'readable' | 'writeable' | 'shared' | 'pgoff' | 'file' | 'anonVma'
+    >,
   ) {
     this.mm = mm;
     this.startPage = parts.startPage;

@@ -30,7 +30,7 @@ export interface MmuNotifier {
    * When it returns, nothing reaches the range's pages through those translations any more. It cannot fail, but of a range that is not
    * blockable it may answer false (EAGAIN): it would have to sleep. Whoever may do that has no `invalidateRangeEnd`.
    */
-  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<boolean | void>;
+  invalidateRangeStart(agent: Agent, range: NotifierRange): Task<boolean> | Task<void>;
   /** New translations of the range may be made again. Part of the caller's step. */
   invalidateRangeEnd?(agent: Agent, range: NotifierRange): void;
   /** Clears the accessed bits of its translations of the pages, and flushes them. @returns whether one was set */

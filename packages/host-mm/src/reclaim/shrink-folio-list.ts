@@ -1,12 +1,12 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { deleteFromPageCache, moveToSwapCache } from '../fault/shmem.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import { hasNoOtherUsers, splitFolio } from '../folio/split.ts';
 import { unmapFolio } from '../folio/unmap.ts';
 import type { HostState } from '../host-state.ts';
-import { deleteFromPageCache, moveToSwapCache } from '../fault/shmem.ts';
+import type { SwapOrder } from '../swap/swap-cluster.ts';
 import { checkReferences } from './check-references.ts';
 import type { ScanControl } from './lru-policy.ts';
-import type { SwapOrder } from '../swap/swap-cluster.ts';
 import { pageOutFolio } from './page-out.ts';
 
 /** What becomes of one folio. */

@@ -38,7 +38,10 @@ export class SwapCache {
       const key = Math.floor((entry + i) / FANOUT);
       const cluster = this.#clusters.get(key);
       const at = (entry + i) % FANOUT;
-      assert(cluster !== undefined && cluster.folios[at] !== 0, () => `swap entry ${entry + i} is not in the swap cache`);
+      assert(
+        cluster !== undefined && cluster.folios[at] !== 0,
+        () => `swap entry ${entry + i} is not in the swap cache`,
+      );
       cluster.folios[at] = 0;
       this.#pages--;
       if (--cluster.used === 0) this.#clusters.delete(key);
