@@ -39,7 +39,7 @@ describe('the command line', () => {
   });
 
   it('takes flags before the command, too', async () => {
-    expect(JSON.parse((await invoke(['--json', 'list'])).out)).toHaveLength(4);
+    expect(JSON.parse((await invoke(['--json', 'list'])).out)).toHaveLength(6);
     expect((await invoke(['-q', 'run', 'whole-leaf'])).out).toContain('whole-leaf, strategy whole-leaf');
     expect((await invoke(['-q', 'compare'])).err).toContain('not implemented');
     expect((await invoke(['--seed', '3', 'list'])).code).toBe(2);
