@@ -45,7 +45,10 @@ describe('a scenario file', () => {
     ['reclaim: { batch: 4K }\n', 's.yaml:1:19: reclaim.batch: expected a number, got "4K"'],
     ['reclaim: { batch: 1.5 }\n', 's.yaml:1:19: reclaim.batch: expected a whole number, got 1.5'],
     ['strategy: cutt\n', 's.yaml:1:11: strategy: expected one of'],
-    ['vm: { backing: 3M }\n', 's.yaml:1:16: vm.backing: expected one of 4K, thp-2M, hugetlb-2M, hugetlb-1G, contiguous, contiguous-4K, pud-thp, got "3M"'],
+    [
+      'vm: { backing: 3M }\n',
+      's.yaml:1:16: vm.backing: expected one of 4K, thp-2M, hugetlb-2M, hugetlb-1G, contiguous, contiguous-4K, pud-thp, got "3M"',
+    ],
     ['strategy: paired\n', 's.yaml:1:11: strategy "paired" is not implemented yet'],
     ['duration: 5\n', 's.yaml:1:11: duration: expected a duration such as 10us or 50ms, got "5"'],
     ['vm:\nhost: { memory: 2G }\n', 's.yaml:1:1: vm: expected a map, got nothing; leave the key out'],

@@ -277,6 +277,7 @@ export class Machine {
     }
     check('I12', this.#unit.inFlight.count === 0, `${this.#unit.inFlight.count} DMAs in flight`);
     check('I12', this.#vm.mm.pinnedBytes === 0, `${this.#vm.mm.pinnedBytes} bytes pinned`);
+    for (const size of ['2M', '1G'] as const) this.#host.setHugePages(size, 0);
     const frames = this.#host.allocator.allocatedFrames;
     check('I12', frames === 0, `${frames} frames not freed`);
     // The context table of bus 0 stays with the unit once a device was attached.

@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
 import { FolioFlag } from '../folio/folio-table.ts';
 import type { FileMapping } from '../folio/mapping.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
@@ -15,7 +15,8 @@ import { VmFault } from './vm-fault.ts';
  */
 export function* missingFilePage(fault: FaultContext): Task<number> {
   const { host, mm, vma, page, write } = fault;
-  const file = vma.file!;
+  const { file } = vma;
+  assert(file !== null, 'a page of a file is missing in a mapping of a file');
   const index = vma.indexOf(page);
   if (index >= file.pages) return VmFault.SIGBUS;
   if (write && !vma.shared) return yield* copyOfFilePage(fault, file, index);

@@ -31,7 +31,7 @@ export class HugePagePool {
       pool.total++;
     }
     while (pool.total > pages && pool.free.length > pool.reserved) {
-      this.#allocator.free(pool.free.pop()!, order);
+      this.#allocator.free(pool.free.pop() ?? -1, order);
       pool.total--;
     }
     return pool.total;

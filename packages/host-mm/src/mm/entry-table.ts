@@ -29,9 +29,6 @@ export const Entry = {
   EXCLUSIVE: 0x400,
 } as const;
 
-/** Bits that say that an entry stands for memory elsewhere, or none any more. */
-export const NOT_PRESENT: number = Entry.SWAP | Entry.MIGRATION | Entry.POISON;
-
 class PteTable {
   readonly values = new Int32Array(FANOUT);
   readonly flags = new Uint16Array(FANOUT);
@@ -250,10 +247,6 @@ export class EntryTable {
 const EMPTY = new Pud();
 
 const indexIn1G = (page: number): number => page - Math.floor(page / FRAMES_PER_1G) * FRAMES_PER_1G;
-
-/** The order of the largest leaf that a block of `order` frames is mapped with. */
-export const leafOrderFor = (order: FolioOrder): FolioOrder =>
-  order >= PUD_ORDER ? PUD_ORDER : order >= PMD_ORDER ? PMD_ORDER : smallerLeaf(PMD_ORDER);
 
 function setPmd(table: PmdTable, at: number, value: number, flags: number): void {
   assert(table.tables[at] === null, 'a 2M leaf is installed over a table');
