@@ -1,13 +1,5 @@
 import { assert } from '@faultline/sim';
-import {
-  FANOUT,
-  type FolioOrder,
-  FRAMES_PER_1G,
-  framesOf,
-  PMD_ORDER,
-  PUD_ORDER,
-  smallerLeaf,
-} from '../folio/folio-order.ts';
+import { FANOUT, type FolioOrder, FRAMES_PER_1G, framesOf, PMD_ORDER, PUD_ORDER } from '../folio/folio-order.ts';
 
 /**
  * Bits of an entry. What an entry means: PRESENT, its value is the leaf's first frame; SWAP, a swap entry; MIGRATION, the
