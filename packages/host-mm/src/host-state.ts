@@ -263,7 +263,8 @@ export class HostState {
 
   /** Queues a folio that is mapped in part, to be split when memory is short. */
   deferSplit(folio: number): void {
-    if (this.folios.has(folio, FolioFlag.partiallyMapped)) return;
+    // In the swap cache, reclaim is at it already (deferred_split_folio looks at the same flag).
+    if (this.folios.has(folio, FolioFlag.partiallyMapped | FolioFlag.swapcache)) return;
     this.folios.setFlag(folio, FolioFlag.partiallyMapped, true);
     this.deferredSplit.add(folio);
     this.counters.thp_deferred_split_page++;

@@ -12,6 +12,7 @@ export type {
   InvariantStats,
   IoptStats,
   IotlbStats,
+  MarkStats,
   StatsDocument,
   ThresholdStats,
   VmStats,

@@ -41,15 +41,12 @@ export const REFERENCE_PROFILE: CostProfile = {
  */
 const LINUX_RECORDINGS_PROFILE: CostProfile = {
   ...REFERENCE_PROFILE,
-  swapWrite: {
-    ns: 16_700,
-    source: 'fitted: 235 MB/s of write-back make the recorded 5,869 pages at the mark "limited"',
-  },
+  swapWrite: { ns: 19_000, source: 'fitted to the 5,869 pages that swap73-4k has written at its mark "limited"' },
   swapRead: { ns: 330_000, source: 'measured in swap-thp: a fault that reads waits 340 us, with a window of 8 pages' },
-  swapPage: { ns: 13_000, source: 'derived from swap-thp: 14 huge pages written in 98 ms' },
+  swapPage: { ns: 11_500, source: 'fitted to the 14 huge pages that swap-thp has written at its mark "limited"' },
   minorFault: { ns: 8_000, source: 'measured in swap73-4k: 4 to 25 us a call of do_swap_page that does not wait' },
   lock: { ns: 700, source: 'derived from swap73-4k: 1.4 us to free a page' },
-  entryWrite: { ns: 8_000, source: 'derived from swap73-4k: 12 us of CPU a page written, most of it unmapping' },
+  entryWrite: { ns: 10_000, source: 'derived from swap73-4k: 12 us of CPU a page written, most of it unmapping' },
   notifierCall: { ns: 4_000, source: 'derived from swap73-4k: 12 us of CPU a page written' },
 };
 
