@@ -20,7 +20,7 @@ describe('verify', () => {
     expect(result.verdict).toBe('holds');
     expect(result.configurations).toHaveLength(34);
     expect(result.executions).toBeGreaterThan(3000);
-  }, 120_000);
+  }, 300_000);
 
   it('naive walks to an error, and the schedule says where', () => {
     const result = outcome(verify('naive'));
@@ -33,7 +33,7 @@ describe('verify', () => {
 
   it('whole-leaf holds where innocents may fault', () => {
     expect(outcome(verify('whole-leaf')).verdict).toBe('holds');
-  }, 120_000);
+  }, 300_000);
 
   it('whole-leaf is not hitless, and the adversary shows who suffers', () => {
     const result = explored('whole-leaf', { takeAway: TAKE_AWAY['whole-leaf'], hitless: true });

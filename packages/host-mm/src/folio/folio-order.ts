@@ -11,7 +11,7 @@ export const FANOUT = 512;
 export const FRAMES_PER_1G: number = FANOUT * FANOUT;
 
 /** Number of 4 KiB frames in a folio. */
-export const framesOf = (order: FolioOrder): number => 2 ** order;
+export const framesOf = (order: FolioOrder): number => 1 << order;
 
 /** The next smaller leaf order; 4K has none and answers itself. */
 export const smallerLeaf = (order: FolioOrder): FolioOrder => (order === PUD_ORDER ? PMD_ORDER : 0);

@@ -225,7 +225,7 @@ export class AddressSpace {
 
   /** Pages of the CPU leaf that maps the page: 1, 512 or 262,144; 0 if it is not present. */
   leafPages(page: number): number {
-    return this.lookup(page) < 0 ? 0 : 2 ** this.#mm.table.level(page);
+    return this.lookup(page) < 0 ? 0 : 1 << this.#mm.table.level(page);
   }
 
   /** Whether the page has a swap entry. */
@@ -337,7 +337,7 @@ export class AddressSpace {
     const flags = table.flags(page);
     if ((flags & Entry.MIGRATION) !== 0) return this.#contentOnTheMove(page);
     if ((flags & Entry.PRESENT) !== 0)
-      return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % 2 ** table.level(page)));
+      return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % (1 << table.level(page))));
     if ((flags & Entry.SWAP) !== 0) {
       const entry = table.value(page);
       const folio = swapCache.get(entry);

@@ -45,7 +45,7 @@ export function contiguousRun(table: EntryTable, page: number, bounds: PageBound
 }
 
 const leafStart = (table: EntryTable, page: number, first: number): number =>
-  Math.max(first, table.end(page) - 2 ** table.level(page));
+  Math.max(first, table.end(page) - (1 << table.level(page)));
 
 /** The frame of a page that may be accessed so, or -1. */
 function usablePfn(table: EntryTable, page: number, write: boolean | undefined): number {
