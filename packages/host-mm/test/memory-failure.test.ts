@@ -118,6 +118,23 @@ describe('memory failure', () => {
     expectNeverUsedAgain(host, mm, [pfn]);
   });
 
+  it('splits a folio that is in the swap cache only, and leaves none of the pieces behind that nobody wants', () => {
+    const { host, mm } = machine('thp-2M', { swap: [{ slots: 1024, queueDepth: 1 }] });
+    const device = new Agent('device');
+    const worker = new TaskRun(device, host.swapIo.worker(device, host.swap.areas[0]!));
+    worker.advance();
+    const pfn = mm.lookup(600);
+    runToEnd(mm.madvise(agent, 512, 512, 'PAGEOUT'));
+    runToEnd(mm.madviseDontNeed(agent, 1023, 1));
+    while (host.swapIo.inFlight > 0) worker.advance();
+    worker.cancel();
+    expect(runToEnd(host.memoryFailure(agent, pfn))).toBe('recovered');
+    expect(host.allocator.isAllocated(pfn + 423)).toBe(false);
+    expect([read(mm, 600), mm.cpuRead(600).tagLo]).toEqual([VmFault.MAJOR, 600]);
+    expect(host.swap.usedSlots).toBe(511);
+    expectNeverUsedAgain(host, mm, [pfn]);
+  });
+
   it('takes a huge page as a whole, and gives what is good of it to the host: HWPOISON_LARGE', () => {
     const { host, mm, recorder } = machine('hugetlb-2M');
     const pfn = mm.lookup(600);

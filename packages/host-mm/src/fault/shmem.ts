@@ -105,10 +105,12 @@ function* readFromSwap(
   const folio = host.newFolio({ pfn, order: 0, flags: 0, mapping: file.id, index, memcg: mm.memcg });
   host.locks.tryAcquire(agent, folio);
   host.addToSwapCache(folio, entry);
+  host.folios.setFlag(folio, FolioFlag.uptodate, false);
   const isRead = yield* host.swapIo.readPages(agent, { entry, pfn, pages: 1 });
   if (!isRead) host.counters.swapReadErrors++;
   yield agent.writes('fault: add to page cache', Location.folio, pfn, Cost.entryWrite);
   const isDone = isRead && isThere();
+  host.folios.setFlag(folio, FolioFlag.uptodate, isRead);
   host.deleteFromSwapCache(folio);
   if (isDone) {
     leaveSwap(host, file, index, entry, folio);
