@@ -244,7 +244,7 @@ export class HostState {
 
   /**
    * Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more.
-   * @param mayDefer whether a folio that is mapped in part now is to be split later; not while it is only on the move
+   * @param mayDefer whether a folio that is mapped in part now is to be split later; false if more of it is going in the same step
    */
   countUnmapped(mm: MmState, folio: number, order: FolioOrder, mayDefer = true): void {
     const { folios } = this;
