@@ -80,8 +80,8 @@ export class HostState {
   readonly lruLock: Condition;
   /** Its id is the location of steps on swap slots and the swap cache. */
   readonly swapLock: Condition;
-  /** Some folio's write-back has ended. */
-  readonly writebackEnded: Condition;
+  /** Who waits for some folio's write-back to end. */
+  readonly writebackWaits = new Set<Condition>();
   readonly #anonVmas = new Map<number, AnonVma>();
   #lastAnonVma = 0;
 
@@ -101,7 +101,6 @@ export class HostState {
     this.frames = new Condition('free frame', () => this.allocator.freeFrames > 0 || this.isolated.size === 0);
     this.lruLock = new Condition('lru_lock', () => true);
     this.swapLock = new Condition('swap lock', () => true);
-    this.writebackEnded = new Condition('write-back', () => true);
     this.lru = parts.lru(this);
   }
 
@@ -246,7 +245,7 @@ export class HostState {
 
   /**
    * Counts it out again; the reference stays with the caller, to give back when nothing can reach the folio any more.
-   * @param mayDefer whether a folio that is mapped in part now is to be split later; not while it is only on the move
+   * @param mayDefer whether a folio that is mapped in part now is to be split later; false if more of it is going in the same step
    */
   countUnmapped(mm: MmState, folio: number, order: FolioOrder, mayDefer = true): void {
     const { folios } = this;

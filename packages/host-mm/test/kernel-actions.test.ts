@@ -68,6 +68,7 @@ class World {
   /** Pages that may have lost their content to MADV_DONTNEED, a broken frame, or the reaper. */
   readonly lossy = new Set<number>();
   readonly #random: RandomStream;
+  readonly #pinned = new Set<number>();
   #tag = 0;
   #exited = false;
 
@@ -137,9 +138,13 @@ class World {
 
   *#pin(agent: Agent, at: number): Task<void> {
     const { mm, host } = this;
+    // Pins of one range are told apart by nothing: the newest goes first.
+    if (this.#pinned.has(at)) return;
+    this.#pinned.add(at);
     try {
       yield* mm.pin(agent, at, 1);
     } catch (error) {
+      this.#pinned.delete(at);
       if (error instanceof HostMemoryError) return;
       throw error;
     }
@@ -147,6 +152,7 @@ class World {
     yield* host.migratePage(agent, pfns[0]!);
     for (const pfn of pfns) expect(host.allocator.isAllocated(pfn)).toBe(true);
     if (!this.lossy.has(at)) expect(mm.lookup(at)).toBe(pfns[0]);
+    this.#pinned.delete(at);
     yield* mm.unpin(agent, at, 1);
   }
 

@@ -1,6 +1,7 @@
 import { Agent, runToEnd, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
 import { type AddressSpace, HostMemory, type HostMemoryOptions } from '../src/index.ts';
+import { Entry } from '../src/mm/entry-table.ts';
 import { Recorder } from './recorder.ts';
 
 const agent = new Agent('agent');
@@ -182,6 +183,21 @@ describe('khugepaged', () => {
     expect(runToEnd(mm.khugepaged(agent, { maxPtesNone: 11 }))).toBe(0);
     expect(runToEnd(mm.khugepaged(agent, { maxPtesNone: 12 }))).toBe(1);
     expect(() => runToEnd(mm.khugepaged(agent, { maxPtesNone: 512 }))).toThrow('maxPtesNone: 0x200');
+  });
+
+  it('obeys max_ptes_shared, 256 in Linux; MADV_COLLAPSE copies what is shared', () => {
+    const { host, mm, recorder } = machine();
+    // As fork leaves entries of which the other side is gone.
+    const share = (page: number): void => mm.state.table.setFlags(page, mm.state.table.flags(page) & ~(Entry.EXCLUSIVE | Entry.WRITE));
+    for (let page = 512; page < 512 + 256; page++) share(page);
+    expect(runToEnd(mm.khugepaged(agent, { maxPtesShared: 255 }))).toBe(0);
+    share(1000);
+    expect(runToEnd(mm.khugepaged(agent))).toBe(0);
+    expect(recorder.take()).toEqual([]);
+    expect(runToEnd(mm.collapse(agent, 512))).toBe('collapsed');
+    expectContent(mm);
+    expect(mm.isWriteable(1000)).toBe(true);
+    expect(host.audit()).toEqual([]);
   });
 
   it('leaves cold ranges alone, unless a notifier knows of an access', () => {

@@ -118,6 +118,23 @@ describe('memory failure', () => {
     expectNeverUsedAgain(host, mm, [pfn]);
   });
 
+  it('splits a folio that is in the swap cache only, and leaves none of the pieces behind that nobody wants', () => {
+    const { host, mm } = machine('thp-2M', { swap: [{ slots: 1024, queueDepth: 1 }] });
+    const device = new Agent('device');
+    const worker = new TaskRun(device, host.swapIo.worker(device, host.swap.areas[0]!));
+    worker.advance();
+    const pfn = mm.lookup(600);
+    runToEnd(mm.madvise(agent, 512, 512, 'PAGEOUT'));
+    runToEnd(mm.madviseDontNeed(agent, 1023, 1));
+    while (host.swapIo.inFlight > 0) worker.advance();
+    worker.cancel();
+    expect(runToEnd(host.memoryFailure(agent, pfn))).toBe('recovered');
+    expect(host.allocator.isAllocated(pfn + 423)).toBe(false);
+    expect([read(mm, 600), mm.cpuRead(600).tagLo]).toEqual([VmFault.MAJOR, 600]);
+    expect(host.swap.usedSlots).toBe(511);
+    expectNeverUsedAgain(host, mm, [pfn]);
+  });
+
   it('takes a huge page as a whole, and gives what is good of it to the host: HWPOISON_LARGE', () => {
     const { host, mm, recorder } = machine('hugetlb-2M');
     const pfn = mm.lookup(600);
@@ -160,6 +177,42 @@ describe('memory failure', () => {
     expect(read(c, 260)).toBe(0);
     expect(host.audit()).toEqual([]);
     expect(host.allocator.isAllocated(pfn)).toBe(true);
+  });
+
+  it('unmaps a page of a memfd again that a fault has mapped meanwhile', () => {
+    const host = new HostMemory({ frames: 64 });
+    const memfd = host.createMemfd('guest', 8);
+    const mm = host.createAddressSpace('a');
+    mm.mmap({ startPage: 256, pages: 8, backing: '4K', file: { memfd, offset: 0 } });
+    read(mm, 259);
+    const run = new TaskRun(agent, host.memoryFailure(agent, mm.lookup(259)));
+    while (run.pending?.label !== 'memory failure: give the folio up') run.advance();
+    const other = host.createAddressSpace('b');
+    other.mmap({ startPage: 256, pages: 8, backing: '4K', file: { memfd, offset: 0 } });
+    expect(read(other, 259)).toBe(0);
+    while (!run.done) run.advance();
+    expect(run.value).toBe('recovered');
+    expect([read(mm, 259), read(other, 259)]).toEqual([VmFault.HWPOISON, VmFault.HWPOISON]);
+    expect(host.audit()).toEqual([]);
+  });
+
+  it('waits for a write-back, after which the page is clean and nothing is lost', () => {
+    const { host, mm } = machine('4K', { swap: [{ slots: 64, queueDepth: 1 }] });
+    const device = new Agent('device');
+    const worker = new TaskRun(device, host.swapIo.worker(device, host.swap.areas[0]!));
+    worker.advance();
+    const pfn = mm.lookup(600);
+    runToEnd(mm.pageOut(agent, 600));
+    expect(host.swapIo.inFlight).toBe(1);
+    const run = new TaskRun(agent, host.memoryFailure(agent, pfn));
+    while (run.enabled && !run.done) run.advance();
+    expect(run.done).toBe(false);
+    while (host.swapIo.inFlight > 0) worker.advance();
+    worker.cancel();
+    while (!run.done) run.advance();
+    expect(run.value).toBe('recovered');
+    expect([read(mm, 600), mm.cpuRead(600).tagLo]).toEqual([VmFault.MAJOR, 600]);
+    expectNeverUsedAgain(host, mm, [pfn]);
   });
 
   it('refuses a frame that is none', () => {

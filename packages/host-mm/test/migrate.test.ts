@@ -133,6 +133,42 @@ describe('migration', () => {
     expect(host.audit()).toEqual([]);
   });
 
+  it('stays if a fault finds it in the page cache before it is copied: EAGAIN', () => {
+    const host = new HostMemory({ frames: 64 });
+    const memfd = host.createMemfd('guest', 8);
+    const [a, b] = ['a', 'b'].map((name) => host.createAddressSpace(name));
+    if (!a || !b) throw new Error('two address spaces');
+    for (const mm of [a, b]) mm.mmap({ startPage: 0x100, pages: 8, backing: '4K', file: { memfd, offset: 0 } });
+    write(a, 0x103, 5);
+    const pfn = a.lookup(0x103);
+    const run = new TaskRun(agent, host.migratePage(agent, pfn));
+    while (run.pending?.label !== 'migrate: copy folio') run.advance();
+    write(b, 0x103, 6);
+    while (!run.done) run.advance();
+    expect(run.value).toBe('EAGAIN');
+    expect([a.lookup(0x103), b.lookup(0x103), a.cpuRead(0x103).tagLo]).toEqual([pfn, pfn, 6]);
+    expect(host.audit()).toEqual([]);
+  });
+
+  it('moves a 2M folio that entries map with all its entries, and does not take it for one that is mapped in part', () => {
+    const { host, mm, recorder } = machine('thp-2M');
+    const pfn = mm.lookup(512);
+    const reclaim = new TaskRun(agent, mm.madvise(agent, 512, 512, 'PAGEOUT'));
+    while (mm.lookup(512) >= 0) reclaim.advance();
+    for (let page = 512; page < 1024; page++)
+      runToEnd(mm.cpuAccess(new Agent('cpu'), page, { write: true, tagLo: page, tagHi: 7 }), () => reclaim.advance());
+    while (!reclaim.done) reclaim.advance();
+    expect([mm.lookup(512), mm.leafPages(512)]).toEqual([pfn, 1]);
+    recorder.take();
+    const queued = host.counters.thp_deferred_split_page;
+    expect(runToEnd(host.migratePage(agent, pfn))).toBe('moved');
+    expect(recorder.take()).toEqual(['CLEAR 512+512']);
+    expect(mm.lookup(512)).not.toBe(pfn);
+    expect(host.counters).toMatchObject({ thp_migration_success: 1, thp_deferred_split_page: queued });
+    expectContent(mm);
+    expect(host.audit()).toEqual([]);
+  });
+
   it('moves a page of the swap cache, which stays there', () => {
     const { host, mm, recorder } = machine('4K');
     runToEnd(mm.pageOut(agent, 520));

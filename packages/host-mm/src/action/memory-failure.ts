@@ -55,7 +55,7 @@ function* failFolio(host: HostState, agent: Agent, folio: number, pfn: number): 
     folios.at(pfn) === folio && pfn >= folios.pfn(folio) && pfn < folios.pfn(folio) + folios.frames(folio);
   let outcome: MemoryFailureOutcome | null = null;
   if (isThere && folios.order(folio) > 0 && !folios.has(folio, FolioFlag.hugetlb)) {
-    if (!(yield* splitFolio(host, agent, folio))) outcome = 'EBUSY';
+    if (!host.lru.isOn(folio) || !(yield* splitFolio(host, agent, folio))) outcome = 'EBUSY';
   } else if (isThere) {
     outcome = yield* failLocked(host, agent, folio);
   }
@@ -66,6 +66,8 @@ function* failFolio(host: HostState, agent: Agent, folio: number, pfn: number): 
 
 function* failLocked(host: HostState, agent: Agent, folio: number): Task<MemoryFailureOutcome> {
   const { folios } = host;
+  // Just allocated, or isolated: whoever works on it would not notice (HWPoisonHandlable).
+  if (!host.lru.isOn(folio) && !(folios.has(folio, FolioFlag.hugetlb) && folios.isMapped(folio))) return 'EBUSY';
   if (folios.has(folio, FolioFlag.swapcache)) return yield* failInSwapCache(host, agent, folio);
   do {
     if (folios.isMapped(folio)) yield* unmapFolio(host, agent, folio, 'poison');
@@ -87,6 +89,7 @@ function giveUp(host: HostState, folio: number): void {
 function poisonPageCache(host: HostState, folio: number): void {
   const { folios, files } = host;
   const file = files[folios.mapping(folio)]!;
+  if (file.cache.pfn(folios.index(folio)) !== folios.pfn(folio)) return;
   file.cache.set(folios.index(folio), 0, folios.pfn(folio), Entry.POISON);
   file.cached--;
   // The page cache no longer has it: from here on it is counted like memory of nobody.

@@ -108,26 +108,52 @@ function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Tas
   if (cached !== 0) return yield* takeFromSwapCache(fault, file, index, cached);
   const pfn = yield* allocateFolio(host, agent, { order: 0, memcg: mm.memcg });
   if (pfn < 0) return -VmFault.OOM;
+  if (entry >= 0) return yield* readFromSwap(fault, file, index, { entry, pfn });
   const folio = host.newFolio({ pfn, order: 0, flags: 0, mapping: file.id, index, memcg: mm.memcg });
-  let bits = 0;
-  if (entry >= 0) fault.io.isMajor = true;
-  if (entry < 0) {
-    yield agent.writes('fault: zero folio', Location.frame, pfn, Cost.pageCopy);
-    host.memory.zeroFolio(pfn, 0);
-  } else if (!(yield* host.swapIo.readPages(agent, { entry, pfn, pages: 1 }))) {
-    host.counters.swapReadErrors++;
-    bits = VmFault.SIGBUS;
-  }
+  yield agent.writes('fault: zero folio', Location.frame, pfn, Cost.pageCopy);
+  host.memory.zeroFolio(pfn, 0);
   yield agent.writes('fault: add to page cache', Location.folio, pfn, Cost.entryWrite);
-  const isSame = file.cache.flags(index) === flags && (entry < 0 || file.cache.value(index) === entry);
-  if (!isSame || bits !== 0) {
+  if (file.cache.flags(index) !== flags) {
     host.put(folio);
-    return -bits;
+    return 0;
   }
-  if (entry >= 0) leaveSwap(host, file, index, entry, folio);
-  else addToPageCache(host, file, index, folio);
+  addToPageCache(host, file, index, folio);
   host.lru.add(folio);
   return folio;
+}
+
+/** Reads a page of a file from its slot: in the swap cache and locked meanwhile, so that the slot stays and others wait (shmem_swapin_folio). */
+function* readFromSwap(
+  fault: FaultContext,
+  file: FileMapping,
+  index: number,
+  { entry, pfn }: { readonly entry: number; readonly pfn: number },
+): Task<number> {
+  const { host, mm, agent } = fault;
+  const isThere = (): boolean => (file.cache.flags(index) & Entry.SWAP) !== 0 && file.cache.value(index) === entry;
+  if (!isThere() || host.swapCache.get(entry) !== 0) {
+    host.freeFrames(pfn, 0);
+    return 0;
+  }
+  const folio = host.newFolio({ pfn, order: 0, flags: 0, mapping: file.id, index, memcg: mm.memcg });
+  host.locks.tryAcquire(agent, folio);
+  host.addToSwapCache(folio, entry);
+  host.folios.setFlag(folio, FolioFlag.uptodate, false);
+  fault.io.isMajor = true;
+  const isRead = yield* host.swapIo.readPages(agent, { entry, pfn, pages: 1 });
+  if (!isRead) host.counters.swapReadErrors++;
+  yield agent.writes('fault: add to page cache', Location.folio, pfn, Cost.entryWrite);
+  const isDone = isRead && isThere();
+  host.folios.setFlag(folio, FolioFlag.uptodate, isRead);
+  host.deleteFromSwapCache(folio);
+  if (isDone) {
+    leaveSwap(host, file, index, entry, folio);
+    host.lru.add(folio);
+  }
+  host.unlock(agent, folio);
+  if (isDone) return folio;
+  host.put(folio);
+  return isRead ? 0 : -VmFault.SIGBUS;
 }
 
 /** What became of a page of a file that was found in swap. */

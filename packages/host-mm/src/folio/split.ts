@@ -140,6 +140,8 @@ function settlePieces(
   if (at.onLru) host.lru.split(folio, pieces, at.before);
   for (const piece of pieces) {
     if (piece === folio) continue;
+    // The swap cache may be all that has it, and no entry names its slot any more (free_folio_and_swap_cache).
+    host.dropIfUnwanted(piece);
     const isWanted = folios.refs(piece) > 1;
     if (isWanted && !at.onLru && at.list) {
       at.list.push(piece);

@@ -71,6 +71,8 @@ function unmapSpan(host: HostState, folio: number, span: FolioSpan, reason: Unma
     if (pfn >= 0 && folios.at(pfn) === folio) unmapEntry(host, folio, span, page, reason);
     page = end;
   }
+  // Only what is left of it counts; on the move, it will be mapped as before.
+  if (reason !== 'migrate') host.deferIfPartlyMapped(folio);
 }
 
 function unmapEntry(host: HostState, folio: number, span: FolioSpan, page: number, reason: UnmapReason): void {
@@ -103,7 +105,7 @@ function unmapEntry(host: HostState, folio: number, span: FolioSpan, page: numbe
     folios.setFlag(folio, FolioFlag.lazyfree, false);
     return;
   }
-  host.countUnmapped(mm, folio, order, reason !== 'migrate');
+  host.countUnmapped(mm, folio, order, false);
   assert(!host.put(folio), 'who unmaps a folio has a reference to it');
 }
 

@@ -333,19 +333,22 @@ export class AddressSpace {
   /** A page's content wherever it is: frame, swap cache or slot; zeros where nothing is. For checks: touches nothing. */
   cpuRead(page: number): PageContent {
     const { table } = this.#mm;
-    const { folios, memory, swapCache, swapIo } = this.#host;
+    const { memory } = this.#host;
     const flags = table.flags(page);
     if ((flags & Entry.MIGRATION) !== 0) return this.#contentOnTheMove(page);
     if ((flags & Entry.PRESENT) !== 0)
       return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % (1 << table.level(page))));
-    if ((flags & Entry.SWAP) !== 0) {
-      const entry = table.value(page);
-      const folio = swapCache.get(entry);
-      if (folio !== 0 && folios.has(folio, FolioFlag.uptodate))
-        return memory.readContent(folios.pfn(folio) + entry - folios.swapEntry(folio));
-      return swapIo.readContent(entry);
-    }
+    if ((flags & Entry.SWAP) !== 0) return this.#contentOfSwap(table.value(page));
     return this.#contentOfFile(page);
+  }
+
+  /** The content of a folio in the swap cache once it has been read, else of the slot; none if the folio's frame is broken. */
+  #contentOfSwap(entry: number): PageContent {
+    const { folios, memory, swapCache, swapIo } = this.#host;
+    const folio = swapCache.get(entry);
+    if (folio !== 0 && folios.has(folio, FolioFlag.hwpoison)) return ZERO_PAGE;
+    if (folio === 0 || !folios.has(folio, FolioFlag.uptodate)) return swapIo.readContent(entry);
+    return memory.readContent(folios.pfn(folio) + entry - folios.swapEntry(folio));
   }
 
   /** Until the entry is present again, its folio may have its old frames or its new ones. */
@@ -359,15 +362,12 @@ export class AddressSpace {
 
   #contentOfFile(page: number): PageContent {
     const vma = this.#mm.vmas.find(page);
-    const { memory, swapIo, swapCache, folios } = this.#host;
+    const { memory } = this.#host;
     if (!vma?.file) return ZERO_PAGE;
     const index = vma.indexOf(page);
     const flags = vma.file.cache.flags(index);
     if ((flags & Entry.PRESENT) !== 0) return memory.readContent(vma.file.cache.pfn(index));
-    if ((flags & Entry.SWAP) === 0) return ZERO_PAGE;
-    const entry = vma.file.cache.value(index);
-    const folio = swapCache.get(entry);
-    return folio === 0 ? swapIo.readContent(entry) : memory.readContent(folios.pfn(folio));
+    return (flags & Entry.SWAP) === 0 ? ZERO_PAGE : this.#contentOfSwap(vma.file.cache.value(index));
   }
 
   /** Sets the accessed bit of the entry that maps the page, if it is present. Part of the caller's step. */

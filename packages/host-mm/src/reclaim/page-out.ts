@@ -1,4 +1,4 @@
-import { type Agent, assert, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { FolioFlag } from '../folio/folio-table.ts';
 import type { HostState } from '../host-state.ts';
 
@@ -49,16 +49,23 @@ function endWriteback(host: HostState, folio: number, failed: boolean): void {
   }
   if (!host.isolated.has(folio)) host.dropIfUnwanted(folio);
   host.put(folio);
-  host.writebackEnded.wake();
+  for (const wait of host.writebackWaits) wait.wake();
 }
 
 /** A step in which a folio's own lock is waited for while it is written, so that nobody changes it. */
 export function* waitOnWriteback(host: HostState, agent: Agent, folio: number): Task<void> {
-  while (host.folios.has(folio, FolioFlag.writeback)) {
-    const step = agent.waits('wait on write-back', host.writebackEnded);
-    step.kind = Location.folio;
-    step.location = host.folios.pfn(folio);
-    step.cost = Cost.free;
-    yield step;
+  if (!host.folios.has(folio, FolioFlag.writeback)) return;
+  const ended = new Condition('write-back', () => !host.folios.has(folio, FolioFlag.writeback));
+  host.writebackWaits.add(ended);
+  try {
+    while (!ended.ready()) {
+      const step = agent.waits('wait on write-back', ended);
+      step.kind = Location.folio;
+      step.location = host.folios.pfn(folio);
+      step.cost = Cost.free;
+      yield step;
+    }
+  } finally {
+    host.writebackWaits.delete(ended);
   }
 }
