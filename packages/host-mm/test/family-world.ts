@@ -60,6 +60,17 @@ export class FamilyWorld {
     this.#join(mm, new Map());
   }
 
+  /** Four pages of the first address space become one KSM page, in swap. */
+  *mergeAndSwap(agent: Agent): Task<void> {
+    const member = this.members[0]!;
+    const { mm } = member;
+    for (let page = START; page < START + 4; page++) yield* this.#write(agent, member, page, 1);
+    for (let page = START + 1; page < START + 4; page++)
+      yield* this.host.ksmMerge(agent, { mm, page: START }, { mm, page });
+    yield* this.host.reclaim(agent, 1);
+    expect(mm.swappedBytes).toBe(4 * 4096);
+  }
+
   *run(agent: Agent, program: readonly FamilyOp[]): Task<void> {
     for (const op of program) {
       const member = this.members[op.space % this.members.length]!;
@@ -95,7 +106,7 @@ export class FamilyWorld {
     else if (op.kind === 'fork') yield* this.#fork(agent, member);
     else if (op.kind === 'merge') yield* this.#merge(agent, member, second, page, op);
     else if (op.kind === 'pageOut') yield* mm.madvise(agent, page, pages, 'PAGEOUT');
-    else if (op.kind === 'reclaim') yield* this.host.reclaim(agent, pages);
+    else if (op.kind === 'reclaim') yield* this.host.reclaim(agent, 4 * pages);
     else if (op.kind === 'protect') yield* this.#protect(agent, mm, page, pages, op.space);
     else if (op.kind === 'numa') yield* mm.changeProtNuma(agent, page, pages);
     else if (op.kind === 'softDirty') yield* mm.clearSoftDirty(agent);
@@ -106,8 +117,8 @@ export class FamilyWorld {
   }
 
   *#write(agent: Agent, member: Member, page: number, other: number): Task<void> {
-    // Few values, so that pages are often equal, or a new one.
-    const tag = other % 3 === 0 ? ++this.#tag : 1 + (other % 2);
+    // Mostly the same, so that pages are often equal.
+    const tag = other % 4 === 0 ? ++this.#tag : 1;
     const bits = yield* member.mm.cpuAccess(agent, page, { write: true, tagLo: tag, tagHi: 0 });
     if ((bits & VM_FAULT_ERROR) === 0) this.#note(member, page, tag);
   }
@@ -135,7 +146,7 @@ export class FamilyWorld {
   }
 
   *#merge(agent: Agent, one: Member, two: Member, page: number, op: FamilyOp): Task<void> {
-    const other = START + ((op.page + op.other) % PAGES);
+    const other = START + (op.other % 4);
     if (yield* this.host.ksmMerge(agent, { mm: one.mm, page }, { mm: two.mm, page: other })) this.done.merges++;
     this.check(two, other);
   }

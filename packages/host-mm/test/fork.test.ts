@@ -244,7 +244,6 @@ describe('random programs of a family of address spaces', () => {
       cow_ksm: 0,
       numa_hint_faults: 0,
       pswpin: 0,
-      ksm_swpin_copy: 0,
     };
     fc.assert(
       fc.property(options, programs, fc.nat(), (setup, lists, seed) => {
@@ -252,12 +251,49 @@ describe('random programs of a family of address spaces', () => {
         runFamily(world, lists, seed);
         const { counters } = world.host;
         for (const name of ['forks', 'merges', 'pinsAcrossForks'] as const) seen[name] += world.done[name];
-        for (const name of ['cow_ksm', 'numa_hint_faults', 'ksm_swpin_copy'] as const) seen[name] += counters[name];
+        for (const name of ['cow_ksm', 'numa_hint_faults'] as const) seen[name] += counters[name];
         seen.pswpin += counters.swap.pswpin;
       }),
       { numRuns: 1200 },
     );
     for (const [name, count] of Object.entries(seen)) expect(count, name).toBeGreaterThan(0);
+  });
+
+  it('also when merged pages go to swap all the time', { timeout: 60_000 }, () => {
+    const few = fc.constantFrom<FamilyOp['kind']>(
+      'write',
+      'read',
+      'read',
+      'merge',
+      'merge',
+      'reclaim',
+      'reclaim',
+      'fork',
+    );
+    const crowded = fc.array(
+      fc.array(fc.record({ kind: few, space: fc.nat(3), page: fc.nat(3), other: fc.nat(5) }), { maxLength: 30 }),
+      {
+        minLength: 1,
+        maxLength: 3,
+      },
+    );
+    let copies = 0;
+    fc.assert(
+      fc.property(crowded, fc.nat(), (lists, seed) => {
+        const world = new FamilyWorld({
+          frames: 40,
+          swapSlots: 200,
+          lru: 'classic',
+          splitNotify: 'clear',
+          backing: '4K',
+        });
+        runToEnd(world.mergeAndSwap(new Agent('first')));
+        runFamily(world, lists, seed);
+        copies += world.host.counters.ksm_swpin_copy;
+      }),
+      { numRuns: 800 },
+    );
+    expect(copies).toBeGreaterThan(0);
   });
 
   it('also of huge pages', { timeout: 60_000 }, () => {

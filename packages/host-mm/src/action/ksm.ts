@@ -22,6 +22,15 @@ export interface KsmCandidate {
  * @returns whether both are one KSM page now; not if a page is missing, not anonymous, pinned or otherwise in use, or they differ
  */
 export function* ksmMerge(host: HostState, agent: Agent, first: KsmCandidate, second: KsmCandidate): Task<boolean> {
+  yield* host.ksmLock.acquire(agent);
+  try {
+    return yield* compareAndMerge(host, agent, first, second);
+  } finally {
+    host.ksmLock.release(agent);
+  }
+}
+
+function* compareAndMerge(host: HostState, agent: Agent, first: KsmCandidate, second: KsmCandidate): Task<boolean> {
   let pair = [first, second] as const;
   yield* announceLook(agent, first);
   const one = candidateFolio(host, first);

@@ -23,9 +23,10 @@ export function* writeProtectedPage(fault: FaultContext): Task<number> {
   const flags = table.flags(page);
   const value = table.value(page);
   if (write && vma.userfaultWp && (flags & Entry.UFFD_WP) !== 0) return yield* waitForUserfault(fault, true);
-  const folio = host.folios.at(table.pfn(page));
   yield entryStep(fault, 'fault: write-protected');
   if (table.flags(page) !== flags || table.value(page) !== value) return AGAIN;
+  // Looked up only now: its folio may have been split meanwhile, which changes no entry.
+  const folio = host.folios.at(table.pfn(page));
   if ((flags & Entry.EXCLUSIVE) !== 0 || isOnlyUser(host, folio)) {
     table.setFlags(page, reusedBits(flags, write));
     return 0;
@@ -96,8 +97,13 @@ function* copyPage(
     }
   }
   yield* mm.notifiers.end(agent, range);
-  if (isSame) host.put(old);
-  else host.put(copy);
+  // If this was the last to map it, nobody asks for what the swap cache has of it (free_swap_cache).
+  if (isSame) {
+    host.dropIfUnwanted(old);
+    host.put(old);
+  } else {
+    host.put(copy);
+  }
   host.put(old);
   return isSame ? 0 : AGAIN;
 }

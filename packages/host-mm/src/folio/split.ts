@@ -140,6 +140,8 @@ function settlePieces(
   if (at.onLru) host.lru.split(folio, pieces, at.before);
   for (const piece of pieces) {
     if (piece === folio) continue;
+    // Pages whose slots nobody names any more were kept by those of the others (free_swap_cache).
+    host.dropIfUnwanted(piece);
     const isWanted = folios.refs(piece) > 1;
     if (isWanted && !at.onLru && at.list) {
       at.list.push(piece);
