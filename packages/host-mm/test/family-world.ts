@@ -175,7 +175,7 @@ export class FamilyWorld {
     const forks = this.done.forks;
     for (let i = 0; i < 6; i++) yield agent.spends('device at work', 0);
     const tag = ++this.#tag;
-    this.host.memory.writeTag(run!.pfn, tag, 0);
+    this.host.memory.writeTag(run?.pfn ?? -1, tag, 0);
     this.#note(member, page, tag);
     if (this.done.forks > forks) this.done.pinsAcrossForks++;
     this.check(member, page);

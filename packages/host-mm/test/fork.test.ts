@@ -193,6 +193,50 @@ describe('fork', () => {
     expect([tag(grandchild, 512), tag(grandchild, 513), tag(parent, 512), host.audit()]).toEqual([3, 2, 1, []]);
   });
 
+  it('two that copy a page at the same time leave nothing of it behind, not even its slot', () => {
+    const { host, parent } = family();
+    write(parent, 512, 1);
+    const child = forked(parent);
+    expect(runToEnd(host.reclaim(cpu, 1))).toBe(1);
+    for (const mm of [parent, child]) runToEnd(mm.cpuAccess(cpu, 512, { write: false, tagLo: 0, tagHi: 0 }));
+    expect([host.swap.usedSlots, host.allocator.allocatedFrames]).toEqual([1, 1]);
+    const runs = [parent, child].map((mm, i) => {
+      const agent = new Agent(`vcpu ${i}`);
+      return new TaskRun<unknown>(agent, mm.cpuAccess(agent, 512, { write: true, tagLo: 2 + i, tagHi: 0 }));
+    });
+    for (const run of runs) runUntil(run, 'fault: map copy');
+    for (const run of runs) finish(run);
+    expect([tag(parent, 512), tag(child, 512)]).toEqual([2, 3]);
+    expect([host.swap.usedSlots, host.allocator.allocatedFrames, host.audit()]).toEqual([0, 2, []]);
+  });
+
+  it('a folio that is split in the swap cache leaves nothing of what was dropped', () => {
+    const { host, parent } = family({ backing: 'thp-2M' });
+    write(parent, 512, 1);
+    const reclaimer = new Agent('reclaim');
+    const run = new TaskRun<unknown>(reclaimer, host.reclaim(reclaimer, 512));
+    while (host.swapIo.inFlight === 0) run.advance();
+    runToEnd(parent.cpuAccess(cpu, 512, { write: false, tagLo: 0, tagHi: 0 }));
+    runToEnd(parent.madvise(cpu, 513, 511, 'DONTNEED'));
+    finish(run);
+    expect([host.swap.usedSlots, host.allocator.allocatedFrames]).toEqual([512, 512]);
+    expect(runToEnd(parent.pageOut(cpu, 512))).toBe(true);
+    expect([host.swap.usedSlots, host.allocator.allocatedFrames, host.audit()]).toEqual([1, 0, []]);
+  });
+
+  it('a page that is copied while its folio is split is taken off the right piece', () => {
+    const { host, parent } = family({ backing: 'thp-2M' });
+    write(parent, 515, 1);
+    const child = forked(parent);
+    write(child, 512, 2);
+    const run = new TaskRun<unknown>(cpu, child.cpuAccess(cpu, 515, { write: true, tagLo: 3, tagHi: 0 }));
+    runUntil(run, 'fault: write-protected');
+    runToEnd(parent.madvise(new Agent('cold'), 600, 1, 'COLD'));
+    expect(host.counters.folioSplits['2M->4K']).toBe(1);
+    finish(run);
+    expect([tag(parent, 515), tag(child, 515), host.audit()]).toEqual([1, 3, []]);
+  });
+
   it('a copy that loses its page while it waits looks again', () => {
     const { host, parent } = family();
     write(parent, 512, 1);

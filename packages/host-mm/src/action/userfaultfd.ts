@@ -72,10 +72,10 @@ export class Userfaultfd {
     const { missing = false, wp = false } = modes;
     if (!missing && !wp)
       throw new HostMemoryError('EINVAL', startPage, 'register: neither missing nor wp is asked for');
-    // biome-ignore lint/correctness/useYield: what changes a mapping is a task, and this one has nothing to announce
-    yield* this.#carved(agent, startPage, pages, 'register', function* (vma) {
+    yield* this.#carved(agent, startPage, pages, 'register', (vma) => {
       vma.userfaultMissing = missing;
       vma.userfaultWp = wp;
+      return null;
     });
   }
 
@@ -188,7 +188,13 @@ export class Userfaultfd {
     if (!on) this.#queue.wake(startPage, pages);
   }
 
-  *#carved(agent: Agent, startPage: number, pages: number, what: string, change: (vma: Vma) => Task<void>): Task<void> {
+  *#carved(
+    agent: Agent,
+    startPage: number,
+    pages: number,
+    what: string,
+    change: (vma: Vma) => Task<void> | null,
+  ): Task<void> {
     checkPageRange({ startPage, pages });
     const endPage = startPage + pages;
     yield* this.#mm.mmapLock.acquireWrite(agent);
@@ -198,7 +204,10 @@ export class Userfaultfd {
       const refused = this.#mm.vmas.within(startPage, endPage).find((vma) => vma.file !== null || vma.shape.hugetlb);
       if (refused)
         throw new HostMemoryError('EINVAL', refused.startPage, `${what}: ${refused.name} is not anonymous memory`);
-      for (const vma of yield* carveMappings(this.#host, this.#mm, agent, { startPage, endPage })) yield* change(vma);
+      for (const vma of yield* carveMappings(this.#host, this.#mm, agent, { startPage, endPage })) {
+        const task = change(vma);
+        if (task) yield* task;
+      }
     } finally {
       this.#mm.mmapLock.releaseWrite(agent);
     }
