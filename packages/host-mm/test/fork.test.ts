@@ -213,8 +213,8 @@ describe('fork', () => {
   it('a folio that is split in the swap cache leaves nothing of what was dropped', () => {
     const { host, parent } = family({ backing: 'thp-2M' });
     write(parent, 512, 1);
-    const reclaimer = new Agent('reclaim');
-    const run = new TaskRun<unknown>(reclaimer, host.reclaim(reclaimer, 512));
+    const reclaimer = new Agent('pageout');
+    const run = new TaskRun<unknown>(reclaimer, parent.madvise(reclaimer, 512, 512, 'PAGEOUT'));
     while (host.swapIo.inFlight === 0) run.advance();
     runToEnd(parent.cpuAccess(cpu, 512, { write: false, tagLo: 0, tagHi: 0 }));
     runToEnd(parent.madvise(cpu, 513, 511, 'DONTNEED'));
