@@ -121,6 +121,9 @@ function auditFolios(host: HostState, found: Found, wrong: string[]): void {
     if (references !== folios.refs(folio))
       wrong.push(`${name}: ${folios.refs(folio)} references, ${references} accounted for`);
     if (references === 0) wrong.push(`${name}: nobody refers to it`);
+    const places = host.ksm.get(folio)?.length ?? 0;
+    if (places !== (folios.has(folio, FolioFlag.ksm) ? maps : 0))
+      wrong.push(`${name}: ${places} places by the list of KSM, ${maps} entries`);
     // A folio that only pins keep is still on its list, as in Linux.
     const belongs = !folios.has(folio, FolioFlag.unevictable) && references > 0;
     if (belongs !== lru.isOn(folio)) wrong.push(`${name}: is ${belongs ? 'not ' : ''}on the LRU`);

@@ -1,9 +1,10 @@
 import type { Agent, Task } from '@faultline/sim';
 import { compact } from './action/compact.ts';
+import { ksmMerge } from './action/ksm.ts';
 import { type MemoryFailureOutcome, memoryFailure } from './action/memory-failure.ts';
 import { type MigrateOutcome, migratePage } from './action/migrate.ts';
 import { Memfd } from './action/mmap.ts';
-import { checkInteger } from './argument.ts';
+import { checkInteger, checkPageRange } from './argument.ts';
 import { auditHost } from './audit.ts';
 import type { FaultInjection } from './fault-injection.ts';
 import { PMD_ORDER, PUD_ORDER } from './folio/folio-order.ts';
@@ -193,7 +194,7 @@ export class HostMemory {
   /** A new memfd of so many pages, all zeros. */
   createMemfd(name: string, pages: number): Memfd {
     checkInteger('pages', pages, 1, 2 ** 45);
-    return new Memfd(this.#state.newFile(name, pages));
+    return new Memfd(this.#state, this.#state.newFile(name, pages));
   }
 
   /** Sets the size of a huge page pool (`nr_hugepages`), as far as frames are free. @returns its size then */
@@ -209,6 +210,28 @@ export class HostMemory {
   reclaim(agent: Agent, pages: number, memcg: MemoryCgroup | null = null): Task<number> {
     checkInteger('pages', pages, 0, 2 ** 31);
     return reclaimProactively(this.#state, agent, pages, memcg);
+  }
+
+  /**
+   * KSM makes two private anonymous pages of equal content one, write-protected for both. Fires CLEAR over 4K where it write-protects a page, and
+   * again where it replaces the second one; a large folio is split first.
+   * @returns whether they are one now; not if one is missing, pinned or otherwise in use, if they differ, or if a fork shares them already
+   */
+  ksmMerge(
+    agent: Agent,
+    first: { readonly mm: AddressSpace; readonly page: number },
+    second: { readonly mm: AddressSpace; readonly page: number },
+  ): Task<boolean> {
+    checkPageRange({ startPage: first.page, pages: 1 });
+    checkPageRange({ startPage: second.page, pages: 1 });
+    const one = { mm: first.mm.state, page: first.page };
+    return ksmMerge(this.#state, agent, one, { mm: second.mm.state, page: second.page });
+  }
+
+  /** KSM pages that are mapped, and mappings saved by them (`pages_shared` and `pages_sharing` of /sys/kernel/mm/ksm). O(KSM pages). */
+  get ksm(): { readonly pagesShared: number; readonly pagesSharing: number } {
+    const places = [...this.#state.ksm.values()].map((each) => each.length).filter((count) => count > 0);
+    return { pagesShared: places.length, pagesSharing: places.reduce((sum, count) => sum + count - 1, 0) };
   }
 
   /** Moves the folio that has a frame to other frames; see {@link MigrateOutcome}. Fires CLEAR over its extent in each mapping. */

@@ -1,4 +1,4 @@
-import { type Agent, assert, Condition } from '@faultline/sim';
+import { type Agent, assert, Condition, Mutex } from '@faultline/sim';
 import type { FaultInjection } from './fault-injection.ts';
 import { FolioLocks } from './folio/folio-lock.ts';
 import { type FolioOrder, framesOf } from './folio/folio-order.ts';
@@ -60,6 +60,8 @@ export class HostState {
   readonly memcgs: MemoryCgroup[] = [new MemoryCgroup(0, { name: 'root' })];
   readonly files: FileMapping[] = [];
   readonly ksm = new Map<number, KsmPlace[]>();
+  /** ksmd is one thread (ksm_thread_mutex). */
+  readonly ksmLock = new Mutex('ksm_thread_mutex');
   /** Large folios that are mapped in part: split under memory pressure, oldest first. */
   readonly deferredSplit = new Set<number>();
   /** The address space that first pinned each pinned folio. */

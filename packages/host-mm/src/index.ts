@@ -3,6 +3,8 @@ export type { MadviseAdvice } from './action/madvise.ts';
 export type { MemoryFailureOutcome } from './action/memory-failure.ts';
 export type { MigrateOutcome } from './action/migrate.ts';
 export type { Memfd, MmapRequest } from './action/mmap.ts';
+export type { Protection } from './action/mprotect.ts';
+export type { Userfaultfd, UserfaultModes } from './action/userfaultfd.ts';
 export type { HmmRange } from './fault/hmm.ts';
 export { HmmPfn } from './fault/hmm.ts';
 export type { UserfaultMessage } from './fault/userfault.ts';

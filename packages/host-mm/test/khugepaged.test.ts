@@ -188,7 +188,8 @@ describe('khugepaged', () => {
   it('obeys max_ptes_shared, 256 in Linux; MADV_COLLAPSE copies what is shared', () => {
     const { host, mm, recorder } = machine();
     // As fork leaves entries of which the other side is gone.
-    const share = (page: number): void => mm.state.table.setFlags(page, mm.state.table.flags(page) & ~(Entry.EXCLUSIVE | Entry.WRITE));
+    const share = (page: number): void =>
+      mm.state.table.setFlags(page, mm.state.table.flags(page) & ~(Entry.EXCLUSIVE | Entry.WRITE));
     for (let page = 512; page < 512 + 256; page++) share(page);
     expect(runToEnd(mm.khugepaged(agent, { maxPtesShared: 255 }))).toBe(0);
     share(1000);

@@ -1,19 +1,24 @@
 import { hex } from '@faultline/address';
-import { checkPageRange } from '../argument.ts';
+import type { Agent, Task } from '@faultline/sim';
+import { checkInteger, checkPageRange } from '../argument.ts';
 import { framesOf } from '../folio/folio-order.ts';
 import type { FileMapping } from '../folio/mapping.ts';
 import { HostMemoryError } from '../host-memory-error.ts';
 import type { HostState } from '../host-state.ts';
 import type { MmState } from '../mm/mm-state.ts';
 import { BACKING_SHAPES, BACKINGS, type Backing, Vma } from '../mm/vma.ts';
+import { punchHole, truncateFile } from './punch-hole.ts';
 
 /** Shared memory that several address spaces may map. Made by `HostMemory.createMemfd`. */
 export class Memfd {
   /** @internal */
   readonly file: FileMapping;
 
+  readonly #host: HostState;
+
   /** @internal */
-  constructor(file: FileMapping) {
+  constructor(host: HostState, file: FileMapping) {
+    this.#host = host;
     this.file = file;
   }
 
@@ -33,6 +38,21 @@ export class Memfd {
 
   get swappedBytes(): number {
     return this.file.swapped * 4096;
+  }
+
+  /**
+   * FALLOC_FL_PUNCH_HOLE: drops pages from offset `startIndex` on, which read as zeros afterwards; private copies stay. Fires CLEAR over each
+   * mapping's part.
+   */
+  punchHole(agent: Agent, startIndex: number, pages: number): Task<void> {
+    checkPageRange({ startPage: startIndex, pages });
+    return punchHole(this.#host, agent, this.file, { startIndex, pages });
+  }
+
+  /** ftruncate: changes its size; what is cut off goes as in {@link punchHole}, private copies too, and is SIGBUS from then on. */
+  truncate(agent: Agent, pages: number): Task<void> {
+    checkInteger('pages', pages, 0, 2 ** 45);
+    return truncateFile(this.#host, agent, this.file, pages);
   }
 }
 

@@ -1,13 +1,16 @@
 import { Cost, Location, type Task } from '@faultline/sim';
 import { framesOf } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
+import { forgetKsmPlace } from '../folio/ksm-places.ts';
 import { splitLeafAt } from '../folio/unmap.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
+import type { Vma } from '../mm/vma.ts';
 import { NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
 import { freshBits, newAnonymousFolio } from './anonymous.ts';
 import { AGAIN, entryStep, type FaultContext } from './fault-context.ts';
+import { waitForUserfault } from './userfault.ts';
 import { VmFault } from './vm-fault.ts';
 
 /**
@@ -15,15 +18,17 @@ import { VmFault } from './vm-fault.ts';
  * the 4K page that is written is copied.
  */
 export function* writeProtectedPage(fault: FaultContext): Task<number> {
-  const { host, mm, agent, page } = fault;
+  const { host, mm, agent, vma, page, write } = fault;
   const { table } = mm;
   const flags = table.flags(page);
   const value = table.value(page);
-  const folio = host.folios.at(table.pfn(page));
+  if (write && vma.userfaultWp && (flags & Entry.UFFD_WP) !== 0) return yield* waitForUserfault(fault, true);
   yield entryStep(fault, 'fault: write-protected');
   if (table.flags(page) !== flags || table.value(page) !== value) return AGAIN;
+  // Looked up only now: its folio may have been split meanwhile, which changes no entry.
+  const folio = host.folios.at(table.pfn(page));
   if ((flags & Entry.EXCLUSIVE) !== 0 || isOnlyUser(host, folio)) {
-    table.setFlags(page, reusedBits(flags, fault.vma.writeable));
+    table.setFlags(page, reusedBits(flags, write));
     return 0;
   }
   if (table.level(page) > 0 && !host.folios.has(folio, FolioFlag.hugetlb)) {
@@ -33,11 +38,14 @@ export function* writeProtectedPage(fault: FaultContext): Task<number> {
   return yield* copyPage(fault, folio, { flags, value });
 }
 
-const reusedBits = (flags: number, writeable: boolean): number =>
-  (flags & ~Entry.PROT_NONE) |
-  Entry.EXCLUSIVE |
-  Entry.YOUNG |
-  (writeable ? Entry.WRITE | Entry.DIRTY | Entry.SOFT_DIRTY : 0);
+const reusedBits = (flags: number, write: boolean): number =>
+  flags | Entry.EXCLUSIVE | Entry.YOUNG | (write ? Entry.WRITE | Entry.DIRTY | Entry.SOFT_DIRTY : 0);
+
+/** A copy that nobody writes to yet (FAULT_FLAG_UNSHARE) is as write-protected as the page was. */
+const copiedBits = (vma: Vma, flags: number, write: boolean): number =>
+  write
+    ? freshBits(vma, true)
+    : Entry.PRESENT | Entry.YOUNG | Entry.EXCLUSIVE | (flags & (Entry.SOFT_DIRTY | Entry.UFFD_WP));
 
 /**
  * Whether the entry is all that refers to an anonymous folio, the swap cache aside if nobody else needs its slots
@@ -79,25 +87,23 @@ function* copyPage(
   yield entryStep(fault, 'fault: map copy');
   const isSame = mm.table.flags(page) === entry.flags && mm.table.value(page) === entry.value;
   if (isSame) {
-    mm.table.set(startPage, order, pfn, freshBits(vma, true));
+    mm.table.set(startPage, order, pfn, copiedBits(vma, entry.flags, fault.write));
     host.countUnmapped(mm, old, order);
     host.countMapped(mm, copy, order);
     if (order === 0) host.lru.add(copy);
     if (folios.has(old, FolioFlag.ksm)) {
       host.counters.cow_ksm++;
-      forgetKsmPlace(host, old, fault);
+      forgetKsmPlace(host, old, mm, page);
     }
   }
   yield* mm.notifiers.end(agent, range);
-  if (isSame) host.put(old);
-  else host.put(copy);
+  // If this was the last to map it, nobody asks for what the swap cache has of it (free_swap_cache).
+  if (isSame) {
+    host.dropIfUnwanted(old);
+    host.put(old);
+  } else {
+    host.put(copy);
+  }
   host.put(old);
   return isSame ? 0 : AGAIN;
-}
-
-/** A KSM page is no longer mapped at the fault's page. */
-function forgetKsmPlace(host: HostState, folio: number, { mm, page }: FaultContext): void {
-  const places = host.ksm.get(folio);
-  const at = places?.findIndex((place) => place.mm === mm && place.page === page) ?? -1;
-  if (at >= 0) places?.splice(at, 1);
 }

@@ -4,7 +4,7 @@ import { Entry } from '../mm/entry-table.ts';
 import type { MmState } from '../mm/mm-state.ts';
 import { missingAnonymousPage } from './anonymous.ts';
 import { writeProtectedPage } from './copy-on-write.ts';
-import { AGAIN, type FaultContext } from './fault-context.ts';
+import { AGAIN, entryStep, type FaultContext } from './fault-context.ts';
 import { missingHugePage } from './hugetlb.ts';
 import { missingFilePage, sharedFileWrite } from './shmem.ts';
 import { swapIn } from './swap-in.ts';
@@ -47,25 +47,35 @@ export function* handleMmFault(host: HostState, mm: MmState, agent: Agent, reque
 
 /** Looks at the entry as it is in this step. */
 function* handleEntry(fault: FaultContext): Task<number> {
-  const { host, mm, page, vma, write, unshare } = fault;
+  const { mm, page, vma, write, unshare } = fault;
   const flags = mm.table.flags(page);
   if (flags === 0) return yield* missingPage(fault);
   if ((flags & Entry.SWAP) !== 0) return yield* swapIn(fault);
   if ((flags & Entry.MIGRATION) !== 0) return yield* migrationWait(fault);
   if ((flags & Entry.POISON) !== 0) return vma.shape.hugetlb ? VmFault.HWPOISON_LARGE : VmFault.HWPOISON;
-  if ((flags & Entry.PROT_NONE) !== 0) host.counters.numa_hint_faults++;
+  if ((flags & Entry.PROT_NONE) !== 0) return yield* numaHint(fault, flags);
   const needsOwn = unshare && !vma.shared && (flags & Entry.EXCLUSIVE) === 0;
   if (needsOwn || (write && (flags & Entry.WRITE) === 0))
     return vma.shared ? yield* sharedFileWrite(fault) : yield* writeProtectedPage(fault);
-  mm.table.setFlags(page, (flags & ~Entry.PROT_NONE) | Entry.YOUNG | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0));
+  mm.table.setFlags(page, flags | Entry.YOUNG | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0));
   return 0;
+}
+
+/** The first access to a page that NUMA balancing has marked (do_numa_page): the entry is as before, and is looked at again. */
+function* numaHint(fault: FaultContext, flags: number): Task<number> {
+  const { host, mm, page } = fault;
+  yield entryStep(fault, 'fault: NUMA hint');
+  if (mm.table.flags(page) !== flags) return AGAIN;
+  mm.table.setFlags(page, (flags & ~Entry.PROT_NONE) | Entry.YOUNG);
+  host.counters.numa_hint_faults++;
+  return AGAIN;
 }
 
 function* missingPage(fault: FaultContext): Task<number> {
   const { mm, vma } = fault;
   // What the OOM reaper has taken does not come back as zeros (check_stable_address_space).
   if (mm.unstable && !vma.shared) return VmFault.SIGBUS;
-  if (vma.userfaultMissing) return yield* waitForUserfault(fault);
+  if (vma.userfaultMissing) return yield* waitForUserfault(fault, false);
   if (vma.shape.hugetlb) return yield* missingHugePage(fault);
   return vma.file ? yield* missingFilePage(fault) : yield* missingAnonymousPage(fault);
 }

@@ -7,14 +7,14 @@ import { VmFault } from './vm-fault.ts';
 
 /**
  * A page of a hugetlb mapping that was never touched (hugetlb_no_page): one from the pool, zeroed and mapped whole. It is never
- * swapped or split and on no LRU list. @returns SIGBUS if the pool is empty, which only happens beyond what the mapping reserved
+ * swapped or split and on no LRU list. @returns SIGBUS if the pool is empty, which only happens to a mapping that has no promise, as a child's, or whose page somebody else keeps
  */
 export function* missingHugePage(fault: FaultContext): Task<number> {
   const { host, mm, agent, vma, page } = fault;
   const { order } = vma.shape;
   const startPage = blockStart(page, framesOf(order));
   yield agent.writes('take huge page', Location.lock, host.frames.id, Cost.lock);
-  const pfn = host.hugePages.take(order, true);
+  const pfn = host.hugePages.take(order, vma.reserved);
   if (pfn < 0) return VmFault.SIGBUS;
   const folio = newAnonymousFolio(host, vma, startPage, pfn, order);
   host.folios.setFlag(folio, FolioFlag.hugetlb | FolioFlag.unevictable, true);
@@ -23,7 +23,7 @@ export function* missingHugePage(fault: FaultContext): Task<number> {
   yield entryStep(fault, 'fault: map huge page');
   if (!mm.table.isEmpty(startPage, order)) {
     host.put(folio);
-    host.hugePages.reserve(order, 1);
+    if (vma.reserved) host.hugePages.restore(order, 1);
     return AGAIN;
   }
   mm.table.set(startPage, order, pfn, freshBits(vma, fault.write));

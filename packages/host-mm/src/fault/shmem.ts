@@ -77,7 +77,7 @@ export function* sharedFileWrite(fault: FaultContext): Task<number> {
   if (mm.table.flags(page) !== flags) return AGAIN;
   const folio = host.folios.at(mm.table.pfn(page));
   const dirtied = !host.folios.has(folio, FolioFlag.dirty);
-  mm.table.setFlags(page, (flags & ~Entry.PROT_NONE) | Entry.WRITE | Entry.DIRTY | Entry.YOUNG | Entry.SOFT_DIRTY);
+  mm.table.setFlags(page, flags | Entry.WRITE | Entry.DIRTY | Entry.YOUNG | Entry.SOFT_DIRTY);
   return finishSharedWrite(fault, folio, dirtied);
 }
 
@@ -182,8 +182,7 @@ function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: numbe
 function leaveSwap(host: HostState, file: FileMapping, index: number, entry: number, folio: number): void {
   const { folios } = host;
   host.swap.freeReference(entry);
-  file.swapped--;
-  host.memcgOf(folio).swappedPages--;
+  file.leaveSwap(index, host.memcgs);
   folios.setFlag(folio, FolioFlag.dirty, true);
   addToPageCache(host, file, index, folio);
 }
@@ -210,8 +209,7 @@ export function* moveToSwapCache(host: HostState, agent: Agent, folio: number): 
   host.swap.duplicate(entry);
   file.cache.set(folios.index(folio), 0, entry, Entry.SWAP);
   file.cached--;
-  file.swapped++;
-  host.memcgOf(folio).swappedPages++;
+  file.enterSwap(folios.index(folio), host.memcgOf(folio));
   folios.put(folio);
   return true;
 }

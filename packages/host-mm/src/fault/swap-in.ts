@@ -1,11 +1,14 @@
 import { type Agent, Location, type Task } from '@faultline/sim';
 import { FANOUT } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
+import { addKsmPlace } from '../folio/ksm-places.ts';
 import type { AnonVma } from '../folio/mapping.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
 import type { HostState } from '../host-state.ts';
+import { canChangeWriteable } from '../mm/change-protection.ts';
 import { Entry } from '../mm/entry-table.ts';
 import type { Vma } from '../mm/vma.ts';
+import { newAnonymousFolio } from './anonymous.ts';
 import { preferredPfn } from './contiguous.ts';
 import { AGAIN, dropMmapLock, entryStep, type FaultContext } from './fault-context.ts';
 import { VmFault } from './vm-fault.ts';
@@ -58,18 +61,19 @@ function* mapFromSwapCache(fault: FaultContext, folio: number, entry: number): T
   if (host.swapCache.get(entry) !== folio) return AGAIN;
   if (folios.has(folio, FolioFlag.hwpoison)) return VmFault.HWPOISON;
   if (!folios.has(folio, FolioFlag.uptodate)) return VmFault.SIGBUS;
+  if (mustCopy(fault, folio, entry)) return yield* mapCopyOf(fault, folio, entry);
   const step = entryStep(fault, 'fault: map page from swap cache');
   yield fault.agent.alsoWrites(step, Location.folio, folios.pfn(folio));
   const flags = mm.table.flags(page);
-  if ((flags & Entry.SWAP) === 0 || mm.table.value(page) !== entry) return AGAIN;
-  const exclusive = (flags & Entry.EXCLUSIVE) !== 0;
+  // Somebody else may have mapped it first, who cannot share it with this mapping.
+  if ((flags & Entry.SWAP) === 0 || mm.table.value(page) !== entry || mustCopy(fault, folio, entry)) return AGAIN;
+  const isKsm = folios.has(folio, FolioFlag.ksm);
+  const bits = presentBits(fault, flags, !isKsm && (flags & Entry.EXCLUSIVE) !== 0);
   const pfn = folios.pfn(folio) + (entry - folios.swapEntry(folio));
-  let bits = Entry.PRESENT | Entry.YOUNG | (flags & Entry.SOFT_DIRTY);
-  if (exclusive)
-    bits |= Entry.EXCLUSIVE | (vma.writeable ? Entry.WRITE : 0) | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0);
   mm.table.set(page, 0, pfn, bits);
+  if (isKsm) addKsmPlace(host, folio, mm, page);
   // While it was read, the slot may have been freed and given to another page: rmap goes by who maps it (folio_add_anon_rmap).
-  if (!folios.isMapped(folio) && folios.order(folio) === 0 && !folios.has(folio, FolioFlag.ksm))
+  if (!folios.isMapped(folio) && folios.order(folio) === 0 && !isKsm)
     folios.remap(folio, mappingOf(host, vma).id, vma.indexOf(page));
   host.swap.freeReference(entry);
   mm.swappedPages--;
@@ -77,8 +81,55 @@ function* mapFromSwapCache(fault: FaultContext, folio: number, entry: number): T
   folios.get(folio);
   host.countMapped(mm, folio, 0);
   // A page that will be written to needs no old copy; nor does any when swap fills up (should_try_to_free_swap).
-  if ((write && exclusive) || host.swap.full) host.freeSwap(folio);
-  return write && !exclusive ? AGAIN : 0;
+  const isWritten = write && (bits & Entry.WRITE) !== 0;
+  if (isWritten || host.swap.full) host.freeSwap(folio);
+  return write && !isWritten ? AGAIN : 0;
+}
+
+/** An exclusive page is writeable at once, unless its writes are to be seen. */
+function presentBits({ vma, write }: FaultContext, flags: number, exclusive: boolean): number {
+  const bits =
+    Entry.PRESENT | Entry.YOUNG | (flags & (Entry.SOFT_DIRTY | Entry.UFFD_WP)) | (exclusive ? Entry.EXCLUSIVE : 0);
+  if (!canChangeWriteable(vma, bits)) return bits;
+  return bits | Entry.WRITE | (write ? Entry.DIRTY | Entry.SOFT_DIRTY : 0);
+}
+
+/**
+ * Whether the page cannot be mapped here, because rmap would not find it: it was a KSM page before it was swapped out, and somebody
+ * unrelated has it back already; or UFFDIO_MOVE moved the entry (ksm_might_need_to_copy).
+ */
+function mustCopy({ host, vma, page }: FaultContext, folio: number, entry: number): boolean {
+  const { folios } = host;
+  if (folios.has(folio, FolioFlag.ksm) || (!folios.isMapped(folio) && folios.order(folio) === 0)) return false;
+  const isLinked = vma.anonChain.some((anonVma) => anonVma.id === folios.mapping(folio));
+  return !isLinked || vma.indexOf(page) !== folios.index(folio) + (entry - folios.swapEntry(folio));
+}
+
+/** Maps a page of its own with the content of a locked folio of the swap cache. */
+function* mapCopyOf(fault: FaultContext, folio: number, entry: number): Task<number> {
+  const { host, mm, agent, vma, page, write } = fault;
+  const { folios } = host;
+  const pfn = yield* allocateFolio(host, agent, { order: 0, memcg: mm.memcg, ...preferredPfn(mm, vma, page) });
+  if (pfn < 0) return VmFault.OOM;
+  const copy = newAnonymousFolio(host, vma, page, pfn, 0);
+  const step = entryStep(fault, 'fault: map copy of a page in the swap cache');
+  yield agent.alsoWrites(step, Location.folio, folios.pfn(folio));
+  const flags = mm.table.flags(page);
+  const isSame = (flags & Entry.SWAP) !== 0 && mm.table.value(page) === entry && host.swapCache.get(entry) === folio;
+  if (!isSame) {
+    host.put(copy);
+    return AGAIN;
+  }
+  host.memory.copyFrame(folios.pfn(folio) + (entry - folios.swapEntry(folio)), pfn);
+  const bits = presentBits(fault, flags, true);
+  mm.table.set(page, 0, pfn, bits);
+  host.swap.freeReference(entry);
+  mm.swappedPages--;
+  mm.memcg.swappedPages--;
+  host.countMapped(mm, copy, 0);
+  host.lru.add(copy);
+  host.counters.ksm_swpin_copy++;
+  return write && (bits & Entry.WRITE) === 0 ? AGAIN : 0;
 }
 
 /**

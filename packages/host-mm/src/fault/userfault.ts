@@ -2,10 +2,12 @@ import { type Agent, Condition, type Task, Waitable } from '@faultline/sim';
 import { AGAIN, dropMmapLock, entryStep, type FaultContext } from './fault-context.ts';
 import { VmFault } from './vm-fault.ts';
 
-/** A missing page that somebody touched, as read from a userfaultfd. */
+/** A page that somebody touched, as read from a userfaultfd (UFFD_EVENT_PAGEFAULT). */
 export interface UserfaultMessage {
   readonly page: number;
   readonly write: boolean;
+  /** It is there, and write-protected by `writeProtect` (UFFD_PAGEFAULT_FLAG_WP); else it is missing. */
+  readonly wp: boolean;
 }
 
 /** A fault that waits for a page. */
@@ -23,11 +25,8 @@ class WaitingFault extends Waitable {
   }
 }
 
-/**
- * A userfaultfd of one address space, for missing pages (UFFDIO_REGISTER_MODE_MISSING): faults wait until its owner fills the
- * page, or wakes them. Made by `AddressSpace.userfaultfd`.
- */
-export class Userfaultfd {
+/** The messages of a userfaultfd, and the faults that wait until its owner wakes them. */
+export class UserfaultQueue {
   readonly #messages: UserfaultMessage[] = [];
   readonly #readable = new Condition('userfaultfd messages', () => this.#messages.length > 0);
   readonly #faults = new Set<WaitingFault>();
@@ -61,7 +60,7 @@ export class Userfaultfd {
     }
   }
 
-  /** A fault on a missing page: queues the message and waits. @internal */
+  /** A fault: queues the message and waits. */
   *wait(agent: Agent, message: UserfaultMessage): Task<void> {
     const fault = new WaitingFault(message.page);
     this.#faults.add(fault);
@@ -75,16 +74,18 @@ export class Userfaultfd {
   }
 }
 
-/** A missing page of a registered mapping: the owner of the userfaultfd decides (handle_userfault). */
-export function* waitForUserfault(fault: FaultContext): Task<number> {
+/**
+ * A missing page of a registered mapping, or a write to one that is write-protected: the owner of the userfaultfd decides
+ * (handle_userfault). Without ALLOW_RETRY nobody may sleep here with `mmap_lock` held: SIGBUS.
+ */
+export function* waitForUserfault(fault: FaultContext, wp: boolean): Task<number> {
   const { mm, agent, page, write, allowRetry } = fault;
-  const uffd = mm.userfaultfd;
-  if (uffd === null) return VmFault.SIGBUS;
-  // Without ALLOW_RETRY nobody may sleep here with mmap_lock held.
-  if (!allowRetry) return VmFault.SIGBUS;
+  const queue = mm.userfaults;
+  if (queue === null || !allowRetry || mm.exited) return VmFault.SIGBUS;
+  const flags = mm.table.flags(page);
   yield entryStep(fault, 'fault: report to userfaultfd');
-  if (mm.table.flags(page) !== 0) return AGAIN;
+  if (mm.table.flags(page) !== flags) return AGAIN;
   dropMmapLock(fault);
-  yield* uffd.wait(agent, { page, write });
+  yield* queue.wait(agent, { page, write, wp });
   return VmFault.RETRY;
 }

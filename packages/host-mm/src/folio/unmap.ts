@@ -5,6 +5,7 @@ import type { MmState } from '../mm/mm-state.ts';
 import { NotifierEvent, type NotifierRange } from '../notifier/mmu-notifier.ts';
 import { FANOUT, framesOf, PUD_ORDER, smallerLeaf } from './folio-order.ts';
 import { FolioFlag } from './folio-table.ts';
+import { forgetKsmPlace } from './ksm-places.ts';
 import { type FolioSpan, isMappedIn, spansOf } from './rmap.ts';
 
 /** Why a folio is unmapped everywhere, which decides what its entries become. */
@@ -16,7 +17,7 @@ export type UnmapReason =
   /** Poison entries, at which faults die. */
   | 'poison';
 
-const SWAP_BITS = Entry.SWAP | Entry.SOFT_DIRTY | Entry.EXCLUSIVE;
+const SWAP_BITS = Entry.SWAP | Entry.SOFT_DIRTY | Entry.EXCLUSIVE | Entry.UFFD_WP;
 
 /**
  * Takes a locked folio out of every page table (try_to_unmap, try_to_migrate): for each VMA one notifier range over the
@@ -105,6 +106,7 @@ function unmapEntry(host: HostState, folio: number, span: FolioSpan, page: numbe
     folios.setFlag(folio, FolioFlag.lazyfree, false);
     return;
   }
+  if (folios.has(folio, FolioFlag.ksm) && reason !== 'migrate') forgetKsmPlace(host, folio, mm, page);
   host.countUnmapped(mm, folio, order, false);
   assert(!host.put(folio), 'who unmaps a folio has a reference to it');
 }

@@ -1,29 +1,33 @@
-import { hex } from '@faultline/address';
 import { type Agent, assert, Cost, Location, type RwSemaphore, type Task } from '@faultline/sim';
 import { type CollapseLimits, type CollapseOutcome, collapseRange } from '../action/collapse.ts';
+import { forkSpace } from '../action/fork.ts';
 import { scanForHugePages } from '../action/khugepaged.ts';
 import { advise, type MadviseAdvice, pageOutPage } from '../action/madvise.ts';
 import { type MmapRequest, mapMemory } from '../action/mmap.ts';
+import { type Protection, protectMemory } from '../action/mprotect.ts';
 import { exitSpace, moveMapping, unmapMemory } from '../action/munmap.ts';
+import { changeProtNuma } from '../action/numa-hint.ts';
 import { oomReap } from '../action/oom-reap.ts';
+import { populate } from '../action/populate.ts';
+import { clearSoftDirty, isSoftDirty } from '../action/soft-dirty.ts';
+import { Userfaultfd } from '../action/userfaultfd.ts';
 import { checkPageRange } from '../argument.ts';
-import { prefaultAnonymous } from '../fault/anonymous.ts';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
 import { type HmmRange, hmmRangeFault } from '../fault/hmm.ts';
-import { faultError, pinnedRuns, pinRange, unpinRange } from '../fault/pin.ts';
+import { pinnedRuns, pinRange, unpinRange } from '../fault/pin.ts';
 import { VM_FAULT_ERROR, VmFault } from '../fault/vm-fault.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import type { PageContent } from '../frame/page-content.ts';
 import type { HostState } from '../host-state.ts';
 import type { MmuNotifier, NotifierRange } from '../notifier/mmu-notifier.ts';
 import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
+import { contentAt } from './content-at.ts';
 import { contiguousRun, type PageBounds, type PageRun } from './contiguous-run.ts';
 import { Entry } from './entry-table.ts';
 import type { MmState } from './mm-state.ts';
 import type { VmaView } from './vma.ts';
 
 const BYTES_PER_FRAME = 4096;
-const ZERO_PAGE: PageContent = { tagLo: 0, tagHi: 0, words: null };
 
 /**
  * An address space of the host: one process's mappings, its CPU page table, its pins and its notifiers. Made by
@@ -124,7 +128,40 @@ export class AddressSpace {
 
   /** Moves a whole mapping to other addresses (mremap with MREMAP_MAYMOVE): fires UNMAP over the old ones. */
   mremap(agent: Agent, startPage: number, toPage: number): Task<void> {
-    return moveMapping(this.#mm, agent, startPage, toPage);
+    return moveMapping(this.#host, this.#mm, agent, startPage, toPage);
+  }
+
+  /** mprotect; fires PROTECTION_VMA over each mapping's part in which anything is. @throws HostMemoryError ENOMEM at a hole */
+  mprotect(agent: Agent, startPage: number, pages: number, protection: Protection): Task<void> {
+    checkPageRange({ startPage, pages });
+    return protectMemory(this.#host, this.#mm, agent, { startPage, pages }, protection);
+  }
+
+  /** A child that shares all memory until one writes: fires PROTECTION_PAGE (hugetlb: CLEAR) over each private mapping. @throws HostMemoryError ENOMEM */
+  *fork(agent: Agent, name: string): Task<AddressSpace> {
+    assert(!this.#mm.exited, () => `${this.name}: the address space forks after its exit`);
+    return new AddressSpace(this.#host, yield* forkSpace(this.#host, this.#mm, agent, name));
+  }
+
+  /** NUMA balancing: has the next access to each page fault once; fires as {@link mprotect}. @returns pages marked */
+  changeProtNuma(agent: Agent, startPage: number, pages: number): Task<number> {
+    checkPageRange({ startPage, pages });
+    return changeProtNuma(this.#host, this.#mm, agent, { startPage, pages });
+  }
+
+  /** Forgets which pages were written to (4 to clear_refs), write-protecting them: fires SOFT_DIRTY over the whole address space. */
+  clearSoftDirty(agent: Agent): Task<void> {
+    return clearSoftDirty(this.#host, this.#mm, agent);
+  }
+
+  /** Whether the page was written to since {@link clearSoftDirty}, or mapped. */
+  softDirty(page: number): boolean {
+    return isSoftDirty(this.#mm, page);
+  }
+
+  /** Its userfaultfd, on which faults are handled by somebody else; one for each address space. */
+  userfaultfd(): Userfaultfd {
+    return new Userfaultfd(this.#host, this.#mm);
   }
 
   /** Gives advice about a range (madvise); what each does and fires is said at {@link MadviseAdvice}. */
@@ -168,26 +205,9 @@ export class AddressSpace {
    * run proper: zeroing of anonymous folios is not charged.
    * @throws HostMemoryError ENOMEM when frames run out and reclaim frees none; RangeError outside the mappings
    */
-  *populate(agent: Agent, startPage: number, pages: number): Task<void> {
+  populate(agent: Agent, startPage: number, pages: number): Task<void> {
     checkPageRange({ startPage, pages });
-    const hole = this.#mm.vmas.firstHole(startPage, pages);
-    if (hole >= 0) throw new RangeError(`startPage: page ${hex(hole)} of the range is not mapped`);
-    const { table, vmas } = this.#mm;
-    yield* this.mmapLock.acquireRead(agent);
-    try {
-      for (let page = startPage; page < startPage + pages; ) {
-        yield agent.writes('populate folio', Location.cpuEntry, this.entryLocation(page), Cost.minorFault);
-        const vma = vmas.find(page);
-        const isDone =
-          table.pfn(page) >= 0 ||
-          (vma && table.flags(page) === 0 && prefaultAnonymous(this.#host, this.#mm, vma, page));
-        const bits = isDone ? 0 : yield* this.handleMmFault(agent, page, { write: vma?.writeable ?? false });
-        if ((bits & VM_FAULT_ERROR) !== 0) throw faultError(bits, page, 'populate');
-        if (table.pfn(page) >= 0) page = table.end(page);
-      }
-    } finally {
-      this.mmapLock.releaseRead(agent);
-    }
+    return populate(this.#host, this.#mm, agent, { startPage, pages });
   }
 
   /**
@@ -332,42 +352,7 @@ export class AddressSpace {
 
   /** A page's content wherever it is: frame, swap cache or slot; zeros where nothing is. For checks: touches nothing. */
   cpuRead(page: number): PageContent {
-    const { table } = this.#mm;
-    const { memory } = this.#host;
-    const flags = table.flags(page);
-    if ((flags & Entry.MIGRATION) !== 0) return this.#contentOnTheMove(page);
-    if ((flags & Entry.PRESENT) !== 0)
-      return memory.readContent(table.value(page) + (table.level(page) === 0 ? 0 : page % (1 << table.level(page))));
-    if ((flags & Entry.SWAP) !== 0) return this.#contentOfSwap(table.value(page));
-    return this.#contentOfFile(page);
-  }
-
-  /** The content of a folio in the swap cache once it has been read, else of the slot; none if the folio's frame is broken. */
-  #contentOfSwap(entry: number): PageContent {
-    const { folios, memory, swapCache, swapIo } = this.#host;
-    const folio = swapCache.get(entry);
-    if (folio !== 0 && folios.has(folio, FolioFlag.hwpoison)) return ZERO_PAGE;
-    if (folio === 0 || !folios.has(folio, FolioFlag.uptodate)) return swapIo.readContent(entry);
-    return memory.readContent(folios.pfn(folio) + entry - folios.swapEntry(folio));
-  }
-
-  /** Until the entry is present again, its folio may have its old frames or its new ones. */
-  #contentOnTheMove(page: number): PageContent {
-    const { folios, memory } = this.#host;
-    const folio = folios.at(this.#mm.table.value(page));
-    const offset =
-      folios.frames(folio) === 1 ? 0 : (this.#mm.vmas.find(page)?.indexOf(page) ?? 0) - folios.index(folio);
-    return memory.readContent(folios.pfn(folio) + offset);
-  }
-
-  #contentOfFile(page: number): PageContent {
-    const vma = this.#mm.vmas.find(page);
-    const { memory } = this.#host;
-    if (!vma?.file) return ZERO_PAGE;
-    const index = vma.indexOf(page);
-    const flags = vma.file.cache.flags(index);
-    if ((flags & Entry.PRESENT) !== 0) return memory.readContent(vma.file.cache.pfn(index));
-    return (flags & Entry.SWAP) === 0 ? ZERO_PAGE : this.#contentOfSwap(vma.file.cache.value(index));
+    return contentAt(this.#host, this.#mm, page);
   }
 
   /** Sets the accessed bit of the entry that maps the page, if it is present. Part of the caller's step. */

@@ -1,5 +1,5 @@
 import { RwSemaphore } from '@faultline/sim';
-import type { Userfaultfd } from '../fault/userfault.ts';
+import type { UserfaultQueue } from '../fault/userfault.ts';
 import { blockStart, FANOUT, FRAMES_PER_1G } from '../folio/folio-order.ts';
 import { NotifierSubscriptions } from '../notifier/mmu-notifier.ts';
 import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
@@ -42,7 +42,7 @@ export class MmState {
   pinnedFrames = 0;
   /** Sum of the pages of all pin calls. */
   accountedPinPages = 0;
-  userfaultfd: Userfaultfd | null = null;
+  userfaults: UserfaultQueue | null = null;
   exited = false;
   /** MMF_UNSTABLE: the OOM reaper has been here, pages are missing that had content. */
   unstable = false;

@@ -71,8 +71,11 @@ export class Vma {
   anonVma: AnonVma | null;
   /** All anon_vmas whose folios it may map: its own, and its parents' from before a fork. */
   readonly anonChain: AnonVma[] = [];
-  /** Missing pages are reported to a userfaultfd. */
+  /** Missing pages, or writes to pages marked so, are reported to a userfaultfd. */
   userfaultMissing = false;
+  userfaultWp = false;
+  /** Of hugetlb: the pool has promised it a page for each that it has not got (HPAGE_RESV_OWNER). */
+  reserved = true;
   /** VM_SOFTDIRTY. */
   softDirty = true;
   /** Swap read-ahead: the page of the last fault on swap, the last window in pages, and how many of them were asked for since. */
@@ -124,6 +127,8 @@ export class Vma {
   copy(mm: MmState, startPage: number, endPage: number): Vma {
     const copy = new Vma(mm, { ...this.#parts(), startPage, endPage, pgoff: this.indexOf(startPage) });
     copy.userfaultMissing = this.userfaultMissing;
+    copy.userfaultWp = this.userfaultWp;
+    copy.reserved = this.reserved;
     copy.softDirty = this.softDirty;
     for (const anonVma of this.anonChain) copy.join(anonVma);
     this.file?.vmas.add(copy);

@@ -1,6 +1,7 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { blockStart, FANOUT, framesOf } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
+import { forgetKsmPlace } from '../folio/ksm-places.ts';
 import { splitLeafAt } from '../folio/unmap.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from './entry-table.ts';
@@ -19,8 +20,9 @@ export interface PageSpan {
  * Takes every entry of the range out of the CPU page table, splits leaves that stick out of it, and frees frames and
  * swap slots. One step for each large leaf and for each last-level table, whose lock Linux holds meanwhile. The caller has
  * opened the notifier range.
+ * @param keepCows leaves private copies of a file's pages, in memory or in swap
  */
-export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: PageSpan): Task<void> {
+export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: PageSpan, keepCows = false): Task<void> {
   const { table } = mm;
   const gathered: number[] = [];
   let page = table.nextUsed(span.startPage, span.endPage);
@@ -36,7 +38,7 @@ export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: Page
       const endPage = Math.min(unitEnd, span.endPage);
       const entries = level === 0 ? endPage - page : 1;
       yield agent.writes('zap entries', Location.cpuEntry, mm.entryLocation(page), Cost.entryWrite, entries);
-      page = zapUnit(host, mm, { startPage: page, endPage }, gathered);
+      page = zapUnit(host, mm, { startPage: page, endPage }, gathered, keepCows);
     }
     if (gathered.length >= GATHER_FOLIOS) yield* freeGathered(host, agent, gathered);
     page = table.nextUsed(page, span.endPage);
@@ -45,7 +47,7 @@ export function* zapRange(host: HostState, mm: MmState, agent: Agent, span: Page
 }
 
 /** Clears entries that lie wholly in the span. @returns the page after the last one seen: that of a leaf that sticks out */
-function zapUnit(host: HostState, mm: MmState, span: PageSpan, gathered: number[]): number {
+function zapUnit(host: HostState, mm: MmState, span: PageSpan, gathered: number[], keepCows: boolean): number {
   const { table } = mm;
   let page = span.startPage;
   while (page < span.endPage) {
@@ -53,11 +55,18 @@ function zapUnit(host: HostState, mm: MmState, span: PageSpan, gathered: number[
     const end = table.end(page);
     if (table.flags(page) !== 0) {
       if (end - framesOf(order) < span.startPage || end > span.endPage) return page;
-      zapEntry(host, mm, page, order, gathered);
+      if (!keepCows || !isAnonymous(host, mm, page)) zapEntry(host, mm, page, order, gathered);
     }
     page = end;
   }
   return Math.min(page, span.endPage);
+}
+
+/** Whether an entry stands for anonymous memory: it is in swap, or its folio is. */
+function isAnonymous({ folios }: HostState, { table }: MmState, page: number): boolean {
+  if ((table.flags(page) & Entry.SWAP) !== 0) return true;
+  const folio = folios.at(table.value(page));
+  return folio !== 0 && folios.has(folio, FolioFlag.anon);
 }
 
 function zapEntry(host: HostState, mm: MmState, page: number, order: number, gathered: number[]): void {
@@ -70,21 +79,16 @@ function zapEntry(host: HostState, mm: MmState, page: number, order: number, gat
     host.dropSwapEntry(mm, value);
     return;
   }
+  const folio = folios.at(value);
+  if (folio !== 0 && folios.has(folio, FolioFlag.ksm)) forgetKsmPlace(host, folio, mm, page);
   // A folio on the move has lost this mapping's reference and count already.
   if ((flags & Entry.PRESENT) === 0) return;
-  const folio = folios.at(value);
   if ((flags & Entry.DIRTY) !== 0) folios.setFlag(folio, FolioFlag.dirty, true);
   host.countUnmapped(mm, folio, order);
-  // The mapping may have a page there again.
-  if (folios.has(folio, FolioFlag.hugetlb)) host.hugePages.restore(folios.order(folio), 1);
-  if (folios.has(folio, FolioFlag.ksm)) forgetPlace(host, mm, folio, page);
+  // The mapping may have a page there again, if it was promised one.
+  if (folios.has(folio, FolioFlag.hugetlb) && mm.vmas.find(page)?.reserved)
+    host.hugePages.restore(folios.order(folio), 1);
   gathered.push(folio);
-}
-
-function forgetPlace(host: HostState, mm: MmState, folio: number, page: number): void {
-  const places = host.ksm.get(folio);
-  const at = places?.findIndex((place) => place.mm === mm && place.page === page) ?? -1;
-  if (at >= 0) places?.splice(at, 1);
 }
 
 /** Gives the mappings' references back. A folio that is only in the swap cache any more, with nobody to need it, goes with them. */
