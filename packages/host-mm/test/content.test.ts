@@ -164,7 +164,7 @@ describe('random programs of several agents', () => {
         seen.retries += world.dma.retries;
         world.checkEnd();
       }),
-      { numRuns: 120 },
+      { numRuns: 80 },
     );
     for (const [name, count] of Object.entries(seen)) expect(count, name).toBeGreaterThan(0);
   });
@@ -182,7 +182,7 @@ describe('random programs of several agents', () => {
         expect(time.run(1e9)).toBe(true);
         world.checkEnd();
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 });

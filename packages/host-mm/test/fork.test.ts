@@ -335,7 +335,7 @@ describe('random programs of a family of address spaces', () => {
         runFamily(world, lists, seed);
         copies += world.host.counters.ksm_swpin_copy;
       }),
-      { numRuns: 800 },
+      { numRuns: 160 },
     );
     expect(copies).toBeGreaterThan(0);
   });
@@ -355,7 +355,7 @@ describe('random programs of a family of address spaces', () => {
         );
         runFamily(world, edges, seed);
       }),
-      { numRuns: 200 },
+      { numRuns: 80 },
     );
   });
 });

@@ -240,7 +240,7 @@ describe('a user of the protocol, under shuffled steps', () => {
           retries += user.retries;
         },
       ),
-      { numRuns: 1500 },
+      { numRuns: 500 },
     );
     expect(retries).toBeGreaterThan(0);
   });

@@ -236,7 +236,7 @@ describe('what the kernel does on its own, against whoever uses the memory', () 
         seen.migrationSplits += world.host.counters.thp_migration_split;
         seen.migrationFailures += world.host.counters.pgmigrate_fail;
       }),
-      { numRuns: 600 },
+      { numRuns: 250 },
     );
     for (const [name, count] of Object.entries(seen)) expect(count, name).toBeGreaterThan(0);
   });
@@ -250,7 +250,7 @@ describe('what the kernel does on its own, against whoever uses the memory', () 
         world.checkEnd();
         broken += world.seen.broken;
       }),
-      { numRuns: 600 },
+      { numRuns: 250 },
     );
     expect(broken).toBeGreaterThan(0);
   });
@@ -268,7 +268,7 @@ describe('what the kernel does on its own, against whoever uses the memory', () 
         expect(time.run(1e9)).toBe(true);
         world.checkEnd();
       }),
-      { numRuns: 300 },
+      { numRuns: 150 },
     );
   });
 });

@@ -126,7 +126,7 @@ describe('agents that all write, drop, pin and reclaim the same few pages', () =
         runShuffled(new RandomStream(options.seed, 'order'), runs);
         world.checkEnd();
       }),
-      { numRuns: 1200 },
+      { numRuns: 200 },
     );
   });
 
@@ -148,7 +148,7 @@ describe('agents that all write, drop, pin and reclaim the same few pages', () =
         expect(time.run(1e9)).toBe(true);
         world.checkEnd();
       }),
-      { numRuns: 600 },
+      { numRuns: 120 },
     );
   });
 });

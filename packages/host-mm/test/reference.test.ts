@@ -132,7 +132,7 @@ describe('random programs beside the reference', () => {
         programs(backings),
         (options, program) => check(options, program, {}),
       ),
-      { numRuns: 300, endOnFailure: true },
+      { numRuns: 60, endOnFailure: true },
     );
   });
 
@@ -142,7 +142,7 @@ describe('random programs beside the reference', () => {
       fc.property(setups(fc.constant(4 * 2 ** 18), { '2M': 0, '1G': 1 }), programs(backings), (options, program) =>
         check(options, program, {}),
       ),
-      { numRuns: 12, endOnFailure: true },
+      { numRuns: 4, endOnFailure: true },
     );
   });
 });

@@ -130,6 +130,17 @@ export class DmaChecker implements DmaTarget, HwptObserver {
       });
   }
 
+  /** Pages that were not resident when their memory was mapped, so that their first fault is nobody's doing. */
+  neverMapped(page: number, pages: number): void {
+    for (let at = page; at < page + pages; ) {
+      const level = this.#options.vacantLevelOf(at);
+      const end =
+        level === 0 ? at + 1 : Math.min(page + pages, (Math.floor(at / 512 ** (level - 1)) + 1) * 512 ** (level - 1));
+      if (level > 0) for (let each = at; each < end; each++) this.#leaving.add(each);
+      at = end;
+    }
+  }
+
   /** {@inheritDoc HwptObserver.takingAway} */
   takingAway(page: number, pages: number): void {
     this.#takeAwayStartNs = this.#options.now();

@@ -136,6 +136,9 @@ export class VirtualMachine {
       yield* this.ioas.attach(agent, device.report);
       this.domain.attach(device.endpoint.sourceId, device.endpoint.deviceTlb ? device.endpoint : null);
     }
+    // A host that is short of memory has swapped some out before it could be mapped.
+    if (this.mm.swappedBytes > 0)
+      for (const { page, pages } of this.layout.regions) this.checker.neverMapped(page, pages);
     this.checker.sealAreas();
   }
 

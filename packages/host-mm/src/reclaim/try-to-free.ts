@@ -44,11 +44,20 @@ function* scanPriorities(host: HostState, agent: Agent, scan: ScanControl): Task
   for (scan.priority = DEF_PRIORITY; scan.priority >= 0; scan.priority--) {
     yield* splitDeferred(host, agent, scan);
     const groups = scan.target ? [scan.target] : host.memcgs;
-    for (const memcg of groups) yield* host.lru.shrink(agent, memcg, scan);
+    for (const memcg of groups) if (canReclaim(host)) yield* host.lru.shrink(agent, memcg, scan);
     if (scan.nrReclaimed >= scan.nrToReclaim) return;
     // Nothing freed, and the device is still at it: wait for it, as reclaim_throttle does.
     if (scan.priority <= 1 && scan.nrReclaimed === 0) yield* waitForDevice(host, agent);
   }
+}
+
+/**
+ * Whether a scan could free anything: not when swap is full, and nothing is in the swap cache, of a file, or given up by its owner
+ * (can_reclaim_anon_pages).
+ */
+function canReclaim({ swap, swapCache, files, counters }: HostState): boolean {
+  const mayBeLazyFree = counters.pglazyfree > counters.pglazyfreed;
+  return swap.freeSlots > 0 || swapCache.pages > 0 || files.length > 0 || mayBeLazyFree;
 }
 
 function* waitForDevice(host: HostState, agent: Agent): Task<void> {
