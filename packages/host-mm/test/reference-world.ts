@@ -108,7 +108,7 @@ export class ReferenceWorld {
   #run<T>(task: (agent: Agent) => Task<T>): T {
     const agent = new Agent('program');
     const run = this.#time.spawn(agent, caught(task(agent)));
-    const atRest = this.#time.run(this.#time.nowNs + (this.frames > 10_000 ? 1e9 : 1e7));
+    const atRest = this.#time.run(this.#time.nowNs + (this.frames > 10_000 ? 1e9 : 5e7));
     if (!atRest && run.done) throw new Error('kswapd or a worker never sleeps');
     if (!run.done) throw new Error(`no end in sight: ${run.pending?.label}`);
     const result = run.value;

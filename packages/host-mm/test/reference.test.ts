@@ -107,7 +107,6 @@ describe('random programs beside the reference', () => {
     const seen = {
       pswpin: 0,
       pswpout: 0,
-      thp_swpout_fallback: 0,
       zswpin: 0,
       swap_ra_hit: 0,
       pgsteal_kswapd: 0,

@@ -39,6 +39,8 @@ static uint32_t next_random(void) {
 
 static inline uint32_t mix(uint32_t hash, uint32_t value) { return hash * 31 + value; }
 
+#include "host-memory.h"
+
 /* Random addresses in the first `pages` pages, a power of two. */
 static void make_addresses(uint64_t *iovas, uint32_t pages) {
   random_state = 0x2545f491;
@@ -314,6 +316,10 @@ static const struct {
     {"iotlb miss and fill", iotlb_miss},
     {"iotlb page invalidation and fill", iotlb_invalidation},
     {"translation miss", translation_miss},
+    {"host fault 4K", host_fault},
+    {"host MADV_DONTNEED 4K", host_drop},
+    {"host MADV_PAGEOUT 4K", host_page_out},
+    {"host notifier call", host_notifier},
 };
 
 static struct outcome run(uint32_t operations, const char *name) {

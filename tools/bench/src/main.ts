@@ -1,9 +1,13 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { bytesPerResidentPage } from './host-memory.ts';
 import { measure, ResultsDiffer } from './measurement.ts';
 import { CompilerMissing, compilerVersion, Native } from './native.ts';
 import { parseOptions, Usage } from './options.ts';
 import { toDocument, toTable } from './report.ts';
+
+/** Pages of the space measurement: 256 MiB. */
+const PAGES = 65_536;
 
 const note = (message: string): void => {
   process.stderr.write(`bench: ${message}\n`);
@@ -20,6 +24,7 @@ async function bench(args: readonly string[]): Promise<number> {
   try {
     const rows = await measure(benchmarks, native, effort, note);
     process.stdout.write(json ? toDocument(rows) : toTable(rows));
+    note(`host-mm: ${Math.round(bytesPerResidentPage(PAGES))} bytes for each resident 4K page, of ${PAGES}`);
     return 0;
   } finally {
     await native.stop();

@@ -1,4 +1,5 @@
 import type { Benchmark } from './benchmark.ts';
+import { hostDrop, hostFault, hostNotifier, hostPageOut } from './host-memory.ts';
 import { cutPage, mapGibAs, unmapGibOf, walkTo } from './page-table.ts';
 import { iotlbHit, iotlbInvalidation, iotlbMiss, translationMiss } from './translation.ts';
 
@@ -25,4 +26,8 @@ export const BENCHMARKS: readonly Benchmark[] = [
   { name: 'iotlb miss and fill', operations: 50_000, target: null, run: iotlbMiss },
   { name: 'iotlb page invalidation and fill', operations: 50_000, target: null, run: iotlbInvalidation },
   { name: 'translation miss', operations: 5_000, target: null, run: translationMiss },
+  { name: 'host fault 4K', operations: 2_000, target: null, run: hostFault },
+  { name: 'host MADV_DONTNEED 4K', operations: 2_000, target: null, run: hostDrop },
+  { name: 'host MADV_PAGEOUT 4K', operations: 2_000, target: null, run: hostPageOut },
+  { name: 'host notifier call', operations: 10_000, target: null, run: hostNotifier },
 ];

@@ -1,6 +1,7 @@
 import { hex } from '@faultline/address';
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
+import { VmFault } from '../fault/vm-fault.ts';
 import { blockStart, framesOf } from '../folio/folio-order.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import { splitFolio } from '../folio/split.ts';
@@ -116,7 +117,11 @@ function makeLazyFree(host: HostState, mm: MmState, folio: number, page: number,
 function* willNeed(host: HostState, mm: MmState, agent: Agent, range: PageRange): Task<void> {
   const endPage = range.startPage + range.pages;
   for (let page = mm.table.nextUsed(range.startPage, endPage); page < endPage; ) {
-    if ((mm.table.flags(page) & Entry.SWAP) !== 0) yield* handleMmFault(host, mm, agent, { page, write: false });
+    if ((mm.table.flags(page) & Entry.SWAP) !== 0) {
+      const bits = yield* handleMmFault(host, mm, agent, { page, write: false });
+      // It is advice: when there is no memory for it, the rest is not tried.
+      if ((bits & VmFault.OOM) !== 0) return;
+    }
     page = mm.table.nextUsed(mm.table.end(page), endPage);
   }
 }
