@@ -1,4 +1,4 @@
-import { TAKE_AWAY } from '@faultline/iommufd-core';
+import { STRATEGIES } from '@faultline/iommufd-core';
 import { type ExplorationResult, type ExploreOptions, explore, type ScheduledStep } from './explorer.ts';
 import { type SplitConfiguration, type SplitProtocol, SplitWorld } from './split-world.ts';
 
@@ -12,18 +12,18 @@ export interface Protocol {
 const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: string }>> = {
   cut: {
     title: 'a page is cut out of its leaf while a device uses it: hitless, and never reached again',
-    takeAway: TAKE_AWAY.cut,
+    strategy: STRATEGIES.cut,
     hitless: true,
   },
   naive: {
     title: 'the bug of the 2023 thread: a sub-range unmap that takes a leaf for a table',
-    takeAway: TAKE_AWAY.naive,
+    strategy: STRATEGIES.naive,
     hitless: false,
     guestWords: true,
   },
   'whole-leaf': {
     title: 'the whole leaf goes: safe, but its innocent neighbours may fault (I4 is not claimed)',
-    takeAway: TAKE_AWAY['whole-leaf'],
+    strategy: STRATEGIES['whole-leaf'],
     hitless: false,
   },
 };

@@ -1,5 +1,5 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
-import { Ioas, IopfQueue, type TakeAway } from '@faultline/iommufd-core';
+import { Ioas, IopfQueue, type Strategy } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
@@ -23,7 +23,7 @@ export interface SplitConfiguration {
 
 /** Parts of a protocol under test that a configuration does not decide. */
 export interface SplitProtocol {
-  readonly takeAway: TakeAway;
+  readonly strategy: Strategy;
   /** What is claimed, in one line. */
   readonly title?: string;
   /** Whether addresses outside the range may not notice (I4). */
@@ -94,7 +94,7 @@ export class SplitWorld implements ExploredSystem {
       allocationMayFail: configuration.allocationMayFail,
       onFreeTables: (tables) => this.#tablesFreed(tables),
     });
-    this.#ioas = new Ioas({ mm: this.#mm, takeAway: protocol.takeAway });
+    this.#ioas = new Ioas({ mm: this.#mm, strategy: protocol.strategy });
     runToEnd(this.#setUp(setup, pages));
     this.#areasHash = this.#ioas.areas.hash();
     this.#endpoint = this.#connectDevice();

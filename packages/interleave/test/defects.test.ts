@@ -1,4 +1,4 @@
-import { TAKE_AWAY, type TakeAway } from '@faultline/iommufd-core';
+import { STRATEGIES, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
 import { describe, expect, it } from 'vitest';
 import { PROTOCOLS, type SplitProtocol, type VerifyResult, verify, verifySplit } from '../src/index.ts';
 
@@ -11,7 +11,10 @@ function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
 const explored = (name: string, protocol: SplitProtocol) => outcome(verifySplit(name, protocol));
 
 /** `cut` as it should be, for comparison with each defect below. */
-const withDefect = (takeAway: TakeAway): SplitProtocol => ({ takeAway, hitless: true });
+const withDefect = (takeAway: TakeAway): SplitProtocol => ({
+  strategy: statelessStrategy('defect', true, takeAway),
+  hitless: true,
+});
 
 describe('verify', () => {
   it('cut holds in the first 300 orders; defects.slow.test.ts explores them all', () => {
@@ -31,7 +34,7 @@ describe('verify', () => {
   });
 
   it('whole-leaf is not hitless, and the adversary shows who suffers', () => {
-    const result = explored('whole-leaf', { takeAway: TAKE_AWAY['whole-leaf'], hitless: true });
+    const result = explored('whole-leaf', { strategy: STRATEGIES['whole-leaf'], hitless: true });
     expect(result.counterexample?.invariant).toBe('I4');
     expect(result.counterexample?.configuration).toContain('neighbour');
   });

@@ -2,7 +2,7 @@ import { HostMemory, type HostMemoryOptions } from '@faultline/host-mm';
 import { Agent, Cost, type CostProfile, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, type VtdDomainOptions, VtdDriver } from '@faultline/vtd-remapping';
-import { type HwptObserver, type HwptPaging, Ioas, TAKE_AWAY, type TakeAway } from '../src/index.ts';
+import { type HwptObserver, type HwptPaging, Ioas, STRATEGIES, type Strategy } from '../src/index.ts';
 
 /** 10 ns for whatever costs something, so that tasks interleave. */
 const PROFILE = Object.fromEntries(
@@ -17,7 +17,7 @@ const FIRST_PFN = 0x40000;
 export interface HostSetupOptions {
   readonly pages?: number;
   readonly backing?: '4K' | 'thp-2M' | 'pud-thp';
-  readonly takeAway?: TakeAway | null;
+  readonly strategy?: Strategy | null;
   readonly populate?: boolean;
   readonly frames?: number;
   readonly host?: Partial<HostMemoryOptions>;
@@ -37,7 +37,7 @@ export class HostSetup {
   readonly pages: number;
 
   constructor(options: HostSetupOptions = {}) {
-    const { pages = 1024, backing = 'thp-2M', takeAway = TAKE_AWAY.cut } = options;
+    const { pages = 1024, backing = 'thp-2M', strategy = STRATEGIES.cut } = options;
     this.pages = pages;
     const frames = options.frames ?? pages + 64;
     this.host = new HostMemory({ frames, firstPfn: FIRST_PFN, swapSlots: 256, splitNotify: 'none', ...options.host });
@@ -50,7 +50,7 @@ export class HostSetup {
     const hardware = new Agent('hardware');
     this.time.spawn(hardware, this.unit.run(hardware), { daemon: true });
     if (options.populate ?? true) this.run((agent) => this.mm.populate(agent, USER, pages));
-    this.ioas = new Ioas({ mm: this.mm, takeAway });
+    this.ioas = new Ioas({ mm: this.mm, strategy });
   }
 
   /** Maps `pages` of the memory at IOVA page `page`. */

@@ -1,6 +1,6 @@
 import { Agent, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { FaultOutcome, TAKE_AWAY } from '../src/index.ts';
+import { FaultOutcome, STRATEGIES } from '../src/index.ts';
 import { HostSetup, type HostSetupOptions, USER } from './host-setup.ts';
 
 function ready(options: HostSetupOptions = {}, writeable = true) {
@@ -29,7 +29,7 @@ describe('a fault', () => {
   });
 
   it('maps a whole 2M block again after whole-leaf, and only so much of it as is contiguous', () => {
-    const { setup, mapped } = ready({ takeAway: TAKE_AWAY['whole-leaf'] });
+    const { setup, mapped } = ready({ strategy: STRATEGIES['whole-leaf'] });
     setup.run((agent) => setup.mm.madviseDontNeed(agent, USER, 512)); // all of the first leaf
     setup.fault(9);
     expect(mapped).toEqual([{ page: 0, pages: 512 }]);
@@ -93,7 +93,7 @@ describe('a fault', () => {
   it('starts over when the host takes the page away meanwhile, at any of its steps', () => {
     let retried = 0;
     for (let before = 1; ; before++) {
-      const { setup, hwpt, hash } = ready({ backing: '4K', takeAway: TAKE_AWAY.cut });
+      const { setup, hwpt, hash } = ready({ backing: '4K', strategy: STRATEGIES.cut });
       setup.pageOut(7);
       setup.run((agent) => setup.mm.cpuAccess(agent, USER + 7, { write: false, tagLo: 0, tagHi: 0 }));
       const agent = new Agent('fault');
@@ -135,7 +135,7 @@ describe('the notifier', () => {
   });
 
   it('with whole-leaf takes the leaf', () => {
-    const { setup } = ready({ takeAway: TAKE_AWAY['whole-leaf'] });
+    const { setup } = ready({ strategy: STRATEGIES['whole-leaf'] });
     setup.pageOut(7);
     expect([setup.domain.table.leafCounts['2M'], setup.domain.table.mappedPages]).toEqual([1, 512]);
   });

@@ -26,7 +26,7 @@ describe('map', () => {
   });
 
   it('unpinned needs a strategy that follows the host; pinned does not', () => {
-    const setup = new HostSetup({ takeAway: null });
+    const setup = new HostSetup({ strategy: null });
     expect(() => setup.map(0, 16)).toThrow('EOPNOTSUPP: flags: an unpinned map');
     setup.map(0, 512, { unpinned: false });
     expect(setup.mm.accountedPinBytes).toBe(512 * 4096);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PinnedRanges } from '../src/pinned-ranges.ts';
+import { PinnedRanges } from '../src/ioas/pinned-ranges.ts';
 import { HostSetup, USER } from './host-setup.ts';
 
 const RING = { name: 'nic', paths: [{ path: 'descriptor', canFault: false, ranges: [{ page: 8, pages: 2 }] }] };

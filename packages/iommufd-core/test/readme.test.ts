@@ -3,14 +3,14 @@ import { Agent, runToEnd } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { expect, it } from 'vitest';
-import { Ioas, TAKE_AWAY } from '../src/index.ts';
+import { Ioas, STRATEGIES } from '../src/index.ts';
 
 it('the example of the README holds', () => {
   const agent = new Agent('vmm');
   const mm = new HostMemory({ frames: 1 << 12, swapSlots: 64 }).createAddressSpace('vmm');
   mm.mmap({ startPage: 0x40000, pages: 1024, backing: 'thp-2M' });
   runToEnd(mm.populate(agent, 0x40000, 512)); // the first half
-  const ioas = new Ioas({ mm, takeAway: TAKE_AWAY.cut });
+  const ioas = new Ioas({ mm, strategy: STRATEGIES.cut });
   const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
   const domain = new VtdDomain({ driver: new VtdDriver({ unit }), domainId: 1 });
   const hwpt = runToEnd(ioas.addDomain(agent, domain));

@@ -1,6 +1,6 @@
 import { parseDurationNs, parseSize } from '@faultline/address';
 import { type AddressSpace, type HostMemory, type NotifierRange, VM_FAULT_ERROR } from '@faultline/host-mm';
-import { Ioas, TAKE_AWAY, type TakeAway, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { Ioas, STRATEGIES, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, type EventSink, LatencyHistogram, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
 import { bootGuest, cpuTouches, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
 import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
@@ -69,7 +69,7 @@ export class VirtualMachine {
     const limit = memoryMax === undefined ? {} : { max: Number(parseSize(memoryMax)) };
     const memcg = host.createMemoryCgroup({ name: this.name, ...limit });
     this.mm = host.createAddressSpace(`${this.name} vmm`, memcg);
-    const takeAway: TakeAway | null = scenario.strategy === 'pinned' ? null : TAKE_AWAY[scenario.strategy];
+    const strategy = scenario.strategy === 'pinned' ? null : STRATEGIES[scenario.strategy];
     this.domain = new VtdDomain({
       driver,
       domainId: 1,
@@ -87,12 +87,12 @@ export class VirtualMachine {
       ledger,
       now: () => time.nowNs,
       sink: options.sink,
-      claimsHitless: scenario.strategy === 'cut' || scenario.strategy === 'pinned',
+      claimsHitless: strategy?.claimsHitless ?? true,
       onTakenAway: options.onTakenAway,
     });
     // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
     this.mm.registerNotifier(this.#rangeWatcher());
-    this.ioas = new Ioas({ mm: this.mm, takeAway });
+    this.ioas = new Ioas({ mm: this.mm, strategy });
     this.#allocator = new GuestPageAllocator(this.layout, Math.min(FIRST_FREE_INDEX, this.layout.pages >> 1));
     this.#cpu = {
       access: (agent, page, write, lo, hi) => this.#cpuAccess(agent, page, write, lo, hi),

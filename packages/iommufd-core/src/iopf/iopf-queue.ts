@@ -1,5 +1,5 @@
 import { type Agent, Condition, Cost, type Task } from '@faultline/sim';
-import { FaultOutcome, type FaultOutcomeCode, type HwptPaging } from './hwpt-paging.ts';
+import { FaultOutcome, type FaultOutcomeCode, type HwptPaging } from '../stage2/hwpt-paging.ts';
 
 /** One page request as the driver reads it. */
 export interface IoPageRequest {

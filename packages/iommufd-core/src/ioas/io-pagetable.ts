@@ -1,6 +1,6 @@
 import { hex } from '@faultline/address';
 import SortedBTree from 'sorted-btree';
-import { IommufdError } from './errno.ts';
+import { IommufdError } from '../errno.ts';
 
 // The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
 const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;

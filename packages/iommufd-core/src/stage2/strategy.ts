@@ -1,5 +1,5 @@
 import type { Agent, Task } from '@faultline/sim';
-import type { DomainGather, IommuDomain, UnsplitUnmapReport } from './iommu-domain.ts';
+import type { DomainGather, IommuDomain, UnsplitUnmapReport } from '../iommu-domain.ts';
 
 /** What taking a range away did beyond the range itself. */
 export interface TakeAwayOutcome {
@@ -63,9 +63,36 @@ function* flushAll(agent: Agent, domain: IommuDomain, gather: DomainGather): Tas
   if (!gather.empty) yield* domain.flush(agent, gather);
 }
 
+/** What a strategy works on: one hwpt's domain. Its calls run under the hwpt's update lock. */
+export interface StrategySeat {
+  readonly domain: IommuDomain;
+}
+
+/** What a strategy keeps for one hwpt. */
+export interface StrategyState {
+  /** Takes a range of IOVA pages away; see {@link TakeAway}. */
+  takeAway(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome>;
+}
+
+/** A way to keep a domain in step with the host: an exchangeable policy of the one mechanism in `HwptPaging`. */
+export interface Strategy {
+  readonly name: string;
+  /** Whether it claims that nobody outside the range notices (I4). */
+  readonly claimsHitless: boolean;
+  /** Begins for one hwpt. */
+  start(seat: StrategySeat): StrategyState;
+}
+
+/** A strategy that remembers nothing between two ranges. */
+export const statelessStrategy = (name: string, claimsHitless: boolean, takeAway: TakeAway): Strategy => ({
+  name,
+  claimsHitless,
+  start: ({ domain }) => ({ takeAway: (agent, page, pages) => takeAway(agent, domain, page, pages) }),
+});
+
 /** The strategies that follow a host's changes. `pinned` is none of them: what is pinned does not change. */
-export const TAKE_AWAY: Readonly<Record<'cut' | 'whole-leaf' | 'naive', TakeAway>> = {
-  cut: takeAwayByCut,
-  'whole-leaf': takeAwayWholeLeaf,
-  naive: takeAwayNaively,
+export const STRATEGIES: Readonly<Record<'cut' | 'whole-leaf' | 'naive', Strategy>> = {
+  cut: statelessStrategy('cut', true, takeAwayByCut),
+  'whole-leaf': statelessStrategy('whole-leaf', false, takeAwayWholeLeaf),
+  naive: statelessStrategy('naive', false, takeAwayNaively),
 };

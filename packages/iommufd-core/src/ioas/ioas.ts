@@ -1,13 +1,13 @@
 import { hex } from '@faultline/address';
 import { type Agent, RwSemaphore, type Task } from '@faultline/sim';
-import { IommufdError } from './errno.ts';
-import { type DeviceReport, formatPages, rangesToPin } from './fault-report.ts';
-import type { HostAddressSpace, HostNotifier, HostRange } from './host-address-space.ts';
-import { FaultOutcome, type HwptObserver, HwptPaging } from './hwpt-paging.ts';
+import { IommufdError } from '../errno.ts';
+import type { HostAddressSpace, HostNotifier, HostRange } from '../host-address-space.ts';
+import type { IommuDomain } from '../iommu-domain.ts';
+import { FaultOutcome, type HwptObserver, HwptPaging } from '../stage2/hwpt-paging.ts';
+import type { Strategy } from '../stage2/strategy.ts';
+import { type DeviceReport, formatPages, rangesToPin } from '../vfio/device-report.ts';
 import { type Area, IoPagetable } from './io-pagetable.ts';
-import type { IommuDomain } from './iommu-domain.ts';
 import { type PinnedRange, PinnedRanges } from './pinned-ranges.ts';
-import type { TakeAway } from './strategy.ts';
 
 /** A map call: bytes, as the ioctl takes them. */
 export interface IoasMapRequest {
@@ -21,12 +21,12 @@ export interface IoasMapRequest {
 
 /**
  * An I/O address space: what the user mapped (io_pagetable), one paging HWPT once a domain is there, and the devices
- * attached to it. With `takeAway` null it is today's iommufd: everything is pinned at map, and no notifier is registered.
+ * attached to it. With `strategy` null it is today's iommufd: everything is pinned at map, and no notifier is registered.
  */
 export class Ioas implements HostNotifier {
   readonly areas = new IoPagetable();
   readonly mm: HostAddressSpace;
-  readonly #takeAway: TakeAway | null;
+  readonly #strategy: Strategy | null;
   readonly #iovaRwsem = new RwSemaphore('iova_rwsem');
   readonly #pins = new PinnedRanges();
   readonly #devices = new Set<string>();
@@ -34,10 +34,10 @@ export class Ioas implements HostNotifier {
   #registered: boolean;
   #hwpt: HwptPaging | null = null;
 
-  constructor(options: { readonly mm: HostAddressSpace; readonly takeAway: TakeAway | null }) {
+  constructor(options: { readonly mm: HostAddressSpace; readonly strategy: Strategy | null }) {
     this.mm = options.mm;
-    this.#takeAway = options.takeAway;
-    this.#registered = this.#takeAway !== null;
+    this.#strategy = options.strategy;
+    this.#registered = this.#strategy !== null;
     if (this.#registered) this.mm.registerNotifier(this);
   }
 
@@ -92,7 +92,7 @@ export class Ioas implements HostNotifier {
     try {
       if (this.#hwpt) throw new IommufdError('EBUSY', 'the IOAS has a paging HWPT already');
       const { areas, mm } = this;
-      const hwpt = new HwptPaging({ domain, areas, mm, takeAway: this.#takeAway, pins: this.#pins, observer });
+      const hwpt = new HwptPaging({ domain, areas, mm, strategy: this.#strategy, pins: this.#pins, observer });
       this.#hwpt = hwpt; // from here on the notifier finds it
       try {
         for (const area of areas.areas()) yield* hwpt.mapResident(agent, area);
@@ -206,7 +206,7 @@ export class Ioas implements HostNotifier {
   }
 
   #checkMap(request: IoasMapRequest): Area {
-    if (request.unpinned && this.#takeAway === null)
+    if (request.unpinned && this.#strategy === null)
       throw new IommufdError(
         'EOPNOTSUPP',
         'flags: an unpinned map needs a strategy that follows the host (not `pinned`)',

@@ -5,11 +5,11 @@ import {
   type HostRange,
   VM_FAULT_ERROR,
   VM_FAULT_OOM,
-} from './host-address-space.ts';
-import type { Area, IoPagetable } from './io-pagetable.ts';
-import type { IommuDomain } from './iommu-domain.ts';
-import { PinnedRanges } from './pinned-ranges.ts';
-import type { TakeAway, TakeAwayOutcome } from './strategy.ts';
+} from '../host-address-space.ts';
+import type { Area, IoPagetable } from '../ioas/io-pagetable.ts';
+import { PinnedRanges } from '../ioas/pinned-ranges.ts';
+import type { IommuDomain } from '../iommu-domain.ts';
+import type { Strategy, StrategyState, TakeAwayOutcome } from './strategy.ts';
 
 /** Where a hwpt reports what it does, for checks and timelines. All optional. */
 export interface HwptObserver {
@@ -43,7 +43,7 @@ export class HwptPaging {
   readonly domain: IommuDomain;
   readonly areas: IoPagetable;
   readonly mm: HostAddressSpace;
-  readonly #takeAway: TakeAway | null;
+  readonly #strategy: StrategyState | null;
   readonly #pins: PinnedRanges;
   readonly #observer: HwptObserver;
   readonly #updateLock = new Mutex('hwpt update lock');
@@ -54,12 +54,12 @@ export class HwptPaging {
   /** Times that a fault started over because the host changed under it. */
   faultRetries = 0;
 
-  /** @param options.takeAway null: everything is pinned and the host's changes do not concern this hwpt */
+  /** @param options.strategy null: everything is pinned and the host's changes do not concern this hwpt */
   constructor(options: {
     readonly domain: IommuDomain;
     readonly areas: IoPagetable;
     readonly mm: HostAddressSpace;
-    readonly takeAway: TakeAway | null;
+    readonly strategy: Strategy | null;
     /** What is pinned for areas and devices; a notifier leaves it alone. */
     readonly pins?: PinnedRanges;
     readonly observer?: HwptObserver;
@@ -67,7 +67,7 @@ export class HwptPaging {
     this.domain = options.domain;
     this.areas = options.areas;
     this.mm = options.mm;
-    this.#takeAway = options.takeAway;
+    this.#strategy = options.strategy?.start({ domain: options.domain }) ?? null;
     this.#pins = options.pins ?? new PinnedRanges();
     this.#observer = options.observer ?? {};
   }
@@ -158,7 +158,7 @@ export class HwptPaging {
 
   /** The notifier's start: takes a range of the host's memory out of the domain. Cannot fail (I8). */
   *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#takeAway === null) return;
+    if (this.#strategy === null) return;
     yield* this.#updateLock.acquire(agent);
     try {
       // Only now: areas and pins change under this lock or before it.
@@ -170,10 +170,10 @@ export class HwptPaging {
   }
 
   *#takeMemoryAway(agent: Agent, userPage: number, userPages: number): Task<void> {
-    if (this.#takeAway === null) return;
+    if (this.#strategy === null) return;
     for (const { page, pages } of this.areas.slicesOfMemory(userPage, userPages)) {
       this.#observer.takingAway?.(page, pages);
-      const outcome = yield* this.#takeAway(agent, this.domain, page, pages);
+      const outcome = yield* this.#strategy.takeAway(agent, page, pages);
       this.#observer.takenAway?.(page, pages, outcome);
     }
   }

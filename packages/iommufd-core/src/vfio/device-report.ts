@@ -1,5 +1,5 @@
 import { hex } from '@faultline/address';
-import { IommufdError } from './errno.ts';
+import { IommufdError } from '../errno.ts';
 
 /** What vfio tells iommufd of one kind of DMA of a device. */
 export interface PathReport {
