@@ -9,6 +9,7 @@ import {
   type DmaPath,
   type DmaTarget,
   Endpoint,
+  LEGACY_FAULTS,
   NIC_FAULTS,
   NVME_FAULTS,
   WorkQueue,
@@ -23,11 +24,12 @@ import {
   type WorkloadContext,
 } from '@faultline/vm-guest';
 import type { RemappingUnit } from '@faultline/vtd-remapping';
+import type { DeviceName, DeviceSettings } from './device-settings.ts';
 import type { Scenario } from './scenario.ts';
 
 /** A device of a VM: the endpoint, what vfio reports of it, and the workloads that drive it. */
 export interface SimulatedDevice {
-  readonly name: string;
+  readonly name: DeviceName;
   readonly endpoint: Endpoint;
   readonly report: DeviceReport;
   /** One per queue slot; each is run as a task of its own. */
@@ -37,11 +39,13 @@ export interface SimulatedDevice {
 /** What devices are built from. */
 export interface DeviceSetOptions {
   readonly vm: Scenario['vm'];
+  /** Bus of the VM's functions. */
+  readonly bus: number;
   readonly unit: RemappingUnit;
   readonly target: DmaTarget;
   readonly layout: GuestLayout;
   readonly allocator: GuestPageAllocator;
-  /** A page that the host has taken away, or -1. */
+  /** A page that the host has taken away and the guest still has, or -1. */
   readonly reclaimedPage: (random: RandomStream) => number;
 }
 
@@ -72,14 +76,32 @@ function checkWorkingSet({ layout, allocator }: DeviceSetOptions, size: string):
     );
 }
 
-function newEndpoint(options: DeviceSetOptions, name: string, device: number, faults: DmaFaultReport): Endpoint {
+/** Which slot a device is in, and what a missing page means to it as a rule. */
+const KINDS: Readonly<Record<DeviceName, { readonly slot: number; readonly faults: DmaFaultReport }>> = {
+  accelerator: { slot: 1, faults: ACCELERATOR_FAULTS },
+  disk: { slot: 2, faults: NVME_FAULTS },
+  nic: { slot: 3, faults: NIC_FAULTS },
+};
+
+/** What the device does on each path when a page is missing. */
+export function faultsOf(name: DeviceName, { ats, paths }: DeviceSettings): DmaFaultReport {
+  const usual = ats ? KINDS[name].faults : LEGACY_FAULTS;
+  const entries = DMA_PATHS.map((path) => {
+    const own = path === 'msi' ? undefined : paths[path];
+    return [path, own === undefined ? usual[path] : { whenMissing: own }] as const;
+  });
+  return Object.fromEntries(entries) as unknown as DmaFaultReport;
+}
+
+function newEndpoint(options: DeviceSetOptions, name: DeviceName, settings: DeviceSettings): Endpoint {
   return new Endpoint({
     name: `${options.vm.name} ${name}`,
-    sourceId: device << 3,
+    sourceId: (options.bus << 8) | (KINDS[name].slot << 3),
     unit: options.unit,
     target: options.target,
-    faults,
-    deviceTlb: DEFAULT_DEVICE_TLB,
+    faults: faultsOf(name, settings),
+    pageRequestCredits: settings.credits,
+    ...(settings.ats ? { deviceTlb: DEFAULT_DEVICE_TLB } : {}),
   });
 }
 
@@ -90,16 +112,22 @@ function newQueue(options: DeviceSetOptions, endpoint: Endpoint, rings: number[]
   return new WorkQueue({ endpoint, descriptorPage, completionPage });
 }
 
-/** What vfio tells iommufd: every translated path, and for those that cannot fault the pages they use. */
-function reportOf(endpoint: Endpoint, pagesOfPath: Partial<Record<DmaPath, readonly number[]>>): DeviceReport {
-  return {
-    name: endpoint.name,
-    paths: DMA_PATHS.filter((path) => path !== 'msi').map((path) => {
-      const pages = pagesOfPath[path];
-      const faultable = canFault(endpoint.faults, path);
-      return pages ? { path, canFault: faultable, ranges: runsOf(pages) } : { path, canFault: faultable };
-    }),
-  };
+/**
+ * What vfio tells iommufd: every translated path, what a missing page means to it, and the pages that it uses, as far as its driver
+ * declares them. A path that may go anywhere has none.
+ */
+function reportOf(
+  endpoint: Endpoint,
+  { claims, declares }: DeviceSettings,
+  pagesOfPath: Partial<Record<DmaPath, readonly number[]>>,
+): DeviceReport {
+  const paths = (['descriptor', 'read', 'write', 'completion'] as const).map((path) => {
+    const pages = pagesOfPath[path];
+    const claim = claims[path];
+    const faultable = claim === undefined ? canFault(endpoint.faults, path) : claim === 'stall';
+    return { path, canFault: faultable, ...(pages && declares ? { ranges: runsOf(pages) } : {}) };
+  });
+  return { name: endpoint.name, paths };
 }
 
 /** Ascending pages as ranges. */
@@ -118,15 +146,17 @@ function buildAccelerator(
   settings: NonNullable<Scenario['vm']['devices']['accelerator']>,
 ): SimulatedDevice {
   const { layout, allocator } = options;
-  const endpoint = newEndpoint(options, 'accelerator', 1, ACCELERATOR_FAULTS);
+  const endpoint = newEndpoint(options, 'accelerator', settings);
   const rings: number[] = [];
   const { firstIndex, pages: workingPages } = workingSet(layout, settings.workingSet);
   const pickPage = (random: RandomStream): number => {
-    if (random.chance(settings.refaults)) {
-      const page = options.reclaimedPage(random);
-      if (page >= 0) return page;
-    }
-    return allocator.pickFree(random, firstIndex, workingPages);
+    const gone = random.chance(settings.refaults) ? options.reclaimedPage(random) : -1;
+    const page = gone >= 0 ? gone : allocator.pickFree(random, firstIndex, workingPages);
+    allocator.use(page);
+    return page;
+  };
+  const release = (pages: readonly number[]): void => {
+    for (const page of pages) allocator.release(page);
   };
   const workloads = Array.from({ length: settings.queues }, () => {
     const queue = newQueue(options, endpoint, rings);
@@ -134,19 +164,21 @@ function buildAccelerator(
       randomAcceleratorDma(context, {
         queue,
         pickPage,
+        release,
         pagesPerRequest: pagesOf(settings.request),
         writeFraction: settings.writeFraction,
         thinkNs: parseDurationNs(settings.thinkTime),
       });
   });
-  return { name: 'accelerator', endpoint, report: reportOf(endpoint, {}), workloads };
+  const report = reportOf(endpoint, settings, { descriptor: rings, completion: rings });
+  return { name: 'accelerator', endpoint, report, workloads };
 }
 
 function buildDisk(
   options: DeviceSetOptions,
   settings: NonNullable<Scenario['vm']['devices']['disk']>,
 ): SimulatedDevice {
-  const endpoint = newEndpoint(options, 'disk', 2, NVME_FAULTS);
+  const endpoint = newEndpoint(options, 'disk', settings);
   const rings: number[] = [];
   const queue = newQueue(options, endpoint, rings);
   const buffers = options.allocator.allocate(pagesOf(settings.buffers), 'disk buffers');
@@ -165,13 +197,13 @@ function buildDisk(
   return {
     name: 'disk',
     endpoint,
-    report: reportOf(endpoint, { descriptor: rings, completion: rings }),
+    report: reportOf(endpoint, settings, { descriptor: rings, completion: rings, write: buffers, read: [] }),
     workloads,
   };
 }
 
 function buildNic(options: DeviceSetOptions, settings: NonNullable<Scenario['vm']['devices']['nic']>): SimulatedDevice {
-  const endpoint = newEndpoint(options, 'nic', 3, NIC_FAULTS);
+  const endpoint = newEndpoint(options, 'nic', settings);
   const rings: number[] = [];
   const allBuffers: number[] = [];
   const workloads = Array.from({ length: settings.queues }, () => {
@@ -184,7 +216,7 @@ function buildNic(options: DeviceSetOptions, settings: NonNullable<Scenario['vm'
   return {
     name: 'nic',
     endpoint,
-    report: reportOf(endpoint, { descriptor: rings, completion: rings, write: allBuffers }),
+    report: reportOf(endpoint, settings, { descriptor: rings, completion: rings, write: allBuffers, read: [] }),
     workloads,
   };
 }

@@ -23,9 +23,23 @@ export interface DmaCheckerOptions {
   readonly sink: EventSink;
   /** Whether the strategy claims that nobody outside the range notices (I4). */
   readonly claimsHitless: boolean;
+  /** Whether the driver of a device says that the path can fault. */
+  readonly claimsFaultable: (endpoint: Endpoint, path: DmaPath) => boolean;
   /** Called for every take-away, with what it did. */
   readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
 }
+
+/** Pages of guest memory that a device's pin keeps, in frames in a row. */
+export interface PinnedFrames {
+  readonly page: number;
+  readonly pages: number;
+  readonly frame: number;
+}
+
+const frameIn = (runs: readonly PinnedFrames[], page: number): number => {
+  const run = runs.find((each) => page >= each.page && page < each.page + each.pages);
+  return run ? run.frame + (page - run.page) : -1;
+};
 
 const iovaText = (page: number): string => hex(BigInt(page) * 4096n);
 
@@ -41,7 +55,13 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   readonly reclaimed = new PagePool();
   innocentFaulted = 0;
   innocentStalled = 0;
+  /** Time that they waited, in ns. */
+  innocentStalledNs = 0;
   wholeLeafFallbacks = 0;
+  /** Times that a fault was resolved by a map. */
+  faultsMapped = 0;
+  /** Faults that contradict what the device's driver told vfio of the path. */
+  lies = 0;
   readonly #options: DmaCheckerOptions;
   /** Pages that were, or are being, taken away and are not mapped again: a fault on them is nobody else's doing. */
   readonly #leaving = new PageSet();
@@ -49,7 +69,9 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   readonly #gone = new PageSet();
   /** Pages whose content the guest is giving up: until that is over, they may hold the old content or none. */
   readonly #unsettled = new PageSet();
-  readonly #faultedAt = new Map<Agent, number>();
+  readonly #faultedAt = new Map<Agent, { readonly ns: number; readonly innocent: boolean }>();
+  /** What stays mapped when the process has gone: the frames that pins of devices keep. Null while it lives. */
+  #survivors: readonly PinnedFrames[] | null = null;
   readonly #invalidating: { page: number; pages: number }[] = [];
   #areasHash = '';
   #takeAwayStartNs = 0;
@@ -82,7 +104,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     const userPage = this.#options.userPageOf(page);
     const where = () => `${endpoint.name} ${write ? 'wrote' : 'read'} iova ${iovaText(page)} at frame ${hex(frame)}`;
     if (!ledger.check('I11', userPage >= 0, () => `${where()}, outside the guest's memory`)) return;
-    const current = mm.lookup(userPage);
+    const current = this.#survivors === null ? mm.lookup(userPage) : frameIn(this.#survivors, page);
     ledger.check('I1', current === frame && !this.#gone.has(page), () =>
       current === frame
         ? `${where()} after the notifier had returned`
@@ -102,24 +124,29 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   /** {@inheritDoc DmaTarget.missing} */
   missing(endpoint: Endpoint, agent: Agent, path: DmaPath, page: number, reason: number): void {
     const { ledger, now, claimsHitless, userPageOf } = this.#options;
-    this.#faultedAt.set(agent, now());
     const where = () => `${endpoint.name} (${path}) at iova ${iovaText(page)}: ${faultReasonText(reason)}`;
     ledger.check('I3', !isWalkError(reason), where);
-    const innocent = userPageOf(page) >= 0 && !this.#leaving.has(page);
+    // A path that can fault waits for the page; one that cannot finds its declared ranges pinned.
+    const canWait = endpoint.faults[path].whenMissing === 'stall';
+    if (this.#survivors === null && !(canWait && this.#options.claimsFaultable(endpoint, path))) this.lies++;
+    const innocent = this.#survivors === null && userPageOf(page) >= 0 && !this.#leaving.has(page);
+    this.#faultedAt.set(agent, { ns: now(), innocent });
     if (innocent) {
       this.innocentFaulted++;
-      if (endpoint.faults[path].whenMissing === 'stall') this.innocentStalled++;
+      if (canWait) this.innocentStalled++;
     }
     if (claimsHitless) ledger.check('I4', !innocent, () => `${where()}, a page that nobody took away`);
   }
 
   /** {@inheritDoc DmaTarget.answered} */
   answered(endpoint: Endpoint, agent: Agent, page: number, responseCode: number): void {
-    const startNs = this.#faultedAt.get(agent);
-    if (startNs === undefined) return;
+    const fault = this.#faultedAt.get(agent);
+    if (fault === undefined) return;
     this.#faultedAt.delete(agent);
+    const startNs = fault.ns;
     const durationNs = this.#options.now() - startNs;
     this.faultLatency.record(durationNs);
+    if (fault.innocent) this.innocentStalledNs += durationNs;
     if (this.#options.sink.enabled)
       this.#options.sink.record({
         atNs: startNs,
@@ -187,6 +214,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
 
   /** {@inheritDoc HwptObserver.mapped} */
   mapped(page: number, pages: number): void {
+    this.faultsMapped++;
     // Not before: who reads the entry just ahead of the map still faults because of the take-away.
     this.#leaving.deleteRange(page, pages);
   }
@@ -219,8 +247,22 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     }
   }
 
+  /** The content of pages is lost, as their frames are broken: from here on they may hold anything. */
+  contentLost(page: number, pages: number): void {
+    this.discardBegins(page, pages);
+  }
+
+  /**
+   * The process that owned the memory is going: from here on no DMA may reach anything but what pins of devices keep, and nobody who
+   * faults is innocent.
+   */
+  processExits(survivors: readonly PinnedFrames[]): void {
+    this.#survivors = survivors;
+  }
+
   /** Compares every page ever written with where its content is now, in a frame or in swap (I2). */
   checkAllContents(): void {
+    if (this.#survivors !== null) return;
     const { mm, ledger, userPageOf } = this.#options;
     for (const page of this.contents.pages()) {
       const userPage = userPageOf(page);
@@ -228,7 +270,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
       const content = mm.cpuRead(userPage);
       ledger.check(
         'I2',
-        this.contents.matches(page, content.tagLo, content.tagHi),
+        this.#holds(page, content.tagLo, content.tagHi),
         () => `at the end gpa ${iovaText(page)} holds another content than was last written`,
       );
     }

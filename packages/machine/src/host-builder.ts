@@ -1,14 +1,15 @@
 import { parseSize } from '@faultline/address';
 import { HostMemory, linuxWatermarks, NO_WATERMARKS } from '@faultline/host-mm';
-import type { Scenario } from './scenario.ts';
+import { type Scenario, vmsOf } from './scenario.ts';
 
 /** Host frames begin at 1 GiB. */
 export const FIRST_HOST_PFN = 0x4_0000;
 
 const pagesOf = (size: string): number => Number(parseSize(size) / 4096n);
 
-/** The host that a scenario describes, with a huge page pool as large as its VM needs. */
-export function buildHost({ host, vm }: Scenario): HostMemory {
+/** The host that a scenario describes, with huge page pools as large as its VMs need. */
+export function buildHost(scenario: Scenario): HostMemory {
+  const { host } = scenario;
   const frames = pagesOf(host.memory);
   const slots = pagesOf(host.swap);
   const { swapKind: kind, swapHeader: header } = host;
@@ -23,7 +24,10 @@ export function buildHost({ host, vm }: Scenario): HostMemory {
     thpSwap: host.thpSwap,
     pageCluster: host.pageCluster,
   });
-  if (vm.backing === 'hugetlb-1G') memory.setHugePages('1G', pagesOf(vm.memory) / 2 ** 18);
-  if (vm.backing === 'hugetlb-2M') memory.setHugePages('2M', pagesOf(vm.memory) / 2 ** 9);
+  for (const size of ['2M', '1G'] as const) {
+    const users = vmsOf(scenario).filter(({ backing }) => backing === `hugetlb-${size}`);
+    const pages = users.reduce((sum, vm) => sum + pagesOf(vm.memory), 0);
+    if (pages > 0) memory.setHugePages(size, pages / (size === '1G' ? 2 ** 18 : 2 ** 9));
+  }
   return memory;
 }

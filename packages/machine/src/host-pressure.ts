@@ -1,4 +1,4 @@
-import { parseDurationNs, parseSize } from '@faultline/address';
+import { parseDurationNs } from '@faultline/address';
 import type { HostMemory } from '@faultline/host-mm';
 import { Agent, Cost, type EventSink, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
 import type { Scenario } from './scenario.ts';
@@ -9,7 +9,7 @@ export interface HostPressureOptions {
   readonly scenario: Scenario;
   readonly seed: number;
   readonly host: HostMemory;
-  readonly vm: VirtualMachine;
+  readonly vms: readonly VirtualMachine[];
   readonly time: VirtualTime;
   readonly sink: EventSink;
   readonly stopped: () => boolean;
@@ -19,7 +19,7 @@ export interface HostPressureOptions {
 /** Times that a reclaimer looks for a page that is resident before it waits for its next turn. */
 const PICKS = 64;
 
-/** What the host does to its guests' memory while they run: swaps pages out, and whatever else the scenario says. */
+/** How the host swaps its guests' memory out while they run. */
 export class HostPressure {
   readonly #options: HostPressureOptions;
   #reclaimed = 0;
@@ -43,17 +43,13 @@ export class HostPressure {
     if (scenario.host.zswap) daemon('zswap-shrink', (agent) => host.swapIo.shrinkWorker(agent));
   }
 
-  /** Starts the reclaimers and the events of the scenario. */
+  /** Starts the reclaimers of the scenario. */
   start(): void {
     const { scenario, time, seed } = this.#options;
     const { reclaim } = scenario;
     for (let i = 0; reclaim && i < reclaim.reclaimers; i++) {
       const agent = new Agent(`reclaim ${i}`);
       time.spawn(agent, this.#reclaim(agent, reclaim, new RandomStream(seed, agent.name)));
-    }
-    for (const [index, event] of scenario.events.entries()) {
-      const agent = new Agent(`host event ${index}`);
-      time.spawn(agent, this.#event(agent, event));
     }
   }
 
@@ -81,22 +77,25 @@ export class HostPressure {
     }
   }
 
-  /** MADV_PAGEOUT of single pages that are resident, picked at random. @returns how many frames that freed */
+  /** MADV_PAGEOUT of single pages that are resident, picked at random from all VMs. @returns how many frames that freed */
   *#pageOut(agent: Agent, pages: number, random: RandomStream): Task<number> {
-    const { vm } = this.#options;
+    const { vms } = this.#options;
+    const all = vms.reduce((sum, vm) => sum + vm.userPages.count, 0);
     let freed = 0;
     for (let pick = 0; pick < PICKS + pages && freed < pages; pick++) {
-      const page = vm.userPages.first + random.below(vm.userPages.count);
-      if (vm.mm.lookup(page) >= 0 && (yield* vm.mm.pageOut(agent, page))) freed++;
+      const { mm, page } = userPageAt(vms, random.below(all));
+      if (mm.lookup(page) >= 0 && (yield* mm.pageOut(agent, page))) freed++;
     }
     return freed;
   }
+}
 
-  *#event(agent: Agent, event: Scenario['events'][number]): Task<void> {
-    yield agent.spends('until the event', Cost.nanosecond, parseDurationNs(event.at));
-    if (this.#options.stopped()) return;
-    const page = Number(parseSize(event.gpa) / 4096n);
-    const pages = Number(parseSize(event.length) / 4096n);
-    yield* this.#options.vm.discard(agent, page, pages);
+/** The n-th page of the memory of all VMs. */
+function userPageAt(vms: readonly VirtualMachine[], index: number): { mm: VirtualMachine['mm']; page: number } {
+  let before = 0;
+  for (const { mm, userPages } of vms) {
+    if (index < before + userPages.count) return { mm, page: userPages.first + (index - before) };
+    before += userPages.count;
   }
+  throw new RangeError(`page ${index} is beyond the ${before} pages of all VMs`);
 }

@@ -1,18 +1,21 @@
 export type { MachineOptions, MachineProgress } from './machine.ts';
 export { Machine } from './machine.ts';
-export type { Scenario, ScenarioInput, Strategy } from './scenario.ts';
-export { PLANNED_STRATEGIES, STRATEGIES, scenarioJsonSchema, scenarioSchema } from './scenario.ts';
+export type { Scenario, ScenarioInput, Strategy, VmSettings } from './scenario.ts';
+export { STRATEGIES, scenarioJsonSchema, scenarioSchema, vmsOf } from './scenario.ts';
 export type { BuiltInScenario } from './scenarios.ts';
 export { BUILT_IN_SCENARIOS } from './scenarios.ts';
 export type {
   CrashStats,
   DmaStats,
+  EventStats,
   FaultStats,
   HostMmStats,
+  InnocentStats,
   InvariantStats,
   IoptStats,
   IotlbStats,
   MarkStats,
+  RefusalStats,
   StatsDocument,
   ThresholdStats,
   VmStats,

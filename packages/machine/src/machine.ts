@@ -1,19 +1,22 @@
 import { hex, parseDurationNs } from '@faultline/address';
 import type { HostMemory } from '@faultline/host-mm';
-import { IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
-import { Agent, assert, type EventSink, NULL_SINK, type TaskRun, VirtualTime } from '@faultline/sim';
+import { IommufdError, IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { Agent, assert, type EventSink, NULL_SINK, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDriver } from '@faultline/vtd-remapping';
+import type { SimulatedDevice } from './device-set.ts';
 import { buildHost, FIRST_HOST_PFN } from './host-builder.ts';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
+import { HostEvents } from './host-events.ts';
 import { HostPressure } from './host-pressure.ts';
 import { InvariantLedger } from './invariants.ts';
-import type { Scenario } from './scenario.ts';
+import { type Scenario, vmsOf } from './scenario.ts';
 import { checkScenario } from './scenario-check.ts';
-import type { StatsDocument } from './stats.ts';
-import { type BootSnapshot, buildStats, snapshotAfterBoot } from './stats-builder.ts';
+import type { RefusalStats, StatsDocument } from './stats.ts';
+import { buildStats } from './stats-builder.ts';
 import { TIMING_PROFILES } from './timing-profile.ts';
 import { VirtualMachine } from './virtual-machine.ts';
+import { type BootSnapshot, snapshotAfterBoot } from './vm-stats.ts';
 
 /** Options of a {@link Machine}. */
 export interface MachineOptions {
@@ -39,7 +42,7 @@ const LEAST_PAGE_REQUEST_ENTRIES = 128;
 const TABLE_PAGES = FIRST_HOST_PFN - TABLE_BASE_PFN;
 
 /**
- * A host with a VM, built from a scenario: data in, data out. Run it in slices, so that a caller can show progress or stop.
+ * A host with its VMs, built from a scenario: data in, data out. Run it in slices, so that a caller can show progress or stop.
  *
  * @example
  * ```ts
@@ -60,11 +63,14 @@ export class Machine {
   readonly #driver: VtdDriver;
   readonly #ledger: InvariantLedger;
   readonly #iopf: IopfQueue;
-  readonly #vm: VirtualMachine;
+  readonly #vms: readonly VirtualMachine[];
   readonly #pressure: HostPressure;
+  readonly #events: HostEvents;
   readonly #unsplit = new UnsplitUnmapLog();
   readonly #tablesAtStart: number;
-  #boot: BootSnapshot | null = null;
+  /** How each VM was at the end of its boot. */
+  #boot: readonly BootSnapshot[] | null = null;
+  #refusal: RefusalStats | null = null;
   #bootTask: TaskRun<void> | null = null;
   #endNs = 0;
   #stopping = false;
@@ -88,28 +94,28 @@ export class Machine {
     const queueEntries = Math.max(LEAST_PAGE_REQUEST_ENTRIES, pageRequestEntries);
     this.#driver = new VtdDriver({ unit: this.#unit, pageRequestEntries: queueEntries });
     this.#tablesAtStart = this.#tables.used;
-    this.#vm = new VirtualMachine({
+    const common = {
       scenario,
       seed: options.seed,
       host: this.#host,
-      driver: this.#driver,
-      time: this.#time,
-      ledger: this.#ledger,
-      sink: this.#sink,
-      stopped: () => this.#stopped(),
-      remainingNs: () => this.#remainingNs(),
-      onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
-    });
-    this.#pressure = new HostPressure({
-      scenario,
-      seed: options.seed,
-      host: this.#host,
-      vm: this.#vm,
       time: this.#time,
       sink: this.#sink,
       stopped: () => this.#stopped(),
       remainingNs: () => this.#remainingNs(),
-    });
+    };
+    this.#vms = vmsOf(scenario).map(
+      (settings, index) =>
+        new VirtualMachine({
+          ...common,
+          settings,
+          index,
+          driver: this.#driver,
+          ledger: this.#ledger,
+          onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
+        }),
+    );
+    this.#pressure = new HostPressure({ ...common, vms: this.#vms });
+    this.#events = new HostEvents({ ...common, events: scenario.events, vms: this.#vms });
     this.#iopf = this.#buildFaultPath();
     this.#startDaemons();
   }
@@ -119,13 +125,17 @@ export class Machine {
     return {
       virtualTimeNs: this.#time.nowNs,
       endNs: this.#endNs,
-      dmaPages: this.#vm.devices.reduce((sum, device) => sum + device.endpoint.counters.completed, 0),
+      dmaPages: this.#devices().reduce((sum, device) => sum + device.endpoint.counters.completed, 0),
       swapOut: this.#host.counters.reclaimedPages,
       phase: this.#boot === null ? 'booting' : this.#over ? 'over' : 'running',
     };
   }
 
-  /** Boots host and VM up to the point where workloads and reclaim start; {@link runUntil} does it too, in slices. */
+  #devices(): readonly SimulatedDevice[] {
+    return this.#vms.flatMap((vm) => vm.devices);
+  }
+
+  /** Boots host and VMs up to the point where workloads and reclaim start; {@link runUntil} does it too, in slices. */
   boot(): void {
     this.#bootUntil(Number.POSITIVE_INFINITY);
   }
@@ -149,14 +159,40 @@ export class Machine {
   #bootUntil(virtualNs: number): boolean {
     if (this.#boot !== null) return true;
     const agent = new Agent('boot');
-    this.#bootTask ??= this.#time.spawn(agent, this.#vm.boot(agent));
+    this.#bootTask ??= this.#time.spawn(agent, this.#bootAll(agent));
     this.#time.run(virtualNs);
     if (!this.#bootTask.done) return false;
-    this.#boot = snapshotAfterBoot(this.#vm, this.#time.nowNs);
+    this.#boot = this.#vms.map((vm) => snapshotAfterBoot(vm, this.#time.nowNs));
     this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
-    this.#vm.start();
+    if (this.#refusal !== null) {
+      this.#over = true;
+      return true;
+    }
+    for (const vm of this.#vms) vm.start();
     this.#pressure.start();
+    this.#events.start();
     return true;
+  }
+
+  /** One VM after the other; a device that iommufd does not let in ends it. */
+  *#bootAll(agent: Agent): Task<void> {
+    for (const vm of this.#vms) {
+      yield* vm.boot(agent);
+      this.#refusal = yield* this.#attachDevices(agent, vm);
+      if (this.#refusal !== null) return;
+    }
+  }
+
+  *#attachDevices(agent: Agent, vm: VirtualMachine): Task<RefusalStats | null> {
+    for (const device of vm.devices)
+      try {
+        yield* vm.attach(agent, device);
+      } catch (error) {
+        if (!(error instanceof IommufdError)) throw error;
+        return { vm: vm.name, device: device.name, code: error.code, reason: error.message };
+      }
+    vm.booted();
+    return null;
   }
 
   /** Brings the run to its end, takes everything apart and says what happened. Call it once. */
@@ -165,13 +201,17 @@ export class Machine {
     const interrupted = (options.interrupted ?? false) && !this.#over;
     this.#stopping = true;
     if (booted) this.runUntil(Number.POSITIVE_INFINITY);
+    if (booted && this.#crash === null) this.#harvestDirty();
+    const nowNs = this.#time.nowNs;
     const stats = buildStats({
       scenario: this.scenario,
       seed: this.seed,
-      boot: this.#boot ?? snapshotAfterBoot(this.#vm, this.#time.nowNs),
-      nowNs: this.#time.nowNs,
+      boot: this.#boot ?? this.#vms.map((vm) => snapshotAfterBoot(vm, nowNs)),
+      nowNs,
       interrupted,
-      vm: this.#vm,
+      vms: this.#vms,
+      events: this.#events.stats,
+      refusal: this.#refusal,
       host: this.#host,
       unit: this.#unit,
       tables: this.#tables,
@@ -190,6 +230,7 @@ export class Machine {
         ...this.#unsplit.account((pfn) => this.#ownerOf(pfn)),
       };
     } else if (this.#ledger.violated) stats.verdict = 'invariant-violated';
+    else if (this.#refusal) stats.verdict = 'refused';
     return stats;
   }
 
@@ -215,10 +256,7 @@ export class Machine {
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     return new IopfQueue({
       source: pageRequests,
-      hwptOf: (sourceId) =>
-        this.#vm.devices.some((device) => device.endpoint.sourceId === sourceId)
-          ? (this.#vm.ioas.hwpt ?? undefined)
-          : undefined,
+      hwptOf: (sourceId) => this.#vms.find((vm) => vm.owns(sourceId))?.ioas.hwpt ?? undefined,
     });
   }
 
@@ -250,38 +288,54 @@ export class Machine {
 
   #ownerOf(pfn: number): string {
     if (this.#tables.contains(pfn)) return this.#tables.isAllocated(pfn) ? 'an I/O page table' : 'the table region';
-    const page = this.#vm.guestPageOfFrame(pfn);
-    if (page >= 0) return `${this.#vm.name}, guest page ${hex(BigInt(page) * 4096n)}`;
+    for (const vm of this.#vms) {
+      const page = vm.guestPageOfFrame(pfn);
+      if (page >= 0) return `${vm.name}, guest page ${hex(BigInt(page) * 4096n)}`;
+    }
     return this.#host.memory.contains(pfn) ? 'the host’s free memory' : 'nobody: no memory there';
   }
 
-  /** Last checks (I2, I9, I12) and the end of everything. */
-  #teardown(): void {
-    const ledger = this.#ledger;
-    const check = (id: 'I9' | 'I12' | 'I13', holds: boolean, what: string) => ledger.check(id, holds, () => what);
-    this.#vm.checker.checkAllContents();
-    for (const { endpoint } of this.#vm.devices) {
-      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
-      const answers = responses.success + responses.invalid + responses.failure;
-      check('I9', unexpectedResponses === 0, `${endpoint.name}: ${unexpectedResponses} answers to no group`);
-      check('I9', answers === pageRequests, `${endpoint.name}: ${pageRequests} groups, ${answers} answers`);
-      check('I13', !endpoint.dead, `${endpoint.name}: dead after a fault on a path that cannot fault`);
-    }
-    check('I9', this.#iopf.outstanding === 0, `${this.#iopf.outstanding} page groups without an answer`);
-    const agent = new Agent('teardown');
-    this.#time.spawn(agent, this.#vm.teardown(agent));
+  /** Every page that DMA wrote is reported dirty, now or before (I6). */
+  #harvestDirty(): void {
+    const agent = new Agent('dirty harvest');
+    for (const vm of this.#vms) this.#time.spawn(agent, vm.harvestDirty(agent, false));
+    this.#runLast();
+    for (const vm of this.#vms) vm.checkDirty();
+  }
+
+  #runLast(): void {
     try {
       this.#time.run();
     } catch (error) {
       this.#noteEnd(error);
     }
+  }
+
+  /** Last checks (I2, I9, I12) and the end of everything. */
+  #teardown(): void {
+    const check = (id: 'I9' | 'I12' | 'I13', holds: boolean, what: string) => this.#ledger.check(id, holds, () => what);
+    for (const vm of this.#vms) vm.checker.checkAllContents();
+    for (const { endpoint } of this.#devices()) {
+      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
+      const answers = responses.success + responses.invalid + responses.failure;
+      check('I9', unexpectedResponses === 0, `${endpoint.name}: ${unexpectedResponses} answers to no group`);
+      check('I9', answers === pageRequests, `${endpoint.name}: ${pageRequests} groups, ${answers} answers`);
+    }
+    for (const vm of this.#vms) vm.checkProgress();
+    check('I9', this.#iopf.outstanding === 0, `${this.#iopf.outstanding} page groups without an answer`);
+    for (const vm of this.#vms) {
+      const agent = new Agent(`${vm.name} teardown`);
+      this.#time.spawn(agent, vm.teardown(agent));
+    }
+    this.#runLast();
     check('I12', this.#unit.inFlight.count === 0, `${this.#unit.inFlight.count} DMAs in flight`);
-    check('I12', this.#vm.mm.pinnedBytes === 0, `${this.#vm.mm.pinnedBytes} bytes pinned`);
+    for (const { mm } of this.#vms) check('I12', mm.pinnedBytes === 0, `${mm.name}: ${mm.pinnedBytes} bytes pinned`);
     for (const size of ['2M', '1G'] as const) this.#host.setHugePages(size, 0);
-    const frames = this.#host.allocator.allocatedFrames;
+    const broken = this.#vms.reduce((sum, vm) => sum + vm.brokenFrames.size, 0);
+    const frames = this.#host.allocator.allocatedFrames - broken;
     check('I12', frames === 0, `${frames} frames not freed`);
-    // The context table of bus 0 stays with the unit once a device was attached.
-    const contextTables = this.#vm.devices.length > 0 ? 1 : 0;
+    // The context table of a bus stays with the unit once a device was attached.
+    const contextTables = this.#vms.filter((vm) => vm.wasAttached).length;
     const tables = this.#tables.used - this.#tablesAtStart - contextTables;
     check('I12', tables === 0, `${tables} table pages not freed`);
   }

@@ -27,6 +27,12 @@ export class PageSet {
     this.#size++;
   }
 
+  /** Every page in the set. */
+  *pages(): Generator<number> {
+    for (const [key, chunk] of this.#chunks)
+      for (let i = 0; i < CHUNK_PAGES; i++) if (chunk[i] === 1) yield key * CHUNK_PAGES + i;
+  }
+
   /** Removes a range; costs the 2M blocks it spans, not its pages. */
   deleteRange(page: number, pages: number): void {
     const end = page + pages;

@@ -1,38 +1,19 @@
-import { parseDurationNs, parseSize } from '@faultline/address';
 import { BACKINGS, type Backing } from '@faultline/host-mm';
+import { STRATEGIES as FOLLOWING } from '@faultline/iommufd-core';
 import { z } from 'zod';
+import { devices } from './device-settings.ts';
+import { hostEvent } from './host-event.ts';
+import { count, duration, fraction, size } from './quantity.ts';
 
-const quantity = (what: 'size' | 'duration', example: string) =>
-  z.string().superRefine((text, context) => {
-    try {
-      if (what === 'size') parseSize(text);
-      else parseDurationNs(text);
-    } catch {
-      context.addIssue({ code: 'custom', message: `expected a ${what} such as ${example}, got "${text}"` });
-    }
-  });
-
-/** A size with a unit, in bytes once parsed: `4K`, `16G`, `0x1000`. */
-const size = (description: string) => quantity('size', '4K, 2M or 16G').describe(description);
-/** A duration with a unit, in ns once parsed: `10us`, `50ms`. */
-const duration = (description: string) => quantity('duration', '10us or 50ms').describe(description);
-const count = (description: string, minimum = 0, maximum = 1e9) =>
-  z.number().int().min(minimum).max(maximum).describe(description);
-const fraction = (description: string) => z.number().min(0).max(1).describe(description);
-
-/** Ways to take 4K out of a large leaf that this version runs. */
-export const STRATEGIES = ['pinned', 'naive', 'whole-leaf', 'cut'] as const;
+/** A strategy that follows the host's changes, by name. */
+type FollowingStrategy = keyof typeof FOLLOWING;
+/** Ways to take 4K out of a large leaf: `pinned`, which takes nothing, and those of `@faultline/iommufd-core`. */
+export const STRATEGIES = ['pinned', ...(Object.keys(FOLLOWING) as FollowingStrategy[])] as const;
 /** A strategy by name. */
 export type Strategy = (typeof STRATEGIES)[number];
 
-/** Strategies that are planned and refused with a clear error. */
-export const PLANNED_STRATEGIES = ['paired', 'break-before-make', 'patch-2023', 'cut+collapse', 'shared-ept'] as const;
-
 const strategy = z.enum(STRATEGIES, {
-  error: (issue) =>
-    PLANNED_STRATEGIES.includes(issue.input as (typeof PLANNED_STRATEGIES)[number])
-      ? `strategy "${String(issue.input)}" is not implemented yet (see FIDELITY.md); expected one of ${STRATEGIES.join(', ')}`
-      : `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
+  error: (issue) => `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
 });
 
 const cacheArray = z.strictObject({
@@ -87,30 +68,6 @@ const reclaim = z.strictObject({
   reclaimers: count('Reclaimers at work at once', 1, 1024).default(2),
 });
 
-const accelerator = z.strictObject({
-  queues: count('Queues, each with one request at a time', 1, 1024).default(4),
-  request: size('Bytes per request').default('16K'),
-  workingSet: size('Guest memory over which requests are spread at random').default('16G'),
-  thinkTime: duration('Pause between two requests of a queue').default('5us'),
-  writeFraction: fraction('Share of requests that write guest memory').default(0.5),
-  refaults: fraction(
-    'Share of its pages that are picked from those the host has taken away: uniform accesses to 16 GiB almost never meet one',
-  ).default(0.005),
-});
-
-const disk = z.strictObject({
-  queueDepth: count('Commands at a time', 1, 1024).default(2),
-  request: size('Bytes per sequential read').default('128K'),
-  buffers: size('Guest memory that reads go to, used in turn').default('256M'),
-  mediaTime: duration('Time of the medium per command').default('80us'),
-});
-
-const nic = z.strictObject({
-  queues: count('Receive queues', 1, 1024).default(2),
-  interval: duration('Time between two packets of a queue').default('20us'),
-  receiveBuffers: count('Receive buffers of 4K per queue', 1).default(256),
-});
-
 const mark = z.string().min(1).describe('Name under which the figures at its end are kept');
 const programStep = z.discriminatedUnion('step', [
   z.strictObject({ step: z.literal('fill').describe('Write every page, in address order'), mark }),
@@ -139,6 +96,25 @@ const backing = z
     'What backs it: small folios (4K), transparent huge pages (thp-2M), the huge page pool (hugetlb-2M, hugetlb-1G; never swapped), folios in contiguous frames (contiguous, contiguous-4K), or hypothetical 1G folios that can be swapped (pud-thp), which Linux does not have',
   );
 
+const equalPages = z
+  .strictObject({
+    gpa: size('First byte of the range, a guest-physical address'),
+    length: size('Bytes of the range'),
+    distinct: count('How many different contents there are; they take turns', 1).default(256),
+  })
+  .describe(
+    'Pages that the guest fills at boot with content that others have too, as kernel images and libraries: what KSM merges',
+  );
+
+const balloon = z
+  .strictObject({
+    size: size('Guest memory that the balloon takes before it gives all back').default('64M'),
+    batch: count('4K pages for which the guest asks the VMM at a time', 1, 256).default(16),
+    interval: duration('Time between two batches').default('100us'),
+    hold: duration('Time that it stays inflated, and then deflated').default('2ms'),
+  })
+  .describe('A guest that gives memory back and takes it again: the VMM answers with MADV_DONTNEED');
+
 const vm = z.strictObject({
   name: z
     .string()
@@ -154,14 +130,9 @@ const vm = z.strictObject({
     .default(null),
   cpuTouchInterval: duration('Time between two touches of a random page by the guest CPU').default('50us'),
   cpuRefaults: fraction('Share of the CPU’s touches that go to a page the host has taken away').default(0.3),
-  devices: z
-    .strictObject({
-      accelerator: accelerator.nullable().prefault({}),
-      disk: disk.nullable().prefault({}),
-      nic: nic.nullable().prefault({}),
-    })
-    .describe('null removes a device')
-    .prefault({}),
+  equalPages: equalPages.nullable().default(null),
+  balloon: balloon.nullable().default(null),
+  devices: devices.prefault({}),
 });
 
 const iommu = z.strictObject({
@@ -172,13 +143,12 @@ const iommu = z.strictObject({
   pageRequestEntries: count('Page request queue entries, a power of two', 2, 16_384).default(2048),
   faultWorkers: count('Fault handlers at work at once', 1, 1024).default(2),
   reservePages: count('Table pages kept so that a notifier cannot fail', 0, 65_536).default(4),
-});
-
-const hostEvent = z.strictObject({
-  at: duration('Virtual time'),
-  action: z.enum(['madvise-dontneed']).describe('What the host does'),
-  gpa: size('First byte, a guest-physical address'),
-  length: size('Bytes'),
+  accessedDirty: z
+    .boolean()
+    .describe(
+      'Whether hardware sets the A and D bits of the second stage (SSADE), so that writes by DMA are reported (I6)',
+    )
+    .default(true),
 });
 
 /** The scenario document, schema of YAML files and of `--set`. */
@@ -189,11 +159,15 @@ export const scenarioSchema = z.strictObject({
     .default('unnamed'),
   description: z.string().default(''),
   strategy: strategy.default('cut'),
-  expect: z.enum(['ok', 'host-crashed']).describe('The verdict that is no failure').default('ok'),
+  expect: z
+    .enum(['ok', 'host-crashed', 'invariant-violated', 'refused'])
+    .describe('The verdict that is no failure; refused: iommufd does not let a device in')
+    .default('ok'),
   duration: duration('Virtual time that the workloads run').default('100ms'),
   host: host.prefault({}),
   reclaim: reclaim.nullable().prefault({}),
   vm: vm.prefault({}),
+  vms: z.array(vm).describe('Several VMs on one host, instead of vm').default([]),
   iommu: iommu.prefault({}),
   events: z.array(hostEvent).default([]),
   thresholds: z.array(z.string()).default([]),
@@ -212,6 +186,13 @@ export const BACKING_GRANULE: Readonly<Record<Backing, bigint>> = {
 
 /** A scenario with every default filled in. Sizes and durations are still text; see `parseSize`, `parseDurationNs`. */
 export type Scenario = z.output<typeof scenarioSchema>;
+/** The settings of one VM. */
+export type VmSettings = Scenario['vm'];
+/** The VMs of a scenario: those of `vms`, or the one of `vm`. */
+export const vmsOf = (scenario: Scenario): readonly VmSettings[] =>
+  scenario.vms.length > 0 ? scenario.vms : [scenario.vm];
+/** What `vm` is if nobody says anything of it. */
+export const defaultVm = (): VmSettings => vm.parse({});
 /** A scenario as a user writes it. */
 export type ScenarioInput = z.input<typeof scenarioSchema>;
 

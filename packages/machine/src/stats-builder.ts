@@ -1,61 +1,38 @@
-import type { PageSize } from '@faultline/address';
 import type { HostMemory } from '@faultline/host-mm';
 import type { IopfQueue } from '@faultline/iommufd-core';
-import type { LatencyHistogram } from '@faultline/sim';
+import { LatencyHistogram } from '@faultline/sim';
 import type { TableMemory } from '@faultline/vtd-pagetable';
 import type { RemappingUnit } from '@faultline/vtd-remapping';
-import type { SimulatedDevice } from './device-set.ts';
 import type { Scenario } from './scenario.ts';
-import type { DmaStats, FaultStats, HostMmStats, IoptStats, IotlbStats, StatsDocument } from './stats.ts';
+import type { EventStats, IotlbStats, RefusalStats, StatsDocument, VmStats } from './stats.ts';
 import { VERSION } from './version.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
-
-/** What is compared with at the end. */
-export interface BootSnapshot {
-  readonly atNs: number;
-  readonly leaves: Record<PageSize, number>;
-  readonly mappedBytes: number;
-  readonly tablePages: number;
-  readonly residentBytes: number;
-}
-
-/** Takes the figures at the end of boot. */
-export const snapshotAfterBoot = (vm: VirtualMachine, atNs: number): BootSnapshot => ({
-  atNs,
-  leaves: vm.domain.table.leafCounts,
-  mappedBytes: vm.domain.table.mappedPages * 4096,
-  tablePages: vm.domain.table.tablePages,
-  residentBytes: vm.mm.residentBytes,
-});
+import { type BootSnapshot, vmStats } from './vm-stats.ts';
 
 /** Everything a stats document is made from. */
 export interface StatsSources {
   readonly scenario: Scenario;
   readonly seed: number;
-  readonly boot: BootSnapshot;
+  /** By VM. */
+  readonly boot: readonly BootSnapshot[];
   readonly nowNs: number;
   readonly interrupted: boolean;
-  readonly vm: VirtualMachine;
+  readonly vms: readonly VirtualMachine[];
   readonly host: HostMemory;
   readonly unit: RemappingUnit;
   readonly tables: TableMemory;
   readonly iopf: IopfQueue;
+  readonly events: readonly EventStats[];
+  readonly refusal: RefusalStats | null;
 }
 
 /** Builds the document as of now, before teardown; verdict, crash and invariants are filled in by the machine. */
 export function buildStats(sources: StatsSources): StatsDocument {
-  const { scenario, seed, nowNs, vm } = sources;
-  const perDevice = vm.devices.map((device) => ({ name: device.name, dma: dmaOf(sources, [device]) }));
-  // Built twice, so that the document shares no object with its only VM.
-  const groups = () => ({
-    dma: dmaOf(sources, vm.devices),
-    iopt: ioptOf(sources),
-    faults: faultsOf(sources),
-    hostMm: hostMmOf(sources),
-    innocent: { faulted: vm.checker.innocentFaulted, stalled: vm.checker.innocentStalled },
-    // Legacy mode has no A and D bits (they need SSADE of a PASID entry), so nothing can be reported dirty.
-    dirty: { writtenPages: vm.checker.writtenByDma.size, reportedPages: 0 },
-  });
+  const { scenario, seed, nowNs, boot, host, unit } = sources;
+  const { overflows } = unit.pageRequestQueue;
+  const vms = sources.vms.map((vm, index) =>
+    vmStats({ vm, boot: boot[index] as BootSnapshot, nowNs, host, overflows }),
+  );
   return {
     schema: 'faultline.stats/1',
     scenario: scenario.name,
@@ -63,45 +40,75 @@ export function buildStats(sources: StatsSources): StatsDocument {
     seed,
     version: VERSION,
     virtualTimeNs: nowNs,
-    bootNs: sources.boot.atNs,
+    bootNs: boot[0]?.atNs ?? 0,
     interrupted: sources.interrupted,
     verdict: 'ok',
     expect: scenario.expect,
     crash: null,
-    ...groups(),
+    refusal: sources.refusal,
+    ...totals(sources, vms),
     iotlb: iotlbOf(sources),
     invariants: [],
     thresholds: [],
-    vms: [{ name: vm.name, ...groups(), devices: perDevice }],
+    events: sources.events.map((event) => ({ ...event, outcomes: { ...event.outcomes } })),
+    vms,
   };
 }
 
-function dmaOf(sources: StatsSources, devices: readonly SimulatedDevice[]): DmaStats {
-  const { vm, boot, nowNs } = sources;
-  const sum = { completed: 0, faulted: 0, aborted: 0, dropped: 0, requests: 0 };
-  let latency: LatencyHistogram = vm.latency;
-  for (const device of devices) {
-    const { completed, faulted, aborted, dropped } = device.endpoint.counters;
-    sum.completed += completed;
-    sum.faulted += faulted;
-    sum.aborted += aborted;
-    sum.dropped += dropped;
-    const load = vm.loads.get(device.name);
-    sum.requests += load?.requests ?? 0;
-    if (devices.length === 1 && load) latency = load.latency;
+/** The groups of all VMs together: numbers add up, except those that are the host's or the unit's. */
+function totals(sources: StatsSources, vms: readonly VmStats[]): Omit<VmStats, 'name' | 'devices'> {
+  const { tables, iopf, unit, host } = sources;
+  const latency = new LatencyHistogram();
+  const faultLatency = new LatencyHistogram();
+  for (const vm of sources.vms) {
+    latency.add(vm.latency);
+    faultLatency.add(vm.checker.faultLatency);
   }
-  const { requests, completed, faulted, aborted, dropped } = sum;
-  const bytes = completed * 4096;
-  const seconds = (nowNs - boot.atNs) / 1e9;
-  const bytesPerSecond = seconds > 0 ? Math.round(bytes / seconds) : 0;
-  return { requests, completed, faulted, aborted, dropped, bytes, bytesPerSecond, latencyNs: latency.summary() };
+  const [first] = vms;
+  if (!first) throw new RangeError('vms: expected at least one VM');
+  const { swapOut, swapIn, minorFaults, majorFaults, folioSplits, ksm } = first.hostMm;
+  const hostMm = added(vms.map((vm) => vm.hostMm));
+  return {
+    dma: { ...added(vms.map((vm) => vm.dma)), latencyNs: latency.summary() },
+    iopt: { ...added(vms.map((vm) => vm.iopt)), tablePagesPeak: tables.peak },
+    faults: {
+      ...added(vms.map((vm) => vm.faults)),
+      pageRequests: unit.pageRequestQueue.requests,
+      groups: iopf.answered,
+      overflows: unit.pageRequestQueue.overflows,
+      latencyNs: faultLatency.summary(),
+    },
+    hostMm: {
+      ...hostMm,
+      ...{ swapOut, swapIn, minorFaults, majorFaults },
+      notifierRanges: host.counters.notifierRanges,
+      folioSplits: { ...folioSplits },
+      ksm: { ...ksm },
+      vmstat: host.vmstat(),
+      marks: vms.flatMap((vm) => vm.hostMm.marks.map((mark) => ({ ...mark }))),
+    },
+    innocent: added(vms.map((vm) => vm.innocent)),
+    dirty: added(vms.map((vm) => vm.dirty)),
+  };
 }
 
-function iotlbOf({ unit, vm }: StatsSources): IotlbStats {
+/** Adds figures up, field by field; the parts need not have all of a record's. */
+function added<T extends object>(parts: readonly T[]): T {
+  const sum: Record<string, unknown> = {};
+  for (const part of parts)
+    for (const [key, value] of Object.entries(part)) {
+      if (typeof value === 'number') sum[key] = ((sum[key] as number | undefined) ?? 0) + value;
+      else if (Array.isArray(value)) sum[key] = [...((sum[key] as unknown[] | undefined) ?? []), ...value];
+      else sum[key] = added([(sum[key] as object | undefined) ?? {}, value as object]);
+    }
+  return sum as T;
+}
+
+function iotlbOf({ unit, vms }: StatsSources): IotlbStats {
   const { lookups, hits, misses, hits4K, hits2M, hits1G } = unit.iotlb.counters;
   let deviceTlbLookups = 0;
   let deviceTlbHits = 0;
-  for (const { endpoint } of vm.devices) {
+  for (const { endpoint } of vms.flatMap((vm) => vm.devices)) {
     deviceTlbLookups += endpoint.deviceTlb?.counters.lookups ?? 0;
     deviceTlbHits += endpoint.deviceTlb?.counters.hits ?? 0;
   }
@@ -115,56 +122,5 @@ function iotlbOf({ unit, vm }: StatsSources): IotlbStats {
     invalidations: unit.invalidations,
     deviceTlbLookups,
     deviceTlbHits,
-  };
-}
-
-function ioptOf({ vm, boot, tables }: StatsSources): IoptStats {
-  const { table } = vm.domain;
-  return {
-    leaves: table.leafCounts,
-    leavesBefore: { ...boot.leaves },
-    mappedBytes: table.mappedPages * 4096,
-    mappedBytesBefore: boot.mappedBytes,
-    tablePages: table.tablePages,
-    tablePagesBefore: boot.tablePages,
-    tablePagesPeak: tables.peak,
-    splits: { '1G->2M': table.splits[3] ?? 0, '2M->4K': table.splits[2] ?? 0 },
-    collapses: 0,
-    wholeLeafFallbacks: vm.checker.wholeLeafFallbacks,
-    reservePages: table.reserve.held,
-  };
-}
-
-function faultsOf({ vm, unit, iopf }: StatsSources): FaultStats {
-  const responses = { success: 0, invalid: 0, failure: 0 };
-  for (const { endpoint } of vm.devices)
-    for (const code of ['success', 'invalid', 'failure'] as const) responses[code] += endpoint.counters.responses[code];
-  return {
-    pageRequests: unit.pageRequestQueue.requests,
-    groups: iopf.answered,
-    responses,
-    overflows: unit.pageRequestQueue.overflows,
-    latencyNs: vm.checker.faultLatency.summary(),
-  };
-}
-
-function hostMmOf({ host, vm, boot }: StatsSources): HostMmStats {
-  const { reclaimedPages, minorFaults, pgmajfault, notifierRanges, folioSplits, swap } = host.counters;
-  const { residentBytes, swappedBytes, pinnedBytes } = vm.mm;
-  return {
-    swapOut: reclaimedPages,
-    swapIn: swap.pswpin + swap.zswpin + swap.swpin_zero,
-    minorFaults,
-    failedCpuAccesses: vm.failedCpuAccesses,
-    majorFaults: pgmajfault,
-    notifierRanges,
-    residentBytes,
-    residentBytesBefore: boot.residentBytes,
-    swappedBytes,
-    pinnedBytes,
-    freedBytes: boot.residentBytes - residentBytes,
-    folioSplits: { ...folioSplits },
-    vmstat: host.vmstat(),
-    marks: vm.marks.map((mark) => ({ ...mark })),
   };
 }

@@ -42,12 +42,19 @@ export interface IoptStats {
   reservePages: number;
 }
 
-/** Page requests and how they were answered; `latencyNs` from the request to its response. */
+/**
+ * Page requests and how they were answered; `latencyNs` from the request to its response. `outcomes` are pages as the stage-2 fault
+ * handler saw them: mapped anew, found mapped already, tried again because the host changed meanwhile. `overflows` are the
+ * unit's, the same in every VM.
+ */
 export interface FaultStats {
   pageRequests: number;
   groups: number;
   responses: { success: number; invalid: number; failure: number };
+  outcomes: { mapped: number; spurious: number; retried: number };
   overflows: number;
+  /** Page requests and faults of devices that contradict what their drivers told vfio. */
+  lies: number;
   latencyNs: LatencySummaryNs;
 }
 
@@ -63,7 +70,9 @@ export interface MarkStats {
 
 /**
  * Host memory, under the kernel's ideas. `swapOut` counts pages whose frame reclaim freed, `swapIn` pages read from swap; `vmstat` are the
- * counters of /proc/vmstat under their names. `freedBytes` is what the host gained: resident at boot less resident now. */
+ * counters of /proc/vmstat under their names. `freedBytes` is what the host gained: resident at boot less resident now. In `vms`, what an
+ * address space has is the VM's; what reclaim and faults count (`swapOut` to `majorFaults`, `folioSplits`, `ksm`, `vmstat`) is the host's.
+ */
 export interface HostMmStats {
   swapOut: number;
   swapIn: number;
@@ -72,12 +81,18 @@ export interface HostMmStats {
   failedCpuAccesses: number;
   majorFaults: number;
   notifierRanges: number;
+  /** Notifier ranges by event, under the names of Linux's `enum mmu_notifier_event`; what did not occur is left out. */
+  notifierEvents: Record<string, number>;
   residentBytes: number;
   residentBytesBefore: number;
   swappedBytes: number;
   pinnedBytes: number;
   freedBytes: number;
   folioSplits: { '1G->2M': number; '2M->4K': number };
+  /** KSM pages, and mappings saved by them. */
+  ksm: { pagesShared: number; pagesSharing: number };
+  /** Pages that balloons gave to the host, over the whole run. */
+  balloonedPages: number;
   vmstat: Record<string, number>;
   /** Of a scenario with a program. */
   marks: MarkStats[];
@@ -116,6 +131,30 @@ export interface CrashStats {
   freed: { hpa: string; owner: string }[];
 }
 
+/** A host event of the scenario: how often it happened, and how often it ended how. */
+export interface EventStats {
+  action: string;
+  times: number;
+  /** In the words of the kernel where it has some (`moved`, `EAGAIN`, `SCAN_SUCCEED`, ...); a range counts by its folios or pages. */
+  outcomes: Record<string, number>;
+}
+
+/** A device that iommufd does not let in, and why. */
+export interface RefusalStats {
+  vm: string;
+  device: string;
+  /** The errno. */
+  code: string;
+  reason: string;
+}
+
+/** Pages that nobody took away and that faulted all the same; those of them whose DMA waited, and for how long in all. */
+export interface InnocentStats {
+  faulted: number;
+  stalled: number;
+  stalledNs: number;
+}
+
 /** Groups that exist per VM and for the whole host. */
 export interface VmStats {
   name: string;
@@ -123,7 +162,8 @@ export interface VmStats {
   iopt: IoptStats;
   faults: FaultStats;
   hostMm: HostMmStats;
-  innocent: { faulted: number; stalled: number };
+  innocent: InnocentStats;
+  /** Pages that DMA wrote, and pages that were reported dirty: whole leaves. */
   dirty: { writtenPages: number; reportedPages: number };
   devices: { name: string; dma: DmaStats }[];
 }
@@ -140,12 +180,14 @@ export interface StatsDocument extends Omit<VmStats, 'name' | 'devices'> {
   bootNs: number;
   /** Whether the run ended early because the user interrupted it. */
   interrupted: boolean;
-  verdict: 'ok' | 'threshold-failed' | 'invariant-violated' | 'host-crashed';
+  verdict: 'ok' | 'threshold-failed' | 'invariant-violated' | 'host-crashed' | 'refused';
   /** What the scenario expects; a verdict equal to it is no failure. */
-  expect: 'ok' | 'host-crashed';
+  expect: 'ok' | 'host-crashed' | 'invariant-violated' | 'refused';
   crash: CrashStats | null;
+  refusal: RefusalStats | null;
   iotlb: IotlbStats;
   invariants: InvariantStats[];
   thresholds: ThresholdStats[];
+  events: EventStats[];
   vms: VmStats[];
 }

@@ -1,19 +1,36 @@
-import { parseDurationNs, parseSize } from '@faultline/address';
-import { type AddressSpace, type HostMemory, type NotifierRange, VM_FAULT_ERROR } from '@faultline/host-mm';
+import { hex, parseSize } from '@faultline/address';
+import {
+  type AddressSpace,
+  type HostMemory,
+  NotifierEvent,
+  type NotifierRange,
+  VM_FAULT_ERROR,
+} from '@faultline/host-mm';
 import { Ioas, STRATEGIES, type TakeAwayOutcome } from '@faultline/iommufd-core';
-import { Agent, type EventSink, LatencyHistogram, RandomStream, type Task, type VirtualTime } from '@faultline/sim';
-import { bootGuest, cpuTouches, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
+import {
+  type Agent,
+  type EventSink,
+  LatencyHistogram,
+  type RandomStream,
+  type Task,
+  type VirtualTime,
+} from '@faultline/sim';
+import { bootGuest, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
 import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
 import { buildDevices, type SimulatedDevice } from './device-set.ts';
-import { DmaChecker } from './dma-checker.ts';
+import { DirtyLog } from './dirty-log.ts';
+import { DmaChecker, type PinnedFrames } from './dma-checker.ts';
+import { startGuest } from './guest-activity.ts';
 import type { InvariantLedger } from './invariants.ts';
-import { runProgram } from './process-program.ts';
-import type { Scenario } from './scenario.ts';
+import type { Scenario, VmSettings } from './scenario.ts';
 import type { MarkStats } from './stats.ts';
 
 /** What a VM runs in. */
 export interface VirtualMachineOptions {
   readonly scenario: Scenario;
+  readonly settings: VmSettings;
+  /** Its place among the scenario's VMs: domain id less one, and the bus of its devices. */
+  readonly index: number;
   readonly seed: number;
   readonly host: HostMemory;
   readonly driver: VtdDriver;
@@ -52,27 +69,42 @@ export class VirtualMachine {
   readonly marks: MarkStats[] = [];
   /** CPU accesses that the host could not serve for want of memory. */
   failedCpuAccesses = 0;
+  /** Pages that its balloon has given to the host, over the whole run. */
+  balloonedPages = 0;
+  /** Pages whose content is lost, by frame: memory failures. */
+  readonly brokenFrames = new Set<number>();
+  /** Notifier ranges by event, in Linux's numbering. */
+  readonly notifierEvents: number[] = Object.keys(NotifierEvent).map(() => 0);
+  /** What was reported dirty. */
+  readonly dirty = new DirtyLog();
+  /** Table pages of its domain, at most, as seen at each change. */
+  tablePagesPeak = 0;
   /** All requests of all devices. */
   readonly latency = new LatencyHistogram();
   readonly #options: VirtualMachineOptions;
   readonly #allocator: GuestPageAllocator;
   readonly #cpu: GuestCpuPort;
+  readonly #attached: number[] = [];
+  #wasAttached = false;
+  #exited = false;
 
   /** @throws RangeError if the guest has no room for its devices' buffers */
   constructor(options: VirtualMachineOptions) {
-    const { scenario, host, driver, ledger, time } = options;
+    const { scenario, settings, index, host, driver, ledger, time } = options;
     const { unit } = driver;
     this.#options = options;
-    this.name = scenario.vm.name;
-    this.layout = new GuestLayout(parseSize(scenario.vm.memory));
-    const { memoryMax } = scenario.vm;
+    this.name = settings.name;
+    this.layout = new GuestLayout(parseSize(settings.memory));
+    const { memoryMax } = settings;
     const limit = memoryMax === undefined ? {} : { max: Number(parseSize(memoryMax)) };
     const memcg = host.createMemoryCgroup({ name: this.name, ...limit });
     this.mm = host.createAddressSpace(`${this.name} vmm`, memcg);
     const strategy = scenario.strategy === 'pinned' ? null : STRATEGIES[scenario.strategy];
     this.domain = new VtdDomain({
       driver,
-      domainId: 1,
+      domainId: index + 1,
+      accessedDirty: scenario.iommu.accessedDirty,
+      onDirty: (ranges) => this.dirty.report(ranges),
       reservePages: scenario.iommu.reservePages,
       physical: host.memory,
       onFreeTables: (tables) => this.#checkFreedTables(tables),
@@ -88,7 +120,14 @@ export class VirtualMachine {
       now: () => time.nowNs,
       sink: options.sink,
       claimsHitless: strategy?.claimsHitless ?? true,
-      onTakenAway: options.onTakenAway,
+      claimsFaultable: (endpoint, path) =>
+        this.devices
+          .find((device) => device.endpoint === endpoint)
+          ?.report.paths.some((claim) => claim.path === path && claim.canFault) ?? false,
+      onTakenAway: (page, pages, outcome) => {
+        this.tablePagesPeak = Math.max(this.tablePagesPeak, this.domain.table.tablePages);
+        options.onTakenAway(page, pages, outcome);
+      },
     });
     // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
     this.mm.registerNotifier(this.#rangeWatcher());
@@ -106,21 +145,22 @@ export class VirtualMachine {
       for (let page = region.page; page < region.page + region.pages; page += 262144) this.#allocator.reserve(page);
     const { checker: target, layout } = this;
     this.devices = buildDevices({
-      vm: scenario.vm,
+      vm: settings,
+      bus: index,
       unit,
       target,
       layout,
       allocator: this.#allocator,
-      reclaimedPage: (random) => this.checker.reclaimed.take((bound) => random.below(bound)),
+      reclaimedPage: (random) => this.reclaimedPage(random),
     });
     for (const device of this.devices) this.loads.set(device.name, { requests: 0, latency: new LatencyHistogram() });
   }
 
-  /** Maps and populates the memory, maps it for DMA, boots the guest, attaches the devices. */
+  /** Maps and populates the memory, maps it for DMA, boots the guest. */
   *boot(agent: Agent): Task<void> {
-    const { scenario } = this.#options;
-    this.mm.mmap({ startPage: USER_BASE_PAGE, pages: this.layout.pages, backing: scenario.vm.backing });
-    const { program } = scenario.vm;
+    const { scenario, settings } = this.#options;
+    this.mm.mmap({ startPage: USER_BASE_PAGE, pages: this.layout.pages, backing: settings.backing });
+    const { program } = settings;
     if (!program) yield* this.mm.populate(agent, USER_BASE_PAGE, this.layout.pages);
     for (const region of this.layout.regions)
       yield* this.ioas.map(agent, {
@@ -132,10 +172,29 @@ export class VirtualMachine {
       });
     yield* this.ioas.addDomain(agent, this.domain, this.checker);
     if (!program) yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
-    for (const device of this.devices) {
-      yield* this.ioas.attach(agent, device.report);
-      this.domain.attach(device.endpoint.sourceId, device.endpoint.deviceTlb ? device.endpoint : null);
-    }
+    yield* this.#fillEqualPages(agent);
+  }
+
+  /** Lets a device in. @throws IommufdError if it may not be attached to this IOAS */
+  *attach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
+    yield* this.ioas.attach(agent, report);
+    this.domain.attach(endpoint.sourceId, endpoint.deviceTlb ? endpoint : null);
+    this.#attached.push(endpoint.sourceId);
+    this.#wasAttached = true;
+  }
+
+  /** Whether a function of its is attached. */
+  owns(sourceId: number): boolean {
+    return this.#attached.includes(sourceId);
+  }
+
+  /** Whether a function of its ever was. */
+  get wasAttached(): boolean {
+    return this.#wasAttached;
+  }
+
+  /** All devices are attached: from here on the io_pagetable stays as it is. */
+  booted(): void {
     // A host that is short of memory has swapped some out before it could be mapped.
     if (this.mm.swappedBytes > 0)
       for (const { page, pages } of this.layout.regions) this.checker.neverMapped(page, pages);
@@ -147,75 +206,83 @@ export class VirtualMachine {
     return { first: USER_BASE_PAGE, count: this.layout.pages };
   }
 
+  /** A page that the host took away and that the guest has not given it, for workloads that come back to one; or -1. */
+  reclaimedPage(random: RandomStream): number {
+    const page = this.checker.reclaimed.take((bound) => random.below(bound));
+    return page >= 0 && !this.#allocator.inBalloon(page) ? page : -1;
+  }
+
   /** Starts every workload as a task of its own. */
   start(): void {
-    if (this.#options.scenario.vm.program) this.#startProgram(this.#options.scenario.vm.program);
-    else this.#startWorkloads();
-  }
-
-  /** A process instead of a guest. */
-  #startProgram(program: NonNullable<Scenario['vm']['program']>): void {
-    const { time, host, seed, stopped } = this.#options;
-    const agent = new Agent(`${this.name} program`);
-    const seat = {
-      host,
-      mm: this.mm,
-      firstPage: USER_BASE_PAGE,
-      pages: this.layout.pages,
-      random: new RandomStream(seed, agent.name),
-      now: () => time.nowNs,
-      stopped,
-      accessed: (userPage: number, write: boolean, lo: number, hi: number) =>
-        this.checker.cpuAccessed(this.layout.pageAt(userPage - USER_BASE_PAGE), write, lo, hi),
-      failed: () => this.failedCpuAccesses++,
-    };
-    time.spawn(agent, runProgram(agent, program, seat, this.marks));
-  }
-
-  #startWorkloads(): void {
-    const { time, stopped, remainingNs, seed, scenario } = this.#options;
-    const spawn = (name: string, device: string | null, workload: (context: WorkloadSeat) => Task<void>): void => {
-      const agent = new Agent(`${this.name} ${name}`);
-      const random = new RandomStream(seed, agent.name);
-      time.spawn(
-        agent,
-        workload({
-          agent,
-          random,
-          stopped,
-          remainingNs,
-          now: () => time.nowNs,
-          finished: (startNs) => this.#requestEnded(device, startNs),
-        }),
-      );
-    };
-    for (const device of this.devices)
-      for (const [index, workload] of device.workloads.entries())
-        spawn(`${device.name} ${index}`, device.name, workload);
-    const intervalNs = parseDurationNs(scenario.vm.cpuTouchInterval);
-    const pickPage = (random: RandomStream): number => {
-      if (random.chance(scenario.vm.cpuRefaults)) {
-        const page = this.checker.reclaimed.take((bound) => random.below(bound));
-        if (page >= 0) return page;
-      }
-      return this.#allocator.pickFree(random, 0, this.layout.pages);
-    };
-    spawn('cpu', null, (context) => cpuTouches(context, { cpu: this.#cpu, pickPage, intervalNs }));
+    startGuest({
+      vm: this,
+      options: this.#options,
+      allocator: this.#allocator,
+      cpu: this.#cpu,
+      stopped: () => this.#exited || this.#options.stopped(),
+      requestEnded: (device, startNs) => this.#requestEnded(device, startNs),
+    });
   }
 
   /** Detaches devices and takes IOAS, domain and address space apart. */
   *teardown(agent: Agent): Task<void> {
     for (const { endpoint, report } of this.devices) {
+      if (!this.owns(endpoint.sourceId)) continue;
+      this.#attached.splice(this.#attached.indexOf(endpoint.sourceId), 1);
       yield* this.domain.detach(agent, endpoint.sourceId);
       yield* this.ioas.detach(agent, report.name);
     }
     yield* this.ioas.destroy(agent);
     this.domain.destroy();
+    if (!this.#exited) yield* this.mm.exit(agent);
+  }
+
+  /** Whether its process was killed. */
+  get exited(): boolean {
+    return this.#exited;
+  }
+
+  /** SIGKILL of the VMM: the CPUs stop, the memory goes, and devices reach only what their pins keep, until they are detached. */
+  *kill(agent: Agent): Task<void> {
+    if (this.#exited) return;
+    this.#exited = true;
+    this.checker.processExits(this.#pinnedFrames());
     yield* this.mm.exit(agent);
+  }
+
+  /** I6: every page that DMA wrote was reported dirty, by a harvest or when its leaf went. */
+  checkDirty(): void {
+    const { ledger, scenario } = this.#options;
+    if (!scenario.iommu.accessedDirty) return;
+    for (const page of this.checker.writtenByDma.pages())
+      ledger.check(
+        'I6',
+        this.dirty.has(page),
+        () => `${this.name}: iova ${hex(BigInt(page) * 4096n)} was written by DMA and not reported dirty`,
+      );
+  }
+
+  /** I13: no device has died of a missing page, unless its memory broke or its process was killed. */
+  checkProgress(): void {
+    const excused = this.#exited || this.brokenFrames.size > 0;
+    for (const { endpoint } of this.devices)
+      this.#options.ledger.check(
+        'I13',
+        !endpoint.dead || excused,
+        () => `${endpoint.name}: dead after a fault on a path that cannot fault`,
+      );
+  }
+
+  /** Harvests the dirty bits of the whole guest. */
+  *harvestDirty(agent: Agent, clear: boolean): Task<void> {
+    if (!this.#options.scenario.iommu.accessedDirty) return;
+    for (const { page, pages } of this.layout.regions)
+      this.dirty.report(yield* this.domain.readAndClearDirty(agent, page, pages, clear));
   }
 
   /** The guest gives up the content of a range, and the VMM returns it to the host. */
   *discard(agent: Agent, page: number, pages: number): Task<void> {
+    if (this.#exited) return;
     this.checker.discardBegins(page, pages);
     yield* this.mm.madviseDontNeed(agent, this.#userPageOf(page), pages);
     this.checker.discardEnds(page, pages);
@@ -234,6 +301,40 @@ export class VirtualMachine {
       }
     }
     return -1;
+  }
+
+  /** Host-virtual page of a guest page, or -1 outside RAM. */
+  userPageOf(page: number): number {
+    return this.#userPageOf(page);
+  }
+
+  /** The guest fills pages with content that others have too. */
+  *#fillEqualPages(agent: Agent): Task<void> {
+    const { equalPages } = this.#options.settings;
+    if (!equalPages) return;
+    const first = Number(parseSize(equalPages.gpa) / 4096n);
+    const pages = Number(parseSize(equalPages.length) / 4096n);
+    for (let i = 0; i < pages; i++)
+      yield* this.#cpuAccess(agent, first + i, true, i % equalPages.distinct, EQUAL_CONTENT_TAG);
+  }
+
+  /** What stays when the process goes: frames of pinned areas and of what devices have pinned. */
+  #pinnedFrames(): PinnedFrames[] {
+    const pinned = this.#options.scenario.strategy === 'pinned';
+    const ranges = pinned
+      ? this.layout.regions
+      : this.devices.flatMap(({ report }) =>
+          report.paths.flatMap((path) => (path.canFault ? [] : (path.ranges ?? []))),
+        );
+    const found: PinnedFrames[] = [];
+    const run = { startPage: 0, pages: 0, pfn: -1 };
+    for (const { page, pages } of ranges)
+      for (let at = page; at < page + pages; at += Math.max(1, run.pages)) {
+        const userPage = this.#userPageOf(at);
+        this.mm.contiguousRun(userPage, userPage, userPage + (page + pages - at) - 1, run);
+        if (run.pfn >= 0) found.push({ page: at, pages: run.pages, frame: run.pfn });
+      }
+    return found;
   }
 
   #userPageOf(page: number): number {
@@ -258,11 +359,12 @@ export class VirtualMachine {
   }
 
   #rangeWatcher() {
-    const { checker } = this;
+    const { checker, notifierEvents } = this;
     return {
       // biome-ignore lint/correctness/useYield: a notifier that has nothing to wait for
       *invalidateRangeStart(_agent: Agent, range: NotifierRange): Task<void> {
         checker.invalidationStarts(range);
+        notifierEvents[range.event] = (notifierEvents[range.event] ?? 0) + 1;
       },
       invalidateRangeEnd(_agent: Agent, range: NotifierRange): void {
         checker.invalidationEnds(range);
@@ -283,4 +385,5 @@ export class VirtualMachine {
   }
 }
 
-type WorkloadSeat = Parameters<SimulatedDevice['workloads'][number]>[0];
+/** High half of content that other guests have, too. */
+const EQUAL_CONTENT_TAG = 0x0e9a1;

@@ -28,6 +28,11 @@ export class LatencyHistogram {
     this.#histogram.recordValue(Math.min(ns, HIGHEST_TRACKABLE_NS));
   }
 
+  /** Adds what another one has recorded. */
+  add(other: LatencyHistogram): void {
+    this.#histogram.add(other.#histogram);
+  }
+
   /** How many durations were recorded. */
   get count(): number {
     return this.#histogram.totalCount;

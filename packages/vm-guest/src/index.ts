@@ -1,3 +1,5 @@
+export type { BalloonOptions } from './balloon.ts';
+export { runBalloon } from './balloon.ts';
 export type { GuestCpuPort } from './boot.ts';
 export { bootGuest } from './boot.ts';
 export type { GuestRegion } from './guest-layout.ts';

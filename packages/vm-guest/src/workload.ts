@@ -56,6 +56,8 @@ export interface AcceleratorOptions {
   readonly pagesPerRequest: number;
   readonly writeFraction: number;
   readonly thinkNs: number;
+  /** A request has ended that used these pages. */
+  readonly release?: (pages: readonly number[]) => void;
 }
 
 /** One queue of an accelerator: requests on random pages, some reading, some writing, with a pause in between. */
@@ -72,6 +74,7 @@ export function* randomAcceleratorDma(context: WorkloadContext, options: Acceler
     const tag = serial;
     serial += options.pagesPerRequest;
     yield* options.queue.request(agent, write ? 'write' : 'read', pages, write, tag, random.bits32(), result);
+    options.release?.(pages);
     context.finished(startNs, result);
     yield agent.spends('think', Cost.nanosecond, Math.min(options.thinkNs, context.remainingNs()));
   }
