@@ -48,7 +48,7 @@ describe('--set', () => {
     ['iommu.reservePages=1000000000', 'iommu.reservePages: expected at most 65536'],
     ['vm.devices.disk.queueDepth=1000000000', 'expected at most 1024'],
     ['name=', 'name: expected at least one character, and none that controls a terminal, got ""'],
-    ['events[0].at=5ms', '--set events[0].at=5ms: events[0].action: expected one of madvise-dontneed, got nothing'],
+    ['events[0].at=5ms', '--set events[0].at=5ms: events[0].action: expected one of madvise-dontneed, migrate,'],
     ['iommu.iotlb.4K.sets=4', '--set iommu.iotlb.4K.sets=4: iommu.iotlb.2M is missing; expected a map'],
     ['vm.memory', 'expected path=value'],
     ['=3', 'expected path=value'],

@@ -34,6 +34,7 @@ function worst(crash: StatsDocument['crash']): StatsDocument {
     ...SAMPLE_STATS,
     verdict: crash === null ? 'invariant-violated' : 'host-crashed',
     crash,
+    refusal: null,
     dma,
     iopt,
     scenario: '1g-swap-storm',
@@ -62,7 +63,10 @@ describe('the summary', () => {
   });
 
   it('of an ordinary run answers in order', () => {
-    const text = runSummary({ stats: { ...SAMPLE_STATS, crash: null }, scenario, again: 'npm start' }, plain);
+    const text = runSummary(
+      { stats: { ...SAMPLE_STATS, crash: null, refusal: null, events: [] }, scenario, again: 'npm start' },
+      plain,
+    );
     const order = [
       'HELD',
       'What the DMA felt',

@@ -5,7 +5,7 @@ import { crashAccount } from './crash-account.ts';
 import { invariantTitle } from './invariant-title.ts';
 import { escaped, leafBarSvg, leafLegend } from './leaf-bar.ts';
 import { outcomeOf } from './outcome.ts';
-import type { SummaryInput } from './run-summary.ts';
+import { outcomesText, type SummaryInput, vmText } from './run-summary.ts';
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #5d6b7c; --line: #dfe4ea; --paper: #ffffff; --field: #f5f7f9;
@@ -62,20 +62,22 @@ export function reportPage(input: SummaryInput, notes: readonly string[]): strin
 <h1>${escaped(stats.scenario)}</h1>
 <p><span class="verdict ${tone}">${escaped(outcome.headline)}</span>${escaped(outcome.remark)}</p>
 <p>${escaped(scenario.description)}</p>
-<p class="dim">Strategy <b>${escaped(stats.strategy)}</b>, seed ${stats.seed}, ${formatDurationNs(stats.virtualTimeNs - stats.bootNs)} of virtual time; ${scenario.vm.memory} VM on ${scenario.vm.backing} pages, host ${scenario.host.memory} with ${scenario.host.swap} of swap. Faultline ${escaped(stats.version)}.</p>
+<p class="dim">Strategy <b>${escaped(stats.strategy)}</b>, seed ${stats.seed}, ${formatDurationNs(stats.virtualTimeNs - stats.bootNs)} of virtual time; ${escaped(vmText(scenario))}, host ${scenario.host.memory} with ${scenario.host.swap} of swap. Faultline ${escaped(stats.version)}.</p>
 ${cards(stats)}
 ${crashSection(stats)}
+${refusalSection(stats)}
 <h2>Invariants</h2>
 ${invariantTable(stats)}
 ${thresholdTable(stats)}
 <h2>What the DMA felt</h2>
 ${dmaTable(stats)}
-<p class="dim">Latency is of a request, with its descriptor, data and completion. Innocent pages, those that nobody took away: ${counted(stats.innocent.faulted)} faulted, ${counted(stats.innocent.stalled)} stalled.</p>
+<p class="dim">Latency is of a request, with its descriptor, data and completion. Innocent pages, those that nobody took away: ${counted(stats.innocent.faulted)} faulted, ${counted(stats.innocent.stalled)} stalled, for ${formatDurationNs(stats.innocent.stalledNs)} in all.</p>
 <h2>The I/O page table, before and after</h2>
 ${leafBarSvg(stats.iopt)}
 ${leafLegend()}
 <h2>What it cost</h2>
 ${costTable(stats)}
+${eventTable(stats)}
 <h2>Run it again</h2>
 <pre>${escaped(input.again)}</pre>
 ${notes.map((note) => `<p class="dim">${escaped(note)}</p>`).join('\n')}
@@ -126,6 +128,18 @@ function crashSection({ crash }: StatsDocument): string {
     return `<p>${escaped(sentence)}</p>${list.length > 0 ? `\n<pre>${escaped(list.join('\n'))}</pre>` : ''}`;
   });
   return `<h2>How the host died</h2>\n${paragraphs.join('\n')}`;
+}
+
+function refusalSection({ refusal }: StatsDocument): string {
+  if (refusal === null) return '';
+  const { vm, device, code, reason } = refusal;
+  return `<h2>Who was not let in</h2>\n<p>${escaped(`${vm} ${device}: ${code}. ${reason}`)}</p>`;
+}
+
+function eventTable({ events }: StatsDocument): string {
+  if (events.length === 0) return '';
+  const rows = events.map((event) => [event.action, counted(event.times), outcomesText(event.outcomes)]);
+  return `<h2>What else the host did</h2>\n${table(['', 'times', 'how it ended'], rows, { text: [2] })}`;
 }
 
 function invariantTable({ invariants }: StatsDocument): string {
@@ -186,7 +200,11 @@ function costTable({ iopt, iotlb, faults, hostMm, dirty }: StatsDocument): strin
         'page request answered in: p50, p99, max',
         [latency.p50, latency.p99, latency.max].map(formatDurationNs).join(', '),
       ],
-      ['notifier calls', counted(hostMm.notifierRanges)],
+      ['leaves put back (collapses)', counted(iopt.collapses)],
+      ['notifier calls', `${counted(hostMm.notifierRanges)}: ${outcomesText(hostMm.notifierEvents)}`],
+      ['faults mapped, spurious, tried again', Object.values(faults.outcomes).map(counted).join(', ')],
+      ['faults that contradict a driver', counted(faults.lies)],
+      ['pages in balloons, over the run', counted(hostMm.balloonedPages)],
       ['minor, major CPU faults', `${counted(hostMm.minorFaults)}, ${counted(hostMm.majorFaults)}`],
       ['pages swapped out, in', `${counted(hostMm.swapOut)}, ${counted(hostMm.swapIn)}`],
       ['resident before, after', `${formatBytes(hostMm.residentBytesBefore)}, ${formatBytes(hostMm.residentBytes)}`],

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { formatBytes } from '@faultline/address';
-import { type StatsDocument, VERSION } from '@faultline/machine';
+import { type RefusalStats, type StatsDocument, VERSION } from '@faultline/machine';
 import { EventLog } from '@faultline/sim';
 import { counted } from '../columns.ts';
 import { runCommandLine } from '../command-line-text.ts';
@@ -86,9 +86,17 @@ export async function runCommand(
   }
   if (options.timings) reportTimings(timings, stats, directory, terminal);
   const outcome = outcomeOf(stats);
+  if (stats.refusal !== null && !outcome.good) say(refusalLine(stats.refusal, loaded));
   if (options.json && !outcome.good) say(failureLine(outcome.headline, outcome.remark, stats));
   say(again);
   return outcome.code;
+}
+
+/** Where the scenario says what iommufd does not accept. */
+function refusalLine({ vm, device, reason }: RefusalStats, { scenario, placeOf }: LoadedScenario): string {
+  const index = scenario.vms.findIndex(({ name }) => name === vm);
+  const field = `${index < 0 ? 'vm' : `vms[${index}]`}.devices.${device}`;
+  return `${placeOf(field)}: ${field}: ${reason}`;
 }
 
 function failureLine(headline: string, remark: string, stats: StatsDocument): string {

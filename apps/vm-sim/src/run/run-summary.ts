@@ -1,5 +1,5 @@
 import { formatBytes, formatDurationNs, PAGE_SIZE_BYTES, type PageSize } from '@faultline/address';
-import type { DmaStats, Scenario, StatsDocument } from '@faultline/machine';
+import { type DmaStats, type Scenario, type StatsDocument, vmsOf } from '@faultline/machine';
 import { aligned, counted, plural, wrapped } from '../columns.ts';
 import type { Palette } from '../terminal.ts';
 import { crashAccount } from './crash-account.ts';
@@ -17,6 +17,18 @@ export interface SummaryInput {
 const WIDTH = 100;
 const SIZES: readonly PageSize[] = ['1G', '2M', '4K'];
 
+/** `16G VM on pud-thp pages`, or all of several. */
+export const vmText = (scenario: Scenario): string =>
+  vmsOf(scenario)
+    .map(({ memory, backing }) => `${memory} VM on ${backing} pages`)
+    .join(', ');
+
+/** `moved 3, EAGAIN 1`. */
+export const outcomesText = (outcomes: Readonly<Record<string, number>>): string =>
+  Object.entries(outcomes)
+    .map(([name, times]) => `${name} ${counted(times)}`)
+    .join(', ');
+
 /** The text that `vm-sim run` prints: one screen, 100 columns at most (the last command may be longer). */
 export function runSummary(input: SummaryInput, color: Palette): string {
   const { stats } = input;
@@ -25,6 +37,7 @@ export function runSummary(input: SummaryInput, color: Palette): string {
     ...headline(input, color),
     ...invariantLines(stats, color),
     ...thresholdLines(stats, color),
+    ...refusalLines(stats, head),
     ...(stats.crash === null ? measured(stats, head) : [...crashLines(stats, head), ...shortlyMeasured(stats, head)]),
     head('Run it again'),
     `  ${input.again}`,
@@ -36,19 +49,25 @@ function measured(stats: StatsDocument, head: (title: string) => string): string
   return [
     head('What the DMA felt'),
     ...indented(aligned(dmaRows(stats))),
-    `  innocent pages: ${counted(stats.innocent.faulted)} faulted, ${counted(stats.innocent.stalled)} stalled`,
+    `  ${innocentText(stats)}`,
     head('What the I/O page table looked like'),
     ...indented(aligned(ioptRows(stats))),
     head('What the host gained'),
     `  ${gainLine(stats)}`,
     head('What it cost'),
     ...indented(costLines(stats)),
+    ...(stats.events.length > 0 ? [head('What else the host did'), ...indented(eventLines(stats))] : []),
   ];
 }
 
+const innocentText = ({ innocent }: StatsDocument): string => {
+  const waited = innocent.stalledNs > 0 ? ` for ${formatDurationNs(innocent.stalledNs)} in all` : '';
+  return `innocent pages: ${counted(innocent.faulted)} faulted, ${counted(innocent.stalled)} stalled${waited}`;
+};
+
 /** After a crash its account is what matters, so each group of numbers has one line. */
 function shortlyMeasured(stats: StatsDocument, head: (title: string) => string): string[] {
-  const { dma, iopt, innocent } = stats;
+  const { dma, iopt } = stats;
   const [p50, p99, max] = [dma.latencyNs.p50, dma.latencyNs.p99, dma.latencyNs.max].map(formatDurationNs);
   const [before, after] = [iopt.leavesBefore, iopt.leaves].map((leaves) =>
     SIZES.filter((size) => leaves[size] > 0)
@@ -63,7 +82,7 @@ function shortlyMeasured(stats: StatsDocument, head: (title: string) => string):
   return [
     head('Until then'),
     ...[
-      `DMA: ${plural(dma.requests, 'request')}, p50 ${p50}, p99 ${p99}, max ${max}; ${counted(dma.faulted)} faulted, ${counted(dma.dropped)} dropped, ${counted(dma.aborted)} aborted; innocent pages: ${counted(innocent.faulted)} faulted, ${counted(innocent.stalled)} stalled`,
+      `DMA: ${plural(dma.requests, 'request')}, p50 ${p50}, p99 ${p99}, max ${max}; ${counted(dma.faulted)} faulted, ${counted(dma.dropped)} dropped, ${counted(dma.aborted)} aborted; ${innocentText(stats)}`,
       `I/O page table: ${before} before, ${after === before ? 'the same after' : `${after} after`}; ${plural(iopt.tablePages, 'table page')}`,
       `host: ${gainLine(stats)}`,
     ].flatMap((line) => indented(wrapped(line, WIDTH - 2))),
@@ -79,7 +98,7 @@ function headline({ stats, scenario }: SummaryInput, color: Palette): string[] {
   const verdict = paint(color.bold(outcome.headline));
   const remark = outcome.remark === '' ? '' : `, ${outcome.remark}`;
   const ran = formatDurationNs(stats.virtualTimeNs - stats.bootNs);
-  const vm = `${scenario.vm.memory} VM on ${scenario.vm.backing} pages, host ${scenario.host.memory} + ${scenario.host.swap} swap`;
+  const vm = `${vmText(scenario)}, host ${scenario.host.memory} + ${scenario.host.swap} swap`;
   return [
     `${verdict}${remark}  ${color.dim(`${stats.scenario}, strategy ${stats.strategy}, seed ${stats.seed}`)}`,
     `  ${vm}, ${ran} of virtual time`,
@@ -120,6 +139,22 @@ function crashLines({ crash }: StatsDocument, head: (title: string) => string): 
     }),
   ]);
   return [head('How it died'), ...lines];
+}
+
+function refusalLines({ refusal }: StatsDocument, head: (title: string) => string): string[] {
+  if (refusal === null) return [];
+  const { vm, device, code, reason } = refusal;
+  return [head('Who was not let in'), ...indented(wrapped(`${vm} ${device}: ${code}. ${reason}`, WIDTH - 2))];
+}
+
+/** What the host did besides, an event a line while they fit. */
+function eventLines({ events }: StatsDocument): string[] {
+  const lines = events.map(
+    ({ action, times, outcomes }) => `${action}, ${plural(times, 'time')}: ${outcomesText(outcomes)}`,
+  );
+  const most = 3;
+  const more = lines.length > most ? [`and ${plural(lines.length - most, 'event')} more, see --json`] : [];
+  return [...lines.slice(0, most), ...more].map((line) => wrapped(line, WIDTH - 2)[0] ?? '');
 }
 
 function thresholdLines(stats: StatsDocument, color: Palette): string[] {
@@ -180,10 +215,18 @@ function gainLine({ hostMm, iopt, strategy }: StatsDocument): string {
   return `${freed} of ${formatBytes(residentBytesBefore)}${price}; ${plural(swapOut, 'page')} swapped out, ${counted(swapIn)} in again${pinned}${failed}`;
 }
 
+/** Pages written by DMA, and how many times as many were reported. */
+function dirtyText({ dirty }: StatsDocument): string {
+  const { writtenPages, reportedPages } = dirty;
+  const inflation = writtenPages > 0 ? ` (${counted(reportedPages / writtenPages)} times)` : '';
+  return `${plural(writtenPages, 'page')} written, ${counted(reportedPages)} reported${inflation}`;
+}
+
 const hitRate = (name: string, hits: number, lookups: number): string =>
   lookups > 0 ? `, ${((100 * hits) / lookups).toFixed(1)}% ${name} hits` : '';
 
-function costLines({ iopt, iotlb, faults, hostMm }: StatsDocument): string[] {
+function costLines(stats: StatsDocument): string[] {
+  const { iopt, iotlb, faults, hostMm } = stats;
   const { '1G->2M': large, '2M->4K': small } = iopt.splits;
   const fallbacks =
     iopt.wholeLeafFallbacks > 0 ? `, ${counted(iopt.wholeLeafFallbacks)} whole leaves for want of memory` : '';
@@ -200,6 +243,6 @@ function costLines({ iopt, iotlb, faults, hostMm }: StatsDocument): string[] {
   return [
     `leaf splits: ${counted(large)} 1G->2M, ${counted(small)} 2M->4K${fallbacks}; ${plural(iotlb.invalidations, 'invalidation')}, ${plural(hostMm.notifierRanges, 'notifier call')}`,
     `page requests: ${counted(faults.pageRequests)}${answered}${refused}${overflow}${hits.join('')}`,
-    `table pages: at most ${counted(iopt.tablePagesPeak)} (${formatBytes(iopt.tablePagesPeak * 4096)}), ${counted(iopt.reservePages)} of them in reserve`,
+    `table pages: at most ${counted(iopt.tablePagesPeak)} (${formatBytes(iopt.tablePagesPeak * 4096)}), ${counted(iopt.reservePages)} of them in reserve; dirty: ${dirtyText(stats)}`,
   ];
 }

@@ -41,7 +41,9 @@ const faults: FaultStats = {
   pageRequests: 0,
   groups: 0,
   responses: { success: 0, invalid: 0, failure: 0 },
+  outcomes: { mapped: 0, spurious: 0, retried: 0 },
   overflows: 0,
+  lies: 0,
   latencyNs,
 };
 const hostMm: HostMmStats = {
@@ -51,12 +53,15 @@ const hostMm: HostMmStats = {
   failedCpuAccesses: 0,
   majorFaults: 0,
   notifierRanges: 0,
+  notifierEvents: {},
   residentBytes: 0,
   residentBytesBefore: 0,
   swappedBytes: 0,
   pinnedBytes: 0,
   freedBytes: 0,
   folioSplits: splits,
+  ksm: { pagesShared: 0, pagesSharing: 0 },
+  balloonedPages: 0,
   vmstat: {},
   marks: [],
 };
@@ -65,7 +70,7 @@ const groups = {
   iopt,
   faults,
   hostMm,
-  innocent: { faulted: 0, stalled: 0 },
+  innocent: { faulted: 0, stalled: 0, stalledNs: 0 },
   dirty: { writtenPages: 0, reportedPages: 0 },
 };
 
@@ -91,6 +96,7 @@ export const SAMPLE_STATS: StatsDocument = {
     corrupted: [{ hpa: '0x0', word: '0x0', owner: '' }],
     freed: [{ hpa: '0x0', owner: '' }],
   },
+  refusal: { vm: '', device: '', code: '', reason: '' },
   ...groups,
   iotlb: {
     lookups: 0,
@@ -105,6 +111,7 @@ export const SAMPLE_STATS: StatsDocument = {
   },
   invariants: [{ id: 'I1', checks: 0, violations: 0, first: '' }],
   thresholds: [{ expression: '', value: 0, ok: true }],
+  events: [{ action: '', times: 0, outcomes: {} }],
   vms: [{ name: '', ...groups, devices: [{ name: '', dma }] }],
 };
 
@@ -137,9 +144,11 @@ function numberPaths(value: unknown, path: string): string[] {
 export function statsJsonSchema(): unknown {
   const schema = schemaOf(SAMPLE_STATS, '') as { properties: Record<string, unknown> };
   schema.properties.schema = { const: SAMPLE_STATS.schema };
-  schema.properties.verdict = { enum: ['ok', 'threshold-failed', 'invariant-violated', 'host-crashed'] };
-  schema.properties.expect = { enum: ['ok', 'host-crashed'] };
-  schema.properties.crash = { anyOf: [schema.properties.crash, { type: 'null' }] };
+  const verdicts = ['ok', 'invariant-violated', 'host-crashed', 'refused'];
+  schema.properties.verdict = { enum: [...verdicts, 'threshold-failed'] };
+  schema.properties.expect = { enum: verdicts };
+  for (const group of ['crash', 'refusal'])
+    schema.properties[group] = { anyOf: [schema.properties[group], { type: 'null' }] };
   return { $schema: 'https://json-schema.org/draft/2020-12/schema', ...schema };
 }
 

@@ -48,6 +48,8 @@ export function fakeMachine(options: FakeMachineOptions = {}): MachineFactory & 
         return {
           ...SAMPLE_STATS,
           crash: null,
+          refusal: null,
+          events: [],
           invariants: [{ id: 'I1', checks: 10, violations: 0 }],
           thresholds: [],
           scenario: scenario.name,
