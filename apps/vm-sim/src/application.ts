@@ -3,8 +3,10 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { checkCommand, listCommand, schemaCommand } from './catalogue-command.ts';
 import { titleLines } from './columns.ts';
 import { COMMANDS } from './command-line-text.ts';
+import { addCompare } from './compare/compare-program.ts';
 import { EXIT, UsageError } from './exit-code.ts';
 import { addExplain } from './explain/explain-program.ts';
+import { integer, json, quiet, repeated, seedOption, setOption, verbose } from './option.ts';
 import { replayCommand } from './replay/replay-command.ts';
 import type { MachineFactory } from './run/driven-machine.ts';
 import { runCommand } from './run/run-command.ts';
@@ -19,18 +21,10 @@ export interface Engines {
 }
 
 /** Commands of the design that this version does not have. */
-const PLANNED = ['compare', 'density', 'fuzz', 'sweep', 'reproduce', 'report'];
+const PLANNED = ['density', 'fuzz', 'sweep', 'reproduce', 'report'];
 
 /** Options without a value that several commands have. */
 const FLAGS: ReadonlySet<string> = new Set(['-q', '--quiet', '-v', '--verbose', '--json']);
-
-const repeated = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
-
-function integer(text: string): number {
-  const value = /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Expected a whole number, such as 1.');
-  return value === 0 ? 0 : value;
-}
 
 function positive(text: string): number {
   const value = integer(text);
@@ -38,20 +32,12 @@ function positive(text: string): number {
   return value;
 }
 
-const setOption = (): Option =>
-  new Option('--set <path=value>', 'override a setting of the scenario, such as vm.memory=2G (repeatable)').argParser(
-    repeated,
-  );
 const failOnOption = (): Option =>
   new Option(
     '--fail-on <expression>',
     "threshold on the stats, such as 'dma.latencyNs.p99 < 500us' (repeatable)",
   ).argParser(repeated);
 const NO_CHANGES = { set: [], failOn: [] } as const;
-const json = ['--json', 'print the result as one JSON document'] as const;
-const quiet = ['-q, --quiet', 'nothing on stderr but errors'] as const;
-const verbose = ['-v, --verbose', 'more on stderr; the stack of an error'] as const;
-
 /**
  * Runs one command line.
  * @param args without the interpreter and the script
@@ -104,6 +90,7 @@ function programOf(terminal: Terminal, engines: Engines, setCode: (code: number)
     .addHelpText('after', HELP_END);
   addRun(program, terminal, engines, setCode);
   addCatalogue(program, terminal, engines, setCode);
+  addCompare(program, terminal, engines, setCode);
   addReplayAndVerify(program, terminal, engines, setCode);
   addExplain(program, terminal, setCode);
   return program;
@@ -118,7 +105,7 @@ function addRun(program: Command, terminal: Terminal, engines: Engines, setCode:
     .command('run', { isDefault: true })
     .description('run a scenario and say what happened (the default command)')
     .argument('[scenario]', 'a name of `vm-sim list`, a YAML or JSON file, or - for stdin', BUILT_IN_SCENARIOS[0]?.name)
-    .addOption(new Option('--seed <integer>', 'seed of all randomness (default: 1)').argParser(integer))
+    .addOption(seedOption())
     .addOption(setOption())
     .addOption(failOnOption())
     .option(...json)

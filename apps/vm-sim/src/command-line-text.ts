@@ -1,5 +1,5 @@
 /** The commands of this version. */
-export const COMMANDS: readonly string[] = ['run', 'list', 'check', 'replay', 'verify', 'explain', 'schema'];
+export const COMMANDS: readonly string[] = ['run', 'list', 'check', 'compare', 'replay', 'verify', 'explain', 'schema'];
 
 const SAFE = /^[A-Za-z0-9_@%+=:,./-]+$/;
 
@@ -28,4 +28,25 @@ export function runCommandLine(startedAs: string, words: RunWords): string {
   if (words.json) args.push('--json');
   const line = `${startedAs} ${args.map(quoted).join(' ')}`;
   return words.scenario === '-' ? `${line} < SCENARIO` : line;
+}
+
+/** What decides a comparison, as the user gave it. */
+export interface CompareWords {
+  readonly scenarios: readonly string[];
+  readonly seed: number;
+  readonly strategies?: string | undefined;
+  readonly set: readonly string[];
+  readonly output?: string | undefined;
+  readonly json?: boolean | undefined;
+}
+
+/** The command that compares the same again. */
+export function compareCommandLine(startedAs: string, words: CompareWords): string {
+  const args = ['compare', ...words.scenarios];
+  if (words.strategies !== undefined) args.push('--strategies', words.strategies);
+  for (const value of words.set) args.push('--set', value);
+  args.push('--seed', String(words.seed));
+  if (words.output !== undefined) args.push('--output', words.output);
+  if (words.json) args.push('--json');
+  return `${startedAs} ${args.map(quoted).join(' ')}`;
 }

@@ -12,6 +12,10 @@ export const STRATEGIES = ['pinned', ...(Object.keys(FOLLOWING) as FollowingStra
 /** A strategy by name. */
 export type Strategy = (typeof STRATEGIES)[number];
 
+/** Whether a strategy claims that what it takes away is never reached again: not so those that are there to be refuted. */
+export const claimsSafe = (name: Strategy): boolean => !UNSAFE.includes(name);
+const UNSAFE: readonly string[] = ['naive', 'patch-2023'];
+
 const strategy = z.enum(STRATEGIES, {
   error: (issue) => `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
 });

@@ -1,13 +1,10 @@
 import { formatBytes, PAGE_SIZE_BYTES, type PageSize } from '@faultline/address';
 import type { IoptStats } from '@faultline/machine';
 import { counted } from '../columns.ts';
+import { escaped } from './html-page.ts';
 
 const SIZES: readonly PageSize[] = ['1G', '2M', '4K'];
 const VARIABLE: Readonly<Record<PageSize, string>> = { '1G': '--g1', '2M': '--m2', '4K': '--k4' };
-
-/** Text that HTML takes for text. */
-export const escaped = (text: string): string =>
-  text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
 
 const WIDTH = 900;
 const BAR_LEFT = 70;

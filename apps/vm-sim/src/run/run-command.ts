@@ -6,15 +6,15 @@ import { counted } from '../columns.ts';
 import { runCommandLine } from '../command-line-text.ts';
 import type { ExitCode } from '../exit-code.ts';
 import { Interruption } from '../interruption.ts';
-import { ProgressMeter } from '../progress-meter.ts';
 import { type LoadedScenario, loadScenario } from '../scenario/load.ts';
 import { paletteFor, type Terminal } from '../terminal.ts';
-import { builtFor, type DrivenMachine, type MachineFactory, withThresholds } from './driven-machine.ts';
+import { builtFor, type MachineFactory } from './driven-machine.ts';
 import { eventFiles } from './event-files.ts';
 import { outcomeOf } from './outcome.ts';
 import { reportPage } from './report-page.ts';
 import { CONFIG_SCHEMA, jsonText, openRunDirectory, type RunConfig, writeRunFiles } from './run-directory.ts';
 import { runSummary } from './run-summary.ts';
+import { simulate, type Timings } from './simulation.ts';
 
 /** Options of `vm-sim run`. */
 export interface RunOptions {
@@ -30,18 +30,6 @@ export interface RunOptions {
 
 /** How many events `--output` keeps; what comes after is counted and reported. */
 export const EVENT_LIMIT = 500_000;
-
-/** A slice of this much wall time is short enough for Ctrl-C and the meter, and long enough to cost nothing. */
-const SLICE_MS = 40;
-/** Virtual time of the first slice; the next ones adapt. */
-const FIRST_SLICE_NS = 100_000;
-
-interface Timings {
-  /** Building and booting. */
-  readonly bootSeconds: number;
-  readonly runSeconds: number;
-  readonly finishSeconds: number;
-}
 
 /** Runs a scenario, prints what happened, and writes the run directory. */
 export async function runCommand(
@@ -64,7 +52,9 @@ export async function runCommand(
 
   const events = new EventLog(EVENT_LIMIT);
   const machine = builtFor(loaded, directory === undefined ? { seed } : { seed, sink: events }, buildMachine);
-  const { stats, timings } = await simulate(machine, loaded, options, terminal);
+  const interruption = new Interruption(terminal);
+  const simulation = { machine, loaded, quiet: options.quiet ?? false };
+  const { stats, timings } = await simulate(simulation, terminal, interruption).finally(() => interruption.end());
   const again = runCommandLine(terminal.startedAs, { ...options, scenario: given, seed });
   const input = { stats, scenario: loaded.scenario, again };
   terminal.stdout.write(options.json ? jsonText(stats) : runSummary(input, paletteFor(terminal.stdout, terminal.env)));
@@ -102,49 +92,6 @@ function refusalLine({ vm, device, reason }: RefusalStats, { scenario, placeOf }
 function failureLine(headline: string, remark: string, stats: StatsDocument): string {
   const failed = stats.thresholds.filter(({ ok }) => !ok).map(({ expression, value }) => `${expression}: ${value}`);
   return [`${headline}${remark === '' ? '' : `, ${remark}`}`, ...failed].join('; ');
-}
-
-async function simulate(
-  machine: DrivenMachine,
-  loaded: LoadedScenario,
-  options: RunOptions,
-  terminal: Terminal,
-): Promise<{ stats: StatsDocument; timings: Timings }> {
-  const meter = new ProgressMeter(terminal, options.quiet ?? false);
-  const interruption = new Interruption(terminal);
-  const started = terminal.nowMs();
-  try {
-    let sliceNs = FIRST_SLICE_NS;
-    let over = false;
-    let booted = started;
-    while (!over && !interruption.requested) {
-      const before = terminal.nowMs();
-      over = machine.runUntil(machine.progress.virtualTimeNs + sliceNs);
-      const tookMs = terminal.nowMs() - before;
-      if (machine.progress.phase === 'booting') booted = terminal.nowMs();
-      if (tookMs < SLICE_MS / 2) sliceNs *= 2;
-      else if (tookMs > SLICE_MS * 2) sliceNs = Math.max(1000, Math.floor(sliceNs / 2));
-      const { virtualTimeNs, endNs, dmaPages, phase } = machine.progress;
-      const fraction = phase === 'booting' ? 0 : virtualTimeNs / endNs;
-      meter.update({ fraction, done: dmaPages, unit: 'DMA pages', phase });
-      await terminal.breathe();
-    }
-    const ran = terminal.nowMs();
-    const stats = withThresholds(machine.finish({ interrupted: !over }), loaded.scenario.thresholds);
-    const ended = terminal.nowMs();
-    const seconds = (from: number, to: number): number => (to - from) / 1000;
-    return {
-      stats,
-      timings: {
-        bootSeconds: seconds(started, booted),
-        runSeconds: seconds(booted, ran),
-        finishSeconds: seconds(ran, ended),
-      },
-    };
-  } finally {
-    meter.clear();
-    interruption.end();
-  }
 }
 
 function reportTimings(

@@ -3,6 +3,8 @@ import { dirname, join } from 'node:path';
 import type { Scenario } from '@faultline/machine';
 import { UsageError } from '../exit-code.ts';
 
+/** Marks the document that `vm-sim compare` writes. */
+export const COMPARISON_SCHEMA = 'faultline.comparison/1';
 /** Marks the `config.json` of a run directory. */
 export const CONFIG_SCHEMA = 'faultline.config/1';
 
@@ -16,19 +18,22 @@ export interface RunConfig {
 
 /**
  * Makes the directory of a run, or takes that of an earlier run, whose files will be replaced.
+ * @param mark the file by which its own directories are known
  * @throws UsageError for a directory that holds something else, and for one that cannot be written
  */
-export function openRunDirectory(path: string, given: string): void {
+export function openRunDirectory(path: string, given: string, mark = 'config.json'): void {
   if (given === '-') throw new UsageError('--output -: expected a directory; --json prints the document to stdout');
   try {
     if (existsSync(path)) {
       if (!statSync(path).isDirectory()) throw new UsageError(`--output ${given}: is not a directory`);
-      if (readdirSync(path).length > 0 && !isRunDirectory(path))
-        throw new UsageError(`--output ${given}: holds other files than a run's; give a new or an empty directory`);
+      if (readdirSync(path).length > 0 && !isOurs(path, mark))
+        throw new UsageError(
+          `--output ${given}: holds other files than ${mark === 'config.json' ? "a run's" : "a comparison's"}; give a new or an empty directory`,
+        );
     }
     makeDirectory(path);
     // Finding out now that nothing can be written is better than after the run.
-    const probe = join(path, 'config.json');
+    const probe = join(path, mark);
     writeFileSync(probe, existsSync(probe) ? readFileSync(probe) : '');
   } catch (error) {
     if (error instanceof UsageError) throw error;
@@ -43,10 +48,11 @@ function makeDirectory(path: string): void {
   mkdirSync(path);
 }
 
-function isRunDirectory(path: string): boolean {
+function isOurs(path: string, mark: string): boolean {
   try {
-    const text = readFileSync(join(path, 'config.json'), 'utf8');
-    return text === '' || (JSON.parse(text) as { schema?: unknown }).schema === CONFIG_SCHEMA;
+    const text = readFileSync(join(path, mark), 'utf8');
+    const { schema } = text === '' ? {} : (JSON.parse(text) as { schema?: unknown });
+    return text === '' || schema === (mark === 'config.json' ? CONFIG_SCHEMA : COMPARISON_SCHEMA);
   } catch {
     return false;
   }
