@@ -105,6 +105,14 @@ describe('KSM', () => {
     expect([host.counters.folioSplits['2M->4K'], host.allocator.allocatedFrames, host.audit()]).toEqual([2, 1023, []]);
   });
 
+  it('splits a large folio that has both pages, and merges them the next time', () => {
+    const { host, one } = pair({ backing: 'thp-2M' });
+    write(one, 600, 5);
+    const both = () => runToEnd(host.ksmMerge(ksmd, { mm: one, page: 512 }, { mm: one, page: 600 }));
+    expect([both(), host.counters.folioSplits['2M->4K'], host.ksm.pagesShared]).toEqual([false, 1, 0]);
+    expect([both(), one.lookup(512) === one.lookup(600), host.audit()]).toEqual([true, true, []]);
+  });
+
   it('a write between the comparison and the replacement wins', () => {
     const { host, one, two, merge } = pair();
     const run = new TaskRun(ksmd, merge());

@@ -2,8 +2,8 @@ export type { MachineOptions, MachineProgress } from './machine.ts';
 export { Machine } from './machine.ts';
 export type { Scenario, ScenarioInput, Strategy, VmSettings } from './scenario.ts';
 export { claimsSafe, STRATEGIES, scenarioJsonSchema, scenarioSchema, vmsOf } from './scenario.ts';
-export type { BuiltInScenario } from './scenarios.ts';
 export { BUILT_IN_SCENARIOS } from './scenarios.ts';
+export type { BuiltInScenario } from './stage2-scenarios.ts';
 export type {
   CrashStats,
   DmaStats,

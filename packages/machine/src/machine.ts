@@ -201,7 +201,7 @@ export class Machine {
     const interrupted = (options.interrupted ?? false) && !this.#over;
     this.#stopping = true;
     if (booted) this.runUntil(Number.POSITIVE_INFINITY);
-    if (booted && this.#crash === null) this.#harvestDirty();
+    if (booted && this.#crash === null && this.#refusal === null) this.#harvestDirty();
     const nowNs = this.#time.nowNs;
     const stats = buildStats({
       scenario: this.scenario,

@@ -1,12 +1,5 @@
 import type { ScenarioInput } from './scenario.ts';
-
-/** A scenario that comes with the package. */
-export interface BuiltInScenario {
-  readonly name: string;
-  /** One line for `vm-sim list`. */
-  readonly title: string;
-  readonly scenario: ScenarioInput;
-}
+import { type BuiltInScenario, STAGE2_SCENARIOS } from './stage2-scenarios.ts';
 
 const storm = {
   vm: { memory: '16G', backing: 'pud-thp' },
@@ -94,6 +87,7 @@ export const BUILT_IN_SCENARIOS: readonly BuiltInScenario[] = [
       strategy: 'whole-leaf',
     },
   },
+  ...STAGE2_SCENARIOS,
   {
     name: 'linux-swap-thp',
     title: 'what Linux 6.12 was recorded doing: 32 MiB of huge pages under a limit of 16 MiB, swap on NVMe',

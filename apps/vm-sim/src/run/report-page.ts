@@ -61,8 +61,8 @@ function crashSection({ crash }: StatsDocument): string {
 
 function refusalSection({ refusal }: StatsDocument): string {
   if (refusal === null) return '';
-  const { vm, device, code, reason } = refusal;
-  return `<h2>Who was not let in</h2>\n<p>${escaped(`${vm} ${device}: ${code}. ${reason}`)}</p>`;
+  const { reason } = refusal;
+  return `<h2>Who was not let in</h2>\n<p>${escaped(reason)}</p>`;
 }
 
 function eventTable({ events }: StatsDocument): string {

@@ -143,8 +143,8 @@ function crashLines({ crash }: StatsDocument, head: (title: string) => string): 
 
 function refusalLines({ refusal }: StatsDocument, head: (title: string) => string): string[] {
   if (refusal === null) return [];
-  const { vm, device, code, reason } = refusal;
-  return [head('Who was not let in'), ...indented(wrapped(`${vm} ${device}: ${code}. ${reason}`, WIDTH - 2))];
+  const { reason } = refusal;
+  return [head('Who was not let in'), ...indented(wrapped(reason, WIDTH - 2))];
 }
 
 /** What the host did besides, an event a line while they fit. */

@@ -19,7 +19,8 @@ export interface KsmCandidate {
  * KSM finds two pages of equal content and makes them one, write-protected for both (try_to_merge_two_pages). The first becomes the KSM page
  * in place, or is one already; the second is replaced by it. Fires CLEAR over 4K when a page is write-protected, and again when it is
  * replaced; a large folio is split first.
- * @returns whether both are one KSM page now; not if a page is missing, not anonymous, pinned or otherwise in use, or they differ
+ * @returns whether both are one KSM page now; not if a page is missing, not anonymous, pinned or otherwise in use, or they differ, nor if one
+ * large folio has both: that is only split, down to the pages
  */
 export function* ksmMerge(host: HostState, agent: Agent, first: KsmCandidate, second: KsmCandidate): Task<boolean> {
   yield* host.ksmLock.acquire(agent);
@@ -32,6 +33,7 @@ export function* ksmMerge(host: HostState, agent: Agent, first: KsmCandidate, se
 
 function* compareAndMerge(host: HostState, agent: Agent, first: KsmCandidate, second: KsmCandidate): Task<boolean> {
   let pair = [first, second] as const;
+  let isOneLarge = false;
   yield* announceLook(agent, first);
   const one = candidateFolio(host, first);
   if (one === 0) return false;
@@ -41,14 +43,32 @@ function* compareAndMerge(host: HostState, agent: Agent, first: KsmCandidate, se
     const two = candidateFolio(host, second);
     if (candidateFolio(host, first) !== one || two === 0) return false;
     // A page that a fork shares needs no merging, and two KSM pages are not merged again.
-    if (one === two) return host.folios.has(one, FolioFlag.ksm);
+    if (one === two && host.folios.order(one) === 0) return host.folios.has(one, FolioFlag.ksm);
+    isOneLarge = one === two;
     if (host.folios.has(two, FolioFlag.ksm)) pair = [second, first];
-    if (host.folios.has(one, FolioFlag.ksm) && host.folios.has(two, FolioFlag.ksm)) return false;
+    if (!isOneLarge && host.folios.has(one, FolioFlag.ksm) && host.folios.has(two, FolioFlag.ksm)) return false;
     if (!haveEqualContent(host, first, second)) return false;
   } finally {
     host.put(one);
   }
+  if (isOneLarge) {
+    yield* splitOnly(host, agent, first);
+    return false;
+  }
   return yield* mergePair(host, agent, ...pair);
+}
+
+/** Two pages of one large folio are not merged: it is split, and they are found again as pages of their own (cmp_and_merge_page). */
+function* splitOnly(host: HostState, agent: Agent, at: KsmCandidate): Task<void> {
+  yield* at.mm.mmapLock.acquireRead(agent);
+  try {
+    const folio = yield* lockSmall(host, agent, at);
+    if (folio === 0) return;
+    host.unlock(agent, folio);
+    host.put(folio);
+  } finally {
+    at.mm.mmapLock.releaseRead(agent);
+  }
 }
 
 function* announceLook(agent: Agent, { mm, page }: KsmCandidate): Task<void> {
