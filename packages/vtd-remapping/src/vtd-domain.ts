@@ -10,9 +10,12 @@ import {
   InvalidationGather,
   isLeaf,
   isPresent,
+  type LeafView,
   map,
   type NaiveUnmapReport,
   naiveUnmap,
+  type Patch2023Request,
+  type Patch2023Result,
   type PhysicalWords,
   type ProtectRequest,
   protect,
@@ -22,6 +25,7 @@ import {
   tableIndex,
   type UnmapRequest,
   unmap,
+  unmapByPatch2023,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
 import { type Descriptor, Granularity } from './descriptor.ts';
@@ -171,6 +175,12 @@ export class VtdDomain {
     return naiveUnmap(agent, this.table, page, pages, this.#physical);
   }
 
+  /** Unmap as the posted patch of 2023 does it, for the strategy `patch-2023`; the caches are the caller's to flush with the gather. */
+  unmapByPatch2023(agent: Agent, request: Patch2023Request, gather: InvalidationGather): Task<Patch2023Result> {
+    assert(this.#physical !== null, 'unmapByPatch2023 needs `physical`: with D4 it reads memory that is no page table');
+    return unmapByPatch2023(agent, this.table, request, gather, this.#physical);
+  }
+
   /** What changes of the table owe the caches, collected for one {@link flush}. */
   gather(): InvalidationGather {
     return new InvalidationGather();
@@ -220,6 +230,11 @@ export class VtdDomain {
       pfn = entryFrame(entry);
     }
     return 0;
+  }
+
+  /** The leaf that maps a page, or null. */
+  leafAt(page: number): LeafView | null {
+    return this.table.leafAt(page);
   }
 
   /** Frees the table. All devices are detached. */

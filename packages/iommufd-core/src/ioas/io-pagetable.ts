@@ -1,9 +1,6 @@
 import { hex } from '@faultline/address';
-import SortedBTree from 'sorted-btree';
 import { IommufdError } from '../errno.ts';
-
-// The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
-const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;
+import { OrderedMap } from '../ordered-map.ts';
 
 /** What the user asked to be mapped as one: the unit of unmap. */
 export interface Area {
@@ -26,7 +23,7 @@ export interface AreaSlice {
 
 /** The io_pagetable: the record of what the user mapped. Faults and notifiers only read it (I7). */
 export class IoPagetable {
-  readonly #areas = new BTree<number, Area>();
+  readonly #areas = new OrderedMap<number, Area>();
 
   /** Number of areas. */
   get size(): number {

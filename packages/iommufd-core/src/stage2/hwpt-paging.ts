@@ -67,7 +67,8 @@ export class HwptPaging {
     this.domain = options.domain;
     this.areas = options.areas;
     this.mm = options.mm;
-    this.#strategy = options.strategy?.start({ domain: options.domain }) ?? null;
+    const { domain, areas, mm } = options;
+    this.#strategy = options.strategy?.start({ domain, areas, mm, updateLock: this.#updateLock }) ?? null;
     this.#pins = options.pins ?? new PinnedRanges();
     this.#observer = options.observer ?? {};
   }
