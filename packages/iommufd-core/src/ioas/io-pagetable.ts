@@ -1,6 +1,7 @@
 import { hex } from '@faultline/address';
 import SortedBTree from 'sorted-btree';
 import { IommufdError } from '../errno.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
 
 // The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
 const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;
@@ -15,6 +16,8 @@ export interface Area {
   readonly writeable: boolean;
   /** Not pinned: mapped as far as memory is resident, and faulted in otherwise. Ours; no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Of an unpinned area: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /** A range of IOVA pages within one area. */
