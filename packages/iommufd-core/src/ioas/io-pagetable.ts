@@ -1,6 +1,7 @@
 import { hex } from '@faultline/address';
 import { IommufdError } from '../errno.ts';
 import { OrderedMap } from '../ordered-map.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
 
 /** What the user asked to be mapped as one: the unit of unmap. */
 export interface Area {
@@ -12,6 +13,8 @@ export interface Area {
   readonly writeable: boolean;
   /** Not pinned: mapped as far as memory is resident, and faulted in otherwise. Ours; no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Of an unpinned area: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /** A range of IOVA pages within one area. */

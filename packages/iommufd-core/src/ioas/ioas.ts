@@ -3,7 +3,10 @@ import { type Agent, RwSemaphore, type Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { HostAddressSpace, HostNotifier, HostRange } from '../host-address-space.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
-import { FaultOutcome, type HwptObserver, HwptPaging } from '../stage2/hwpt-paging.ts';
+import { FaultOutcome } from '../stage2/fault-handler.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
+import { HwptPaging } from '../stage2/hwpt-paging.ts';
+import type { HwptObserver } from '../stage2/hwpt-seat.ts';
 import type { Strategy } from '../stage2/strategy.ts';
 import { type DeviceReport, formatPages, rangesToPin } from '../vfio/device-report.ts';
 import { type Area, IoPagetable } from './io-pagetable.ts';
@@ -17,6 +20,8 @@ export interface IoasMapRequest {
   readonly writeable: boolean;
   /** Do not pin: ours, no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Of an unpinned range: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /**
@@ -220,6 +225,7 @@ export class Ioas implements HostNotifier {
       userPage: pageOf('user_va', request.userVa),
       writeable: request.writeable,
       unpinned: request.unpinned,
+      ...(request.policy ? { policy: request.policy } : {}),
     };
   }
 }
