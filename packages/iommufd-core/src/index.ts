@@ -10,6 +10,7 @@ export type {
   DomainGather,
   DomainLeaf,
   IommuDomain,
+  LeafRange,
   MistakenEntry,
   Patch2023Defects,
   Patch2023Report,

@@ -51,6 +51,12 @@ export interface Patch2023Report {
   readonly unsplit: UnsplitUnmapReport | null;
 }
 
+/** The pages that one leaf maps. */
+export interface LeafRange {
+  readonly page: number;
+  readonly pages: number;
+}
+
 /** A leaf of a domain's table. */
 export interface DomainLeaf {
   /** 1 = 4K, 2 = 2M, 3 = 1G. */
@@ -103,6 +109,12 @@ export interface IommuDomain<Gather extends DomainGather = DomainGather> {
   ): Task<number>;
   /** Puts large leaves back in a range where that changes no translation, and flushes. The caller keeps others off the range. */
   collapse(agent: Agent, page: number, pages: number): Task<CollapseReport>;
+  /** Whether hardware sets accessed bits in this domain. */
+  readonly accessedDirty: boolean;
+  /** The leaves of a range that devices have used since they were last asked about, whole; flushed, so that a use after it counts. */
+  readAndClearAccessed(agent: Agent, page: number, pages: number): Task<readonly LeafRange[]>;
+  /** The same at once, as part of the caller's step, and without a flush. */
+  accessedNow(page: number, pages: number, clear: boolean): readonly LeafRange[];
   refillReserve(agent: Agent): Task<void>;
   /** The frame a page maps to, or -1. */
   frameAt(page: number): number;

@@ -1,3 +1,5 @@
+export type { AccessedRequest } from './accessed.ts';
+export { accessedNow, readAndClearAccessed } from './accessed.ts';
 export type { CollapseObstacle, CollapseResult } from './collapse.ts';
 export { collapse } from './collapse.ts';
 export type { ContextEntry, ContextLookup } from './context-entry.ts';

@@ -1,5 +1,6 @@
 import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
+  accessedNow,
   type CollapseResult,
   type CutOptions,
   type CutResult,
@@ -19,6 +20,7 @@ import {
   type PhysicalWords,
   type ProtectRequest,
   protect,
+  readAndClearAccessed,
   readAndClearDirty,
   SecondStageTable,
   type SecondStageTableOptions,
@@ -162,6 +164,36 @@ export class VtdDomain {
     yield* readAndClearDirty(agent, this.table, { page, pages, clear }, gather, report);
     yield* this.flush(agent, gather);
     return dirty;
+  }
+
+  /** Whether hardware sets A and D in this domain. */
+  get accessedDirty(): boolean {
+    return this.#accessedDirty;
+  }
+
+  /**
+   * The leaves of a range that a device has used since A was cleared, whole; A is cleared and the caches are flushed, so that
+   * whoever uses them from now on sets it again. Takes no lock. @throws PageTableError EOPNOTSUPP without `accessedDirty`
+   */
+  *readAndClearAccessed(agent: Agent, page: number, pages: number): Task<DirtyRange[]> {
+    const gather = new InvalidationGather();
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    yield* readAndClearAccessed(agent, this.table, { page, pages, clear: true }, gather, report);
+    yield* this.flush(agent, gather);
+    return young;
+  }
+
+  /** The same at once, as part of the caller's step, with no flush: what stays cached is used without setting A. */
+  accessedNow(page: number, pages: number, clear: boolean): DirtyRange[] {
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    accessedNow(this.table, { page, pages, clear }, new InvalidationGather(), report);
+    return young;
   }
 
   /** Fills the table reserve up after a cut under memory shortage. */

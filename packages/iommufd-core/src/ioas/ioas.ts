@@ -149,13 +149,24 @@ export class Ioas implements HostNotifier {
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#hwpt) yield* this.#hwpt.invalidateRangeStart(agent, range);
+  *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
+    return this.#hwpt ? yield* this.#hwpt.invalidateRangeStart(agent, range) : true;
   }
 
-  /** {@inheritDoc HostNotifier.invalidateRangeEnd} */
-  invalidateRangeEnd(_agent: Agent, _range: HostRange): void {
-    // The mm's own sequence tells faults that the range is over; iommufd keeps no state of its own.
+  /** {@inheritDoc HostNotifier.clearFlushYoung} */
+  *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
+    return this.#hwpt ? yield* this.#hwpt.clearFlushYoung(agent, startPage, pages) : false;
+  }
+
+  /** {@inheritDoc HostNotifier.clearYoung} */
+  clearYoung(_agent: Agent, startPage: number, pages: number): boolean {
+    return this.#hwpt?.youngNow(startPage, pages, true) ?? false;
+  }
+
+  /** {@inheritDoc HostNotifier.testYoung} */
+  testYoung(_agent: Agent, page: number): boolean {
+    return this.#hwpt?.youngNow(page, 1, false) ?? false;
   }
 
   /** {@inheritDoc HostNotifier.release} */

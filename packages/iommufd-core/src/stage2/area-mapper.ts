@@ -1,7 +1,7 @@
 import type { Agent, Task } from '@faultline/sim';
 import type { ContiguousRun } from '../host-address-space.ts';
 import type { Area } from '../ioas/io-pagetable.ts';
-import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
+import { type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
 
 /** Maps areas when they come, or when their domain does. */
 export class AreaMapper {
@@ -53,6 +53,6 @@ export class AreaMapper {
     // As KVM: what a device may write to has no valid copy in swap.
     if (area.writeable) this.#seat.mm.markDirty(run.startPage, run.pages);
     const page = area.page + (run.startPage - area.userPage);
-    return this.#seat.domain.map(agent, { page, frame: run.pfn, pages: run.pages, write: area.writeable });
+    return mapInto(agent, this.#seat, { page, frame: run.pfn, pages: run.pages, write: area.writeable });
   }
 }

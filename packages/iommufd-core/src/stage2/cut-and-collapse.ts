@@ -2,7 +2,7 @@ import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import type { Area } from '../ioas/io-pagetable.ts';
 import type { Strategy, StrategySeat, StrategyState, TakeAwayOutcome } from './strategy.ts';
 import { StrategyCounters } from './strategy-counters.ts';
-import { takeAwayByCut } from './take-away.ts';
+import { dropWriteByCut, takeAwayByCut } from './take-away.ts';
 
 /** When `cut+collapse` puts large leaves back. */
 export interface CollapseOptions {
@@ -65,6 +65,11 @@ class CutAndCollapse implements StrategyState {
   takeAway(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome> {
     this.#touch(page, pages);
     return takeAwayByCut(agent, this.#seat.domain, page, pages);
+  }
+
+  dropWrite(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome> {
+    this.#touch(page, pages);
+    return dropWriteByCut(agent, this.#seat.domain, page, pages);
   }
 
   mapped(page: number, pages: number): void {

@@ -1,7 +1,8 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { type ContiguousRun, VM_FAULT_ERROR, VM_FAULT_OOM } from '../host-address-space.ts';
 import type { Area } from '../ioas/io-pagetable.ts';
-import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
+import { type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
+import { lacksWrite, restoreWrite } from './write-access.ts';
 
 /** How a fault on one page ended. */
 export const FaultOutcome = { success: 0, invalid: 1, failure: 2 } as const;
@@ -65,7 +66,10 @@ export class FaultHandler {
       if (yield* hasChanged(agent, this.#seat.mm, userPage, 1, sequence)) return null;
       const frame = this.#seat.mm.lookup(userPage);
       if (!this.#isUsable(area, userPage)) return null;
-      if (mapped === frame) return this.#spurious();
+      if (mapped === frame) {
+        if (!lacksWrite(this.#seat, area, page)) return this.#spurious();
+        if (yield* restoreWrite(agent, this.#seat, area, page, sequence)) return FaultOutcome.success;
+      }
       yield* this.#mapAround(agent, area, page, frame, sequence);
       return FaultOutcome.success;
     } catch (error) {
@@ -78,7 +82,7 @@ export class FaultHandler {
 
   /** Whether the host maps the page with the right that the area gives to devices. */
   #isUsable(area: Area, userPage: number): boolean {
-    return area.writeable ? this.#seat.mm.isWriteable(userPage) : this.#seat.mm.lookup(userPage) >= 0;
+    return area.writeable ? this.#seat.mm.isWriteable(userPage) : this.#seat.mm.isReadable(userPage);
   }
 
   #spurious(): FaultOutcomeCode {
@@ -106,7 +110,7 @@ export class FaultHandler {
       block = { page, pages: 1, frame };
     if (area.writeable) this.#seat.mm.markDirty(area.userPage + (block.page - area.page), block.pages);
     this.#seat.observer.mapping?.(block.page, block.pages, block.frame);
-    yield* this.#seat.domain.map(agent, { ...block, write: area.writeable });
+    yield* mapInto(agent, this.#seat, { ...block, write: area.writeable });
     this.#seat.observer.mapped?.(block.page, block.pages);
   }
 

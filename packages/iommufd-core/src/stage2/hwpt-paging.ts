@@ -1,10 +1,11 @@
-import { type Agent, Mutex, type Task } from '@faultline/sim';
+import { type Agent, assert, Mutex, type Task } from '@faultline/sim';
 import type { HostAddressSpace, HostRange } from '../host-address-space.ts';
 import type { Area, IoPagetable } from '../ioas/io-pagetable.ts';
 import { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import { AreaMapper } from './area-mapper.ts';
 import { FaultHandler, type FaultOutcomeCode } from './fault-handler.ts';
+import { HostFollower } from './host-follower.ts';
 import type { HwptObserver } from './hwpt-seat.ts';
 import type { Strategy, StrategyState } from './strategy.ts';
 
@@ -17,10 +18,12 @@ export class HwptPaging {
   readonly domain: IommuDomain;
   readonly areas: IoPagetable;
   readonly mm: HostAddressSpace;
-  readonly #strategy: StrategyState | null;
-  readonly #pins: PinnedRanges;
-  readonly #observer: HwptObserver;
-  readonly #updateLock = new Mutex('hwpt update lock');
+  /** What the strategy keeps for this hwpt; null if everything is pinned. */
+  readonly strategy: StrategyState | null;
+  /** The CPU's second-stage table is this domain's (`shared-ept`). */
+  readonly sharesCpuTable: boolean;
+  readonly #updateLock: Mutex;
+  readonly #following: HostFollower;
   /** The address space has gone: nothing is mapped any more. */
   #released = false;
   readonly #faults: FaultHandler;
@@ -36,17 +39,18 @@ export class HwptPaging {
     readonly pins?: PinnedRanges;
     readonly observer?: HwptObserver;
   }) {
-    this.domain = options.domain;
-    this.areas = options.areas;
-    this.mm = options.mm;
-    const { domain, areas, mm } = options;
-    this.#strategy = options.strategy?.start({ domain, areas, mm, updateLock: this.#updateLock }) ?? null;
-    this.#pins = options.pins ?? new PinnedRanges();
-    this.#observer = options.observer ?? {};
-    const { domain, areas, mm } = options;
-    const seat = { domain, areas, mm, observer: this.#observer, updateLock: this.#updateLock };
-    this.#faults = new FaultHandler({ ...seat, released: () => this.#released });
-    this.#mapper = new AreaMapper({ ...seat, released: () => this.#released });
+    const { domain, areas, mm, strategy, pins = new PinnedRanges(), observer = {} } = options;
+    this.domain = domain;
+    this.areas = areas;
+    this.mm = mm;
+    this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
+    const updateLock = new Mutex('hwpt update lock');
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock }) ?? null;
+    this.#updateLock = updateLock;
+    const seat = { domain, areas, mm, observer, updateLock, strategy: this.strategy, released: () => this.#released };
+    this.#faults = new FaultHandler(seat);
+    this.#mapper = new AreaMapper(seat);
+    this.#following = new HostFollower(seat, pins);
   }
 
   /** Faults that found the page mapped already: spurious, and answered all the same. */
@@ -60,8 +64,10 @@ export class HwptPaging {
   }
 
   /** Maps an area as its policy and its pin say; see `AreaMapper`. @returns 4K pages mapped */
-  mapResident(agent: Agent, area: Area): Task<number> {
-    return this.#mapper.map(agent, area);
+  *mapResident(agent: Agent, area: Area): Task<number> {
+    // A shared table is not iommufd's to fill: the faults of CPU and devices do that.
+    if (this.sharesCpuTable && area.unpinned) return 0;
+    return yield* this.#mapper.map(agent, area);
   }
 
   /** Unmaps an area whole and flushes. */
@@ -90,6 +96,7 @@ export class HwptPaging {
     const gather = this.domain.gather();
     yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
     if (!gather.empty) yield* this.domain.flush(agent, gather);
+    this.strategy?.unmapped?.(page, pages);
   }
 
   /** The address space goes away: what is not pinned leaves the domain, and faults are invalid from here on. */
@@ -103,52 +110,40 @@ export class HwptPaging {
     }
   }
 
-  /** The notifier's start: takes a range of the host's memory out of the domain. Cannot fail (I8). */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#strategy === null) return;
-    yield* this.#updateLock.acquire(agent);
-    try {
-      // Only now: areas and pins change under this lock or before it.
-      for (const { userPage, pages } of this.#pins.outside(range.startPage, range.pages))
-        yield* this.#takeMemoryAway(agent, userPage, pages);
-    } finally {
-      this.#updateLock.release(agent);
-    }
+  /** The notifier's start; see `HostFollower`. Cannot fail (I8). @returns false (EAGAIN) if it would have to sleep and must not */
+  invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    return this.#following.invalidate(agent, range);
   }
 
-  *#takeMemoryAway(agent: Agent, userPage: number, userPages: number): Task<void> {
-    if (this.#strategy === null) return;
-    for (const { page, pages } of this.areas.slicesOfMemory(userPage, userPages)) {
-      this.#observer.takingAway?.(page, pages);
-      const outcome = yield* this.#strategy.takeAway(agent, page, pages);
-      this.#observer.takenAway?.(page, pages, outcome);
-    }
+  /** Harvests the accessed bits of the memory, with a flush. @returns whether a device has used it */
+  clearFlushYoung(agent: Agent, userPage: number, pages: number): Task<boolean> {
+    return this.#following.clearFlushYoung(agent, userPage, pages);
+  }
+
+  /** Looks at the accessed bits of the memory, and clears them if asked to, with no flush. Part of the caller's step. */
+  youngNow(userPage: number, pages: number, clear: boolean): boolean {
+    return this.#following.youngNow(userPage, pages, clear);
   }
 
   /**
    * Before a pin is given back: what the host has given up in the meantime (MADV_DONTNEED of pinned memory) is mapped to frames
    * that only the pin keeps. They leave the domain first.
    */
-  *dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
-    if (this.areas.slicesOfMemory(userPage, pages).length === 0) return;
-    yield* this.#updateLock.acquire(agent);
-    try {
-      for (const part of this.#pins.outside(userPage, pages))
-        for (let page = part.userPage; page < part.userPage + part.pages; page++)
-          if (this.#mapsOther(page)) yield* this.#takeMemoryAway(agent, page, 1);
-    } finally {
-      this.#updateLock.release(agent);
-    }
-  }
-
-  #mapsOther(userPage: number): boolean {
-    const [slice] = this.areas.slicesOfMemory(userPage, 1);
-    const frame = slice ? this.domain.frameAt(slice.page) : -1;
-    return frame >= 0 && frame !== this.mm.lookup(userPage);
+  dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
+    return this.#following.dropStale(agent, userPage, pages);
   }
 
   /** The stage-2 fault handler for one page; see `FaultHandler`. */
   handleFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
+    return this.#faults.handle(agent, page, write);
+  }
+
+  /**
+   * A second-stage fault of the CPU, which walks this table (`shared-ept`): the same handler fills it, at a guest-physical page.
+   * @throws Error if the strategy has a table of its own for devices
+   */
+  cpuFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
+    assert(this.sharesCpuTable, 'cpuFault: the CPU has a second-stage table of its own, which is not in this model');
     return this.#faults.handle(agent, page, write);
   }
 }

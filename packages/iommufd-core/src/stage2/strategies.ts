@@ -1,9 +1,10 @@
 import { breakBeforeMake } from './break-before-make.ts';
 import { cutAndCollapse } from './cut-and-collapse.ts';
+import { HITLESS_CUT, SHARED_EPT } from './hitless-cut.ts';
 import { paired } from './paired.ts';
 import { patch2023 } from './patch-2023.ts';
 import { type Strategy, statelessStrategy } from './strategy.ts';
-import { takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './take-away.ts';
+import { takeAwayNaively, takeAwayWholeLeaf } from './take-away.ts';
 
 /** The names of {@link STRATEGIES}. */
 export type StrategyName =
@@ -16,11 +17,6 @@ export type StrategyName =
   | 'cut+collapse'
   | 'shared-ept';
 
-const CUT_TRAITS = {
-  notifierMemory: 'reserve',
-  leaves: 'every other page, in the largest leaves that fit around it',
-} as const;
-
 /** The strategies that follow a host's changes. `pinned` is none of them: what is pinned does not change. */
 export const STRATEGIES: Readonly<Record<StrategyName, Strategy>> = {
   naive: statelessStrategy('naive', false, takeAwayNaively, {
@@ -31,7 +27,7 @@ export const STRATEGIES: Readonly<Record<StrategyName, Strategy>> = {
   'whole-leaf': statelessStrategy('whole-leaf', false, takeAwayWholeLeaf),
   'break-before-make': breakBeforeMake(),
   'patch-2023': patch2023(),
-  cut: statelessStrategy('cut', true, takeAwayByCut, CUT_TRAITS),
+  cut: HITLESS_CUT,
   'cut+collapse': cutAndCollapse(),
-  'shared-ept': statelessStrategy('shared-ept', true, takeAwayByCut, { ...CUT_TRAITS, sharesCpuTable: true }),
+  'shared-ept': SHARED_EPT,
 };

@@ -37,6 +37,8 @@ export interface StrategyState {
   readonly counters: StrategyCounters;
   /** Takes a range of IOVA pages away; see {@link TakeAway}. */
   takeAway(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome>;
+  /** Takes the right to write from a range, which stays mapped to be read; without it the range is taken away. */
+  dropWrite?(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome>;
   /** Told what one call of the domain's `map` has mapped. Part of the caller's step. */
   mapped?(page: number, pages: number): void;
   /** Told that an area has gone. Part of the caller's step. */

@@ -17,6 +17,17 @@ export function* takeAwayByCut(agent: Agent, domain: IommuDomain, page: number, 
   return ok ? TAKEN : FELL_BACK;
 }
 
+/** Cut both ends, make what lies between read-only, flush the whole old leaf. Without a table page the whole leaf goes. */
+export function* dropWriteByCut(agent: Agent, domain: IommuDomain, page: number, pages: number): Task<TakeAwayOutcome> {
+  const gather = domain.gather();
+  const { ok } = yield* domain.cut(agent, page, pages, gather);
+  if (ok) yield* domain.protect(agent, { page, pages, rights: 1, holes: 'skip' }, gather);
+  else yield* domain.unmap(agent, { page, pages, partialLeaf: 'whole-leaf', holes: 'skip' }, gather);
+  yield* flushAll(agent, domain, gather);
+  if (agent.maySleep) yield* domain.refillReserve(agent);
+  return ok ? TAKEN : FELL_BACK;
+}
+
 /** Unmap every leaf that the range touches, whole. */
 export function* takeAwayWholeLeaf(
   agent: Agent,
