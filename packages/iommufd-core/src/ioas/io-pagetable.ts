@@ -1,9 +1,7 @@
 import { hex } from '@faultline/address';
-import SortedBTree from 'sorted-btree';
 import { IommufdError } from '../errno.ts';
-
-// The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
-const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;
+import { OrderedMap } from '../ordered-map.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
 
 /** What the user asked to be mapped as one: the unit of unmap. */
 export interface Area {
@@ -15,6 +13,8 @@ export interface Area {
   readonly writeable: boolean;
   /** Not pinned: mapped as far as memory is resident, and faulted in otherwise. Ours; no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Of an unpinned area: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /** A range of IOVA pages within one area. */
@@ -26,7 +26,7 @@ export interface AreaSlice {
 
 /** The io_pagetable: the record of what the user mapped. Faults and notifiers only read it (I7). */
 export class IoPagetable {
-  readonly #areas = new BTree<number, Area>();
+  readonly #areas = new OrderedMap<number, Area>();
 
   /** Number of areas. */
   get size(): number {

@@ -3,7 +3,10 @@ import { type Agent, RwSemaphore, type Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { HostAddressSpace, HostNotifier, HostRange } from '../host-address-space.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
-import { FaultOutcome, type HwptObserver, HwptPaging } from '../stage2/hwpt-paging.ts';
+import { FaultOutcome } from '../stage2/fault-handler.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
+import { HwptPaging } from '../stage2/hwpt-paging.ts';
+import type { HwptObserver } from '../stage2/hwpt-seat.ts';
 import type { Strategy } from '../stage2/strategy.ts';
 import { type DeviceReport, formatPages, rangesToPin } from '../vfio/device-report.ts';
 import { type Area, IoPagetable } from './io-pagetable.ts';
@@ -17,6 +20,8 @@ export interface IoasMapRequest {
   readonly writeable: boolean;
   /** Do not pin: ours, no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Of an unpinned range: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /**
@@ -144,13 +149,24 @@ export class Ioas implements HostNotifier {
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#hwpt) yield* this.#hwpt.invalidateRangeStart(agent, range);
+  *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
+    return this.#hwpt ? yield* this.#hwpt.invalidateRangeStart(agent, range) : true;
   }
 
-  /** {@inheritDoc HostNotifier.invalidateRangeEnd} */
-  invalidateRangeEnd(_agent: Agent, _range: HostRange): void {
-    // The mm's own sequence tells faults that the range is over; iommufd keeps no state of its own.
+  /** {@inheritDoc HostNotifier.clearFlushYoung} */
+  *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
+    return this.#hwpt ? yield* this.#hwpt.clearFlushYoung(agent, startPage, pages) : false;
+  }
+
+  /** {@inheritDoc HostNotifier.clearYoung} */
+  clearYoung(_agent: Agent, startPage: number, pages: number): boolean {
+    return this.#hwpt?.youngNow(startPage, pages, true) ?? false;
+  }
+
+  /** {@inheritDoc HostNotifier.testYoung} */
+  testYoung(_agent: Agent, page: number): boolean {
+    return this.#hwpt?.youngNow(page, 1, false) ?? false;
   }
 
   /** {@inheritDoc HostNotifier.release} */
@@ -220,6 +236,7 @@ export class Ioas implements HostNotifier {
       userPage: pageOf('user_va', request.userVa),
       writeable: request.writeable,
       unpinned: request.unpinned,
+      ...(request.policy ? { policy: request.policy } : {}),
     };
   }
 }

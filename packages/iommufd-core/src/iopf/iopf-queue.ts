@@ -1,5 +1,6 @@
 import { type Agent, Condition, Cost, type Task } from '@faultline/sim';
-import { FaultOutcome, type FaultOutcomeCode, type HwptPaging } from '../stage2/hwpt-paging.ts';
+import { FaultOutcome, type FaultOutcomeCode } from '../stage2/fault-handler.ts';
+import type { HwptPaging } from '../stage2/hwpt-paging.ts';
 
 /** One page request as the driver reads it. */
 export interface IoPageRequest {

@@ -1,11 +1,16 @@
 import { hex } from '@faultline/address';
 import { IommufdError } from '../errno.ts';
 
+/** What a device does when the page of a DMA is missing. */
+export type WhenMissing = 'stall' | 'drop' | 'fatal';
+
 /** What vfio tells iommufd of one kind of DMA of a device. */
 export interface PathReport {
   readonly path: string;
   /** Whether DMA on this path can take an I/O page fault and go on. */
   readonly canFault: boolean;
+  /** What the device does when a page is missing: it waits and asks (only then can the path fault), gives the data up, or is dead. */
+  readonly whenMissing?: WhenMissing;
   /** Where this path's DMA goes, if the driver declares it: IOVA pages. */
   readonly ranges?: readonly { readonly page: number; readonly pages: number }[];
 }
@@ -14,6 +19,11 @@ export interface PathReport {
 export interface DeviceReport {
   readonly name: string;
   readonly paths: readonly PathReport[];
+  /**
+   * What is done if a path that cannot fault declares no ranges: `refuse` the attach (default), or `pin-all`: pin every unpinned area, now
+   * and as more of them come.
+   */
+  readonly unfaultable?: 'refuse' | 'pin-all';
 }
 
 /**
