@@ -2,7 +2,6 @@ import { parseDurationNs, parseSize } from '@faultline/address';
 import type { DeviceReport } from '@faultline/iommufd-core';
 import {
   ACCELERATOR_FAULTS,
-  canFault,
   DEFAULT_DEVICE_TLB,
   DMA_PATHS,
   type DmaFaultReport,
@@ -39,6 +38,8 @@ export interface SimulatedDevice {
 /** What devices are built from. */
 export interface DeviceSetOptions {
   readonly vm: Scenario['vm'];
+  /** What becomes of a device with a path that cannot fault and no declared ranges. */
+  readonly unfaultable: 'refuse' | 'pin-all';
   /** Bus of the VM's functions. */
   readonly bus: number;
   readonly unit: RemappingUnit;
@@ -117,6 +118,7 @@ function newQueue(options: DeviceSetOptions, endpoint: Endpoint, rings: number[]
  * declares them. A path that may go anywhere has none.
  */
 function reportOf(
+  { unfaultable }: DeviceSetOptions,
   endpoint: Endpoint,
   { claims, declares }: DeviceSettings,
   pagesOfPath: Partial<Record<DmaPath, readonly number[]>>,
@@ -124,10 +126,15 @@ function reportOf(
   const paths = (['descriptor', 'read', 'write', 'completion'] as const).map((path) => {
     const pages = pagesOfPath[path];
     const claim = claims[path];
-    const faultable = claim === undefined ? canFault(endpoint.faults, path) : claim === 'stall';
-    return { path, canFault: faultable, ...(pages && declares ? { ranges: runsOf(pages) } : {}) };
+    const whenMissing = claim ?? endpoint.faults[path].whenMissing;
+    return {
+      path,
+      whenMissing,
+      canFault: whenMissing === 'stall',
+      ...(pages && declares ? { ranges: runsOf(pages) } : {}),
+    };
   });
-  return { name: endpoint.name, paths };
+  return { name: endpoint.name, paths, unfaultable };
 }
 
 /** Ascending pages as ranges. */
@@ -170,7 +177,7 @@ function buildAccelerator(
         thinkNs: parseDurationNs(settings.thinkTime),
       });
   });
-  const report = reportOf(endpoint, settings, { descriptor: rings, completion: rings });
+  const report = reportOf(options, endpoint, settings, { descriptor: rings, completion: rings });
   return { name: 'accelerator', endpoint, report, workloads };
 }
 
@@ -197,7 +204,7 @@ function buildDisk(
   return {
     name: 'disk',
     endpoint,
-    report: reportOf(endpoint, settings, { descriptor: rings, completion: rings, write: buffers, read: [] }),
+    report: reportOf(options, endpoint, settings, { descriptor: rings, completion: rings, write: buffers, read: [] }),
     workloads,
   };
 }
@@ -216,7 +223,12 @@ function buildNic(options: DeviceSetOptions, settings: NonNullable<Scenario['vm'
   return {
     name: 'nic',
     endpoint,
-    report: reportOf(endpoint, settings, { descriptor: rings, completion: rings, write: allBuffers, read: [] }),
+    report: reportOf(options, endpoint, settings, {
+      descriptor: rings,
+      completion: rings,
+      write: allBuffers,
+      read: [],
+    }),
     workloads,
   };
 }

@@ -67,6 +67,10 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   readonly #leaving = new PageSet();
   /** Those of them for which the notifier has returned: from then on DMA must not reach the old frame. */
   readonly #gone = new PageSet();
+  /** Pages of which the right to write was, or is being, taken: a write that faults is nobody else's doing. */
+  readonly #losingWrite = new PageSet();
+  /** Those of them for which the notifier has returned: from then on no DMA may write there. */
+  readonly #readOnly = new PageSet();
   /** Pages whose content the guest is giving up: until that is over, they may hold the old content or none. */
   readonly #unsettled = new PageSet();
   readonly #faultedAt = new Map<Agent, { readonly ns: number; readonly innocent: boolean }>();
@@ -111,6 +115,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         : `${where()}; the page is ${current < 0 ? 'not resident' : `in frame ${hex(current)}`}`,
     );
     if (write) {
+      ledger.check('I1', !this.#readOnly.has(page), () => `${where()} after the right to write was taken`);
       memory.writeTag(frame, tagLo, tagHi);
       this.contents.set(page, tagLo, tagHi);
       this.writtenByDma.add(page);
@@ -129,7 +134,8 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     // A path that can fault waits for the page; one that cannot finds its declared ranges pinned.
     const canWait = endpoint.faults[path].whenMissing === 'stall';
     if (this.#survivors === null && !(canWait && this.#options.claimsFaultable(endpoint, path))) this.lies++;
-    const innocent = this.#survivors === null && userPageOf(page) >= 0 && !this.#leaving.has(page);
+    const innocent =
+      this.#survivors === null && userPageOf(page) >= 0 && !this.#leaving.has(page) && !this.#losingWrite.has(page);
     this.#faultedAt.set(agent, { ns: now(), innocent });
     if (innocent) {
       this.innocentFaulted++;
@@ -163,7 +169,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
       const level = this.#options.vacantLevelOf(at);
       const end =
         level === 0 ? at + 1 : Math.min(page + pages, (Math.floor(at / 512 ** (level - 1)) + 1) * 512 ** (level - 1));
-      if (level > 0) for (let each = at; each < end; each++) this.#leaving.add(each);
+      if (level > 0) this.#leaving.addRange(at, end - at);
       at = end;
     }
   }
@@ -171,13 +177,14 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   /** {@inheritDoc HwptObserver.takingAway} */
   takingAway(page: number, pages: number): void {
     this.#takeAwayStartNs = this.#options.now();
-    for (let i = 0; i < pages; i++) this.#leaving.add(page + i);
+    this.#leaving.addRange(page, pages);
   }
 
   /** {@inheritDoc HwptObserver.takenAway} */
   takenAway(page: number, pages: number, outcome: TakeAwayOutcome): void {
     const { ledger, sink, now, name } = this.#options;
-    for (let i = 0; i < pages; i++) this.#gone.add(page + i);
+    this.#gone.addRange(page, pages);
+    this.#readOnly.deleteRange(page, pages);
     if (pages === 1) this.reclaimed.add(page);
     if (outcome.fellBack) this.wholeLeafFallbacks++;
     const mapped = this.#firstMapped(page, pages);
@@ -192,6 +199,18 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         args: { iova: iovaText(page), pages, took: formatDurationNs(now() - this.#takeAwayStartNs) },
       });
     this.#options.onTakenAway(page, pages, outcome);
+  }
+
+  /** {@inheritDoc HwptObserver.takingWrite} */
+  takingWrite(page: number, pages: number): void {
+    this.#losingWrite.addRange(page, pages);
+  }
+
+  /** {@inheritDoc HwptObserver.writeTaken} */
+  writeTaken(page: number, pages: number, outcome: TakeAwayOutcome): void {
+    this.#readOnly.addRange(page, pages);
+    if (outcome.fellBack) this.wholeLeafFallbacks++;
+    this.#checkAreas();
   }
 
   /** {@inheritDoc HwptObserver.mapping} */
@@ -209,6 +228,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
         : `iova ${iovaText(page)} and ${pages - 1} pages more are mapped from frame ${hex(frame)}, where not all of them are`,
     );
     this.#gone.deleteRange(page, pages);
+    this.#readOnly.deleteRange(page, pages);
     this.#checkAreas();
   }
 
@@ -217,6 +237,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     this.faultsMapped++;
     // Not before: who reads the entry just ahead of the map still faults because of the take-away.
     this.#leaving.deleteRange(page, pages);
+    this.#losingWrite.deleteRange(page, pages);
   }
 
   /** A read or write by the guest's CPU, checked against and noted in the second model. */
@@ -235,7 +256,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
 
   /** The guest begins to give up the content of a range (a balloon, MADV_DONTNEED by the VMM). */
   discardBegins(page: number, pages: number): void {
-    for (let i = 0; i < pages; i++) this.#unsettled.add(page + i);
+    this.#unsettled.addRange(page, pages);
   }
 
   /** It is over: what the pages hold now, zeros or what was written since, is what they have to keep. */

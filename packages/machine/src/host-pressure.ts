@@ -43,13 +43,29 @@ export class HostPressure {
     if (scenario.host.zswap) daemon('zswap-shrink', (agent) => host.swapIo.shrinkWorker(agent));
   }
 
-  /** Starts the reclaimers of the scenario. */
+  /** Starts the reclaimers of the scenario, and the background work of its strategy. */
   start(): void {
-    const { scenario, time, seed } = this.#options;
+    const { scenario, time, seed, vms } = this.#options;
+    const intervalNs = parseDurationNs(scenario.iommu.collapse.interval);
+    for (const vm of vms) {
+      if (vm.ioas.hwpt?.strategy?.backgroundPass === undefined) continue;
+      const agent = new Agent(`${vm.name} collapse`);
+      time.spawn(agent, this.#collapse(agent, vm, intervalNs));
+    }
     const { reclaim } = scenario;
     for (let i = 0; reclaim && i < reclaim.reclaimers; i++) {
       const agent = new Agent(`reclaim ${i}`);
       time.spawn(agent, this.#reclaim(agent, reclaim, new RandomStream(seed, agent.name)));
+    }
+  }
+
+  /** The background work of the strategy for one VM: khugepaged's counterpart for I/O page tables. */
+  *#collapse(agent: Agent, vm: VirtualMachine, intervalNs: number): Task<void> {
+    const { stopped, remainingNs } = this.#options;
+    while (!stopped() && !vm.exited) {
+      yield agent.spends('collapse interval', Cost.nanosecond, Math.min(intervalNs, remainingNs()));
+      const strategy = stopped() || vm.exited ? null : vm.ioas.hwpt?.strategy;
+      if (strategy?.backgroundPass) yield* strategy.backgroundPass(agent);
     }
   }
 

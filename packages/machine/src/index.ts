@@ -1,7 +1,7 @@
 export type { MachineOptions, MachineProgress } from './machine.ts';
 export { Machine } from './machine.ts';
 export type { Scenario, ScenarioInput, Strategy, VmSettings } from './scenario.ts';
-export { claimsSafe, STRATEGIES, scenarioJsonSchema, scenarioSchema, vmsOf } from './scenario.ts';
+export { STRATEGIES, scenarioJsonSchema, scenarioSchema, vmsOf } from './scenario.ts';
 export { BUILT_IN_SCENARIOS } from './scenarios.ts';
 export type { BuiltInScenario } from './stage2-scenarios.ts';
 export type {
@@ -20,6 +20,7 @@ export type {
   ThresholdStats,
   VmStats,
 } from './stats.ts';
+export { claimsSafe } from './strategy-choice.ts';
 export type { Threshold } from './threshold.ts';
 export { evaluateThresholds, parseThreshold } from './threshold.ts';
 export { VERSION } from './version.ts';

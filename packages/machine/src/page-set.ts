@@ -27,6 +27,23 @@ export class PageSet {
     this.#size++;
   }
 
+  /** Adds a range; costs the 2M blocks that are in it whole, and the pages of those that are not. */
+  addRange(page: number, pages: number): void {
+    for (let at = page; at < page + pages; ) {
+      const key = Math.floor(at / CHUNK_PAGES);
+      if (at % CHUNK_PAGES !== 0 || at + CHUNK_PAGES > page + pages) {
+        this.add(at++);
+        continue;
+      }
+      let chunk = this.#chunks.get(key);
+      if (chunk === undefined) this.#size += CHUNK_PAGES;
+      else for (let i = 0; i < CHUNK_PAGES; i++) if (chunk[i] !== 1) this.#size++;
+      chunk = new Uint8Array(CHUNK_PAGES).fill(1);
+      this.#chunks.set(key, chunk);
+      at += CHUNK_PAGES;
+    }
+  }
+
   /** Every page in the set. */
   *pages(): Generator<number> {
     for (const [key, chunk] of this.#chunks)

@@ -19,9 +19,13 @@ export function checkScenario(scenario: Scenario): void {
   if (parseDurationNs(scenario.duration) < 1) refuse('duration', `expected at least 1ns, got ${scenario.duration}`);
   checkHost(scenario);
   checkVms(scenario);
-  const { iotlb, pageRequestEntries } = scenario.iommu;
+  const { iotlb, pageRequestEntries, faultPolicy, collapse } = scenario.iommu;
   if (!isPowerOfTwo(pageRequestEntries))
     refuse('iommu.pageRequestEntries', `expected a power of two, got ${pageRequestEntries}`);
+  if (!isPowerOfTwo(faultPolicy.around))
+    refuse('iommu.faultPolicy.around', `expected a power of two, got ${faultPolicy.around}`);
+  if (parseDurationNs(collapse.interval) < 1)
+    refuse('iommu.collapse.interval', `expected at least 1ns, got ${collapse.interval}`);
   for (const [page, { sets }] of Object.entries(iotlb ?? {}))
     if (!isPowerOfTwo(sets)) refuse(`iommu.iotlb.${page}.sets`, `expected a power of two, got ${sets}`);
   checkEvents(scenario, refuse);

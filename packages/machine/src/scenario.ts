@@ -1,20 +1,19 @@
 import { BACKINGS, type Backing } from '@faultline/host-mm';
-import { STRATEGIES as FOLLOWING } from '@faultline/iommufd-core';
+import {
+  DEFAULT_FAULT_POLICY,
+  STRATEGIES as FOLLOWING,
+  PATCH_2023_DEFECTS,
+  type StrategyName,
+} from '@faultline/iommufd-core';
 import { z } from 'zod';
 import { devices } from './device-settings.ts';
 import { hostEvent } from './host-event.ts';
 import { count, duration, fraction, size } from './quantity.ts';
 
-/** A strategy that follows the host's changes, by name. */
-type FollowingStrategy = keyof typeof FOLLOWING;
 /** Ways to take 4K out of a large leaf: `pinned`, which takes nothing, and those of `@faultline/iommufd-core`. */
-export const STRATEGIES = ['pinned', ...(Object.keys(FOLLOWING) as FollowingStrategy[])] as const;
+export const STRATEGIES = ['pinned', ...(Object.keys(FOLLOWING) as StrategyName[])] as const;
 /** A strategy by name. */
 export type Strategy = (typeof STRATEGIES)[number];
-
-/** Whether a strategy claims that what it takes away is never reached again: not so those that are there to be refuted. */
-export const claimsSafe = (name: Strategy): boolean => !UNSAFE.includes(name);
-const UNSAFE: readonly string[] = ['naive', 'patch-2023'];
 
 const strategy = z.enum(STRATEGIES, {
   error: (issue) => `expected one of ${STRATEGIES.join(', ')}, got ${JSON.stringify(issue.input)}`,
@@ -139,6 +138,25 @@ const vm = z.strictObject({
   devices: devices.prefault({}),
 });
 
+const faultPolicy = z.strictObject({
+  prefault: z
+    .enum(['none', 'resident', 'populate'])
+    .describe(
+      'What is mapped before the first fault: nothing, what is resident, or everything, faulted in without pins',
+    )
+    .default(DEFAULT_FAULT_POLICY.prefault),
+  around: count(
+    'Fault-around: pages of the aligned window around a fault of which all that is resident is mapped; a power of two, 1 for none',
+    1,
+    262_144,
+  ).default(DEFAULT_FAULT_POLICY.around),
+  populateAround: z
+    .boolean()
+    .describe('Whether what is missing in that window is faulted in, too')
+    .default(DEFAULT_FAULT_POLICY.populateAround),
+  largest: z.enum(['4K', '2M', '1G']).describe('The largest leaf that is made').default(DEFAULT_FAULT_POLICY.largest),
+});
+
 const iommu = z.strictObject({
   iotlb: z
     .strictObject({ '4K': cacheArray, '2M': cacheArray, '1G': cacheArray })
@@ -153,6 +171,22 @@ const iommu = z.strictObject({
       'Whether hardware sets the A and D bits of the second stage (SSADE), so that writes by DMA are reported (I6)',
     )
     .default(true),
+  faultPolicy: faultPolicy.describe('What of an unpinned VM is mapped before and around faults').prefault({}),
+  onUnfaultable: z
+    .enum(['refuse', 'pin-all'])
+    .describe('What becomes of a device with a path that cannot fault and ranges that are not declared')
+    .default('refuse'),
+  collapse: z
+    .strictObject({
+      interval: duration('Time between two passes').default('2ms'),
+      quietPasses: count('Passes for which a block is left alone after a page of it went or came', 1, 1000).default(2),
+    })
+    .describe('When cut+collapse puts large leaves back')
+    .prefault({}),
+  patchDefects: z
+    .array(z.enum(PATCH_2023_DEFECTS))
+    .describe('Which defects of the patch of 2023 are on, if strategy is patch-2023; D2 is of the first stage')
+    .default([...PATCH_2023_DEFECTS]),
 });
 
 /** The scenario document, schema of YAML files and of `--set`. */

@@ -6,7 +6,7 @@ import {
   type NotifierRange,
   VM_FAULT_ERROR,
 } from '@faultline/host-mm';
-import { Ioas, STRATEGIES, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import { type HwptPaging, Ioas, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import {
   type Agent,
   type EventSink,
@@ -24,6 +24,7 @@ import { startGuest } from './guest-activity.ts';
 import type { InvariantLedger } from './invariants.ts';
 import type { Scenario, VmSettings } from './scenario.ts';
 import type { MarkStats } from './stats.ts';
+import { strategyOf } from './strategy-choice.ts';
 
 /** What a VM runs in. */
 export interface VirtualMachineOptions {
@@ -99,7 +100,7 @@ export class VirtualMachine {
     const limit = memoryMax === undefined ? {} : { max: Number(parseSize(memoryMax)) };
     const memcg = host.createMemoryCgroup({ name: this.name, ...limit });
     this.mm = host.createAddressSpace(`${this.name} vmm`, memcg);
-    const strategy = scenario.strategy === 'pinned' ? null : STRATEGIES[scenario.strategy];
+    const strategy = strategyOf(scenario);
     this.domain = new VtdDomain({
       driver,
       domainId: index + 1,
@@ -146,6 +147,7 @@ export class VirtualMachine {
     const { checker: target, layout } = this;
     this.devices = buildDevices({
       vm: settings,
+      unfaultable: scenario.iommu.onUnfaultable,
       bus: index,
       unit,
       target,
@@ -169,10 +171,22 @@ export class VirtualMachine {
         length: BigInt(region.pages) * 4096n,
         writeable: true,
         unpinned: scenario.strategy !== 'pinned',
+        policy: scenario.iommu.faultPolicy,
       });
-    yield* this.ioas.addDomain(agent, this.domain, this.checker);
+    const hwpt = yield* this.ioas.addDomain(agent, this.domain, this.checker);
+    if (hwpt.sharesCpuTable && !program) yield* this.#preFault(agent, hwpt);
     if (!program) yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
     yield* this.#fillEqualPages(agent);
+  }
+
+  /** Where the CPU's second-stage table is the domain, the VMM fills it before the guest runs (KVM_PRE_FAULT_MEMORY). */
+  *#preFault(agent: Agent, hwpt: HwptPaging): Task<void> {
+    for (const region of this.layout.regions)
+      for (let page = region.page; page < region.page + region.pages; page++) {
+        if (this.domain.frameAt(page) < 0) yield* hwpt.cpuFault(agent, page, true);
+        const leaf = this.domain.leafAt(page);
+        if (leaf) page = leaf.page + 512 ** (leaf.level - 1) - 1;
+      }
   }
 
   /** Lets a device in. @throws IommufdError if it may not be attached to this IOAS */
@@ -343,6 +357,8 @@ export class VirtualMachine {
   }
 
   *#cpuAccess(agent: Agent, page: number, write: boolean, tagLo: number, tagHi: number): Task<void> {
+    const { hwpt } = this.ioas;
+    if (hwpt?.sharesCpuTable && this.domain.frameAt(page) < 0) yield* hwpt.cpuFault(agent, page, write);
     const bits = yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
     // Out of memory: nothing was read or written, and a real host would kill somebody.
     if ((bits & VM_FAULT_ERROR) === 0) this.checker.cpuAccessed(page, write, tagLo, tagHi);
