@@ -50,6 +50,8 @@ export interface DeviceSetOptions {
   readonly reclaimedPage: (random: RandomStream) => number;
 }
 
+type TranslatedPath = Exclude<DmaPath, 'msi'>;
+
 const pagesOf = (size: string): number => Math.max(1, Number(parseSize(size) / 4096n));
 
 /** Builds the devices that a scenario gives a VM: endpoints, rings and buffers in guest memory, workloads. */
@@ -123,6 +125,8 @@ function reportOf(
   { claims, declares }: DeviceSettings,
   pagesOfPath: Partial<Record<DmaPath, readonly number[]>>,
 ): DeviceReport {
+  const isDeclared = (path: TranslatedPath): boolean =>
+    typeof declares === 'boolean' ? declares : declares.includes(path);
   const paths = (['descriptor', 'read', 'write', 'completion'] as const).map((path) => {
     const pages = pagesOfPath[path];
     const claim = claims[path];
@@ -131,7 +135,7 @@ function reportOf(
       path,
       whenMissing,
       canFault: whenMissing === 'stall',
-      ...(pages && declares ? { ranges: runsOf(pages) } : {}),
+      ...(pages && isDeclared(path) ? { ranges: runsOf(pages) } : {}),
     };
   });
   return { name: endpoint.name, paths, unfaultable };

@@ -20,7 +20,8 @@ export type {
   ThresholdStats,
   VmStats,
 } from './stats.ts';
-export { claimsSafe } from './strategy-choice.ts';
+export type { StrategyClaims } from './strategy-choice.ts';
+export { claimsOf } from './strategy-choice.ts';
 export type { Threshold } from './threshold.ts';
 export { evaluateThresholds, parseThreshold } from './threshold.ts';
 export { VERSION } from './version.ts';

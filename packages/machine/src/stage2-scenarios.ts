@@ -26,9 +26,9 @@ export const STAGE2_SCENARIOS: readonly BuiltInScenario[] = [
       ...small,
       name: 'partial-iopf',
       description:
-        'The NIC drops a packet whose buffer is missing, and its driver declares no ranges: an unpinned IOAS cannot take it in. With vm.devices.nic.declares=true it can (partial-iopf-declared).',
+        'The NIC drops a packet whose buffer is missing, and its driver declares where its rings are, but not its receive buffers: an unpinned IOAS cannot take it in. With vm.devices.nic.declares=true it can (partial-iopf-declared), and with iommu.onUnfaultable=pin-all everything is pinned.',
       expect: 'refused',
-      vm: { ...small.vm, devices: { accelerator, nic: { declares: false } } },
+      vm: { ...small.vm, devices: { accelerator, nic: { declares: ['descriptor', 'completion'] } } },
     },
   },
   {

@@ -19,5 +19,17 @@ export function strategyOf({ strategy, iommu }: Scenario): Strategy | null {
   }
 }
 
-/** Whether a strategy claims that what it takes away is never reached again: not so those that are there to be refuted. */
-export const claimsSafe = (name: Scenario['strategy']): boolean => name === 'pinned' || STRATEGIES[name].claimsSafe;
+/** What a strategy claims of itself. */
+export interface StrategyClaims {
+  /** What it takes away is never reached again: not so those that are there to be refuted. */
+  readonly safe: boolean;
+  /** Nobody outside the range notices (I4), so that no device that cannot wait dies of it (I13). */
+  readonly hitless: boolean;
+}
+
+/** The claims of a strategy with all its settings as they are by default. */
+export function claimsOf(name: Scenario['strategy']): StrategyClaims {
+  if (name === 'pinned') return { safe: true, hitless: true };
+  const { claimsSafe: safe, claimsHitless: hitless } = STRATEGIES[name];
+  return { safe, hitless };
+}

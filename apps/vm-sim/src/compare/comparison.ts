@@ -1,4 +1,4 @@
-import { claimsSafe, type StatsDocument, type Strategy } from '@faultline/machine';
+import { claimsOf, type StatsDocument, type Strategy } from '@faultline/machine';
 import type { COMPARISON_SCHEMA } from '../run/run-directory.ts';
 import type { LoadedScenario } from '../scenario/load.ts';
 
@@ -9,7 +9,7 @@ export interface ComparisonRow {
   readonly verdict: StatsDocument['verdict'];
   /** Whether it ended as the scenario, or for another strategy than the scenario's that strategy, claims. */
   readonly asClaimed: boolean;
-  /** Why the host crashed, the device that was refused, or nothing. */
+  /** Why the host crashed, the device that was refused, the first violation, or nothing. */
   readonly remark: string;
   readonly innocent: StatsDocument['innocent'];
   readonly invalidations: number;
@@ -17,7 +17,7 @@ export interface ComparisonRow {
   readonly splits: StatsDocument['iopt']['splits'];
   readonly collapses: number;
   readonly pageRequests: number;
-  /** Pages reported dirty for each page that DMA wrote; null if none was written. */
+  /** Pages reported dirty for each page that DMA wrote; null if none was written, or reported. */
   readonly dirtyInflation: number | null;
   readonly dma: {
     readonly requests: number;
@@ -59,15 +59,15 @@ export function comparisonRow({ loaded, strategy, own }: PlannedRun, stats: Stat
     scenario: stats.scenario,
     strategy,
     verdict: stats.verdict,
-    asClaimed: isAsClaimed({ own, strategy, expect: loaded.scenario.expect }, stats.verdict),
-    remark: stats.crash?.reason ?? stats.refusal?.reason ?? '',
+    asClaimed: isAsClaimed({ own, strategy, expect: loaded.scenario.expect }, stats),
+    remark: stats.crash?.reason ?? stats.refusal?.reason ?? firstViolation(stats),
     innocent: { ...innocent },
     invalidations: iotlb.invalidations,
     tablePagesPeak: iopt.tablePagesPeak,
     splits: { ...iopt.splits },
     collapses: iopt.collapses,
     pageRequests: faults.pageRequests,
-    dirtyInflation: dirty.writtenPages > 0 ? dirty.reportedPages / dirty.writtenPages : null,
+    dirtyInflation: dirty.writtenPages > 0 && dirty.reportedPages > 0 ? dirty.reportedPages / dirty.writtenPages : null,
     dma: {
       requests: dma.requests,
       bytesPerSecond: dma.bytesPerSecond,
@@ -80,16 +80,26 @@ export function comparisonRow({ loaded, strategy, own }: PlannedRun, stats: Stat
   };
 }
 
+function firstViolation({ invariants }: StatsDocument): string {
+  const [broken] = invariants.filter(({ violations }) => violations > 0);
+  return broken?.first === undefined ? '' : `${broken.id}: ${broken.first}`;
+}
+
 /**
- * The scenario's own strategy has to end as the scenario expects. Another one has to hold, if it claims to be safe; those that are
- * there to be refuted may end as they do.
+ * The scenario's own strategy has to end as the scenario expects. Another one has to keep its claims: whoever claims to be safe
+ * violates nothing, except that a device which cannot wait may die (I13) where neighbours fault. Those that are there to be
+ * refuted may end as they do.
  */
 function isAsClaimed(
   { own, strategy, expect }: { own: Strategy; strategy: Strategy; expect: StatsDocument['expect'] },
-  verdict: StatsDocument['verdict'],
+  { verdict, invariants }: StatsDocument,
 ): boolean {
   const found = verdict === 'threshold-failed' ? 'ok' : verdict;
   if (strategy === own) return found === expect;
-  if (!claimsSafe(strategy)) return true;
-  return found === 'ok' || (expect === 'refused' && found === 'refused');
+  const { safe, hitless } = claimsOf(strategy);
+  if (!safe) return true;
+  if (found === 'refused') return expect === 'refused';
+  if (found === 'invariant-violated')
+    return !hitless && invariants.every(({ id, violations }) => violations === 0 || id === 'I13');
+  return found === 'ok';
 }
