@@ -28,7 +28,9 @@ const everyDevice = {
   claims: paths.describe('What its driver tells vfio of a path instead of the truth: a device that lies').prefault({}),
   declares: z
     .union([z.boolean(), z.array(z.enum(['descriptor', 'read', 'write', 'completion']))])
-    .describe('Of which paths the driver declares the ranges, so that just these are pinned where a path cannot fault; true: of all')
+    .describe(
+      'Of which paths the driver declares the ranges, so that just these are pinned where a path cannot fault; true: of all',
+    )
     .default(true),
   ats: z.boolean().describe('Whether it has ATS and PRI: without, no path can wait for a page').default(true),
   credits: count('Page requests that it may have without an answer (PRI allocation)', 1, 512).default(32),

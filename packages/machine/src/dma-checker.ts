@@ -74,6 +74,7 @@ export class DmaChecker implements DmaTarget, HwptObserver {
   /** Pages whose content the guest is giving up: until that is over, they may hold the old content or none. */
   readonly #unsettled = new PageSet();
   readonly #faultedAt = new Map<Agent, { readonly ns: number; readonly innocent: boolean }>();
+  #isDying = false;
   /** What stays mapped when the process has gone: the frames that pins of devices keep. Null while it lives. */
   #survivors: readonly PinnedFrames[] | null = null;
   readonly #invalidating: { page: number; pages: number }[] = [];
@@ -133,9 +134,9 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     ledger.check('I3', !isWalkError(reason), where);
     // A path that can fault waits for the page; one that cannot finds its declared ranges pinned.
     const canWait = endpoint.faults[path].whenMissing === 'stall';
-    if (this.#survivors === null && !(canWait && this.#options.claimsFaultable(endpoint, path))) this.lies++;
+    if (!this.#isDying && !(canWait && this.#options.claimsFaultable(endpoint, path))) this.lies++;
     const innocent =
-      this.#survivors === null && userPageOf(page) >= 0 && !this.#leaving.has(page) && !this.#losingWrite.has(page);
+      !this.#isDying && userPageOf(page) >= 0 && !this.#leaving.has(page) && !this.#losingWrite.has(page);
     this.#faultedAt.set(agent, { ns: now(), innocent });
     if (innocent) {
       this.innocentFaulted++;
@@ -273,17 +274,19 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     this.discardBegins(page, pages);
   }
 
-  /**
-   * The process that owned the memory is going: from here on no DMA may reach anything but what pins of devices keep, and nobody who
-   * faults is innocent.
-   */
-  processExits(survivors: readonly PinnedFrames[]): void {
+  /** The process that owns the memory is being killed: from here on nobody who faults is innocent. */
+  processDies(): void {
+    this.#isDying = true;
+  }
+
+  /** Its notifiers have returned: no DMA may reach anything but what pins of devices keep. */
+  processGone(survivors: readonly PinnedFrames[]): void {
     this.#survivors = survivors;
   }
 
   /** Compares every page ever written with where its content is now, in a frame or in swap (I2). */
   checkAllContents(): void {
-    if (this.#survivors !== null) return;
+    if (this.#isDying) return;
     const { mm, ledger, userPageOf } = this.#options;
     for (const page of this.contents.pages()) {
       const userPage = userPageOf(page);

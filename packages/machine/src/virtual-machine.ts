@@ -88,6 +88,7 @@ export class VirtualMachine {
   readonly #attached: number[] = [];
   #wasAttached = false;
   #exited = false;
+  #survivors: readonly PinnedFrames[] = [];
 
   /** @throws RangeError if the guest has no room for its devices' buffers */
   constructor(options: VirtualMachineOptions) {
@@ -133,6 +134,14 @@ export class VirtualMachine {
     // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
     this.mm.registerNotifier(this.#rangeWatcher());
     this.ioas = new Ioas({ mm: this.mm, strategy });
+    // After iommufd's own: when it is called, iommufd has let go.
+    this.mm.registerNotifier({
+      *invalidateRangeStart() {},
+      // biome-ignore lint/correctness/useYield: nothing to wait for
+      release: function* (this: VirtualMachine): Task<void> {
+        this.checker.processGone(this.#survivors);
+      }.bind(this),
+    });
     this.#allocator = new GuestPageAllocator(this.layout, Math.min(FIRST_FREE_INDEX, this.layout.pages >> 1));
     this.#cpu = {
       access: (agent, page, write, lo, hi) => this.#cpuAccess(agent, page, write, lo, hi),
@@ -260,7 +269,8 @@ export class VirtualMachine {
   *kill(agent: Agent): Task<void> {
     if (this.#exited) return;
     this.#exited = true;
-    this.checker.processExits(this.#pinnedFrames());
+    this.checker.processDies();
+    this.#survivors = this.#pinnedFrames();
     yield* this.mm.exit(agent);
   }
 
