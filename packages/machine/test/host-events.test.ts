@@ -49,7 +49,13 @@ describe('host events under DMA', () => {
     expect(stats.hostMm.vmstat.cow_ksm).toBeGreaterThan(0);
     const two = run({
       ...tiny,
-      vms: ['a', 'b'].map((name) => ({ ...tiny.vm, name, equalPages: { ...equalPages, distinct: 128 } })),
+      vms: ['a', 'b'].map((name) => ({
+        ...tiny.vm,
+        name,
+        cpuRefaults: 0,
+        equalPages: { ...equalPages, distinct: 128 },
+        devices: { accelerator: { workingSet: '16M', refaults: 0 }, disk: null, nic: null },
+      })),
       vm: undefined,
       reclaim: null,
       events: [{ at: '500us', action: 'ksm', gpa: '0x2000000', length: '512K' }],
