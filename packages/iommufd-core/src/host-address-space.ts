@@ -8,6 +8,11 @@ export interface ContiguousRun {
   pfn: number;
 }
 
+/** An open file as MAP_FILE takes it: a memfd, or something that cannot be pinned and so fails only when it would be. */
+export interface MappableFile {
+  readonly name: string;
+}
+
 /** A range of pages whose host mapping changes. */
 export interface HostRange {
   readonly startPage: number;
