@@ -1,13 +1,81 @@
 export { IommufdError } from './errno.ts';
-export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange } from './host-address-space.ts';
-export { VM_FAULT_ERROR, VM_FAULT_OOM } from './host-address-space.ts';
-export type { Area, AreaSlice } from './ioas/io-pagetable.ts';
+export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange, MappableFile } from './host-address-space.ts';
+export { VM_FAULT_COMPLETED, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from './host-address-space.ts';
+export { Area } from './ioas/area.ts';
+export type { AreaSlice } from './ioas/io-pagetable.ts';
 export { IoPagetable } from './ioas/io-pagetable.ts';
-export type { IoasMapRequest } from './ioas/ioas.ts';
+export type { IoasMapFile, IoasMapRequest } from './ioas/ioas.ts';
 export { Ioas } from './ioas/ioas.ts';
-export type { DomainGather, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
+export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
+export type { AccessUnmap } from './ioas/iopt.ts';
+export { Iopt } from './ioas/iopt.ts';
+export type { IommuDevice, IommuGroup, PagingDomain, PagingDomainRequest, ReservedRegion } from './iommu-device.ts';
+export type { DomainGather, DomainLeaf, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
 export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
+export type { FaultQueue, PageResponse, Pgfault } from './object/fault-queue.ts';
+export {
+  AccessFlag,
+  DirtyBitmapFlag,
+  DirtyTrackingFlag,
+  HwCapability,
+  HwInfoFlag,
+  HwInfoType,
+  HwptAllocFlag,
+  HwptDataType,
+  IOMMU_IOAS_MAP_UNPINNED,
+  IoasMapFlag,
+  IommuOption,
+  IommuOptionOp,
+  PageResponseCode,
+  PgfaultFlag,
+  PgfaultPerm,
+  VeventFlag,
+  ViommuType,
+} from './object/ioctl-flags.ts';
+export type {
+  DestroyRequest,
+  FaultQueueAllocReply,
+  FaultQueueAllocRequest,
+  GetHwInfoReply,
+  GetHwInfoRequest,
+  HwptAllocReply,
+  HwptAllocRequest,
+  HwptGetDirtyBitmapRequest,
+  HwptInvalidateReply,
+  HwptInvalidateRequest,
+  HwptSetDirtyTrackingRequest,
+  HwQueueAllocRequest,
+  IoasAllocReply,
+  IoasAllocRequest,
+  IoasAllowIovasRequest,
+  IoasCopyReply,
+  IoasCopyRequest,
+  IoasIovaRangesReply,
+  IoasIovaRangesRequest,
+  IoasMapFileRequest,
+  IoasMapReply,
+  IoasMapRequestFields,
+  IoasNoiommuGetPaRequest,
+  IoasUnmapReply,
+  IoasUnmapRequest,
+  IovaRange,
+  OptionReply,
+  OptionRequest,
+  VdeviceAllocReply,
+  VdeviceAllocRequest,
+  VeventqAllocReply,
+  VeventqAllocRequest,
+  VfioIoasReply,
+  VfioIoasRequest,
+  ViommuAllocReply,
+  ViommuAllocRequest,
+} from './object/ioctl-request.ts';
+export type { IommufdOptions, IommufdVersion } from './object/iommufd.ts';
+export { Iommufd } from './object/iommufd.ts';
+export type { Vevent, VeventQueue } from './object/vevent-queue.ts';
+export type { LockedMemory, ProcessCapability, ProcessOptions } from './process.ts';
+export { Process } from './process.ts';
 export type { FaultOutcomeCode } from './stage2/fault-handler.ts';
 export { FaultOutcome } from './stage2/fault-handler.ts';
 export type { FaultPolicy } from './stage2/fault-policy.ts';
@@ -16,5 +84,10 @@ export { HwptPaging } from './stage2/hwpt-paging.ts';
 export type { HwptObserver } from './stage2/hwpt-seat.ts';
 export type { Strategy, StrategySeat, StrategyState, TakeAway, TakeAwayOutcome } from './stage2/strategy.ts';
 export { STRATEGIES, statelessStrategy, takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './stage2/strategy.ts';
-export type { DeviceReport, PathReport, WhenMissing } from './vfio/device-report.ts';
-export { rangesToPin } from './vfio/device-report.ts';
+export type { AttachOptions, DeviceFaults } from './vfio/device-pins.ts';
+export { DevicePins } from './vfio/device-pins.ts';
+export type { DevicePinning, DeviceRange, DeviceReport, PathReport, WhenMissing } from './vfio/device-report.ts';
+export { pinningFor } from './vfio/device-report.ts';
+export type { DeviceLie } from './vfio/lie-detector.ts';
+export { LieDetector } from './vfio/lie-detector.ts';
+export { RangeLearner } from './vfio/range-learner.ts';

@@ -7,6 +7,16 @@ export interface DomainGather {
   add(page: number, pages: number): void;
 }
 
+/** A leaf of a domain's table. */
+export interface DomainLeaf {
+  /** First IOVA page. */
+  readonly page: number;
+  readonly pages: number;
+  readonly frame: number;
+  /** R in bit 0, W in bit 1. */
+  readonly rights: number;
+}
+
 /** What a sub-range unmap without a split did; see the strategy `naive`. */
 export interface UnsplitUnmapReport {
   readonly mistaken: readonly MistakenEntry[];
@@ -30,16 +40,35 @@ export interface MistakenEntry {
  */
 export interface IommuDomain<Gather extends DomainGather = DomainGather> {
   gather(): Gather;
-  map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number>;
+  /** @param request `read` left out means true; `largest` is the level of the largest leaf to make (1: 4K, 2: 2M, 3: 1G) */
+  map(
+    agent: Agent,
+    request: {
+      page: number;
+      frame: number;
+      pages: number;
+      write: boolean;
+      read?: boolean;
+      largest?: 1 | 2 | 3;
+    },
+  ): Task<number>;
   cut(agent: Agent, page: number, pages: number, gather: Gather): Task<{ readonly ok: boolean }>;
   unmap(
     agent: Agent,
     request: { page: number; pages: number; partialLeaf: 'linux-7.3' | 'whole-leaf'; holes: 'stop' | 'skip' },
     gather: Gather,
   ): Task<number>;
+  /** Gives whole leaves of a range other rights (R in bit 0, W in bit 1); in use everywhere once the gather is flushed. */
+  protect(
+    agent: Agent,
+    request: { page: number; pages: number; rights: number; holes: 'stop' | 'skip' },
+    gather: Gather,
+  ): Task<number>;
   unmapWithoutSplit(agent: Agent, page: number, pages: number): Task<UnsplitUnmapReport>;
   flush(agent: Agent, gather: Gather): Task<void>;
   refillReserve(agent: Agent): Task<void>;
+  /** The leaf that maps a page, or null. */
+  leafAt(page: number): DomainLeaf | null;
   /** The frame a page maps to, or -1. */
   frameAt(page: number): number;
   /** Level (1 = 4K, 2 = 2M, 3 = 1G, …) of the vacant block around a page; 0 if the page is mapped. */

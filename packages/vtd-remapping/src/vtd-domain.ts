@@ -10,6 +10,7 @@ import {
   InvalidationGather,
   isLeaf,
   isPresent,
+  levelFrames,
   map,
   type NaiveUnmapReport,
   naiveUnmap,
@@ -19,6 +20,7 @@ import {
   readAndClearDirty,
   SecondStageTable,
   type SecondStageTableOptions,
+  type TableLevel,
   tableIndex,
   type UnmapRequest,
   unmap,
@@ -103,9 +105,19 @@ export class VtdDomain {
    * Maps with the largest leaves that fit; see `map` of vtd-pagetable. With CAP.CM what was mapped is flushed, since hardware may
    * have cached that it was not there. @returns 4K pages mapped
    */
-  *map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number> {
+  *map(
+    agent: Agent,
+    request: {
+      page: number;
+      frame: number;
+      pages: number;
+      write: boolean;
+      read?: boolean;
+      largest?: TableLevel;
+    },
+  ): Task<number> {
     const gather = new InvalidationGather();
-    const rights = request.write ? 3 : 1;
+    const rights = (request.write ? 2 : 0) | ((request.read ?? true) ? 1 : 0);
     try {
       if (this.unit.capabilities.cachingMode) gather.add(request.page, request.pages);
       return yield* map(agent, this.table, { ...request, rights }, gather);
@@ -202,6 +214,14 @@ export class VtdDomain {
     }
     const dirty = this.table.settle(gather);
     if (dirty.length > 0) this.#onDirty(dirty);
+  }
+
+  /** The leaf that maps a page: first page, pages, first frame, rights. Null if it is not mapped. */
+  leafAt(
+    page: number,
+  ): { readonly page: number; readonly pages: number; readonly frame: number; readonly rights: number } | null {
+    const leaf = this.table.leafAt(page);
+    return leaf && { page: leaf.page, pages: levelFrames(leaf.level), frame: leaf.frame, rights: leaf.rights };
   }
 
   /** The frame that a page maps to, or -1. */

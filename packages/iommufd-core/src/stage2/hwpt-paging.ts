@@ -1,11 +1,13 @@
 import { type Agent, Mutex, type Task } from '@faultline/sim';
-import type { HostAddressSpace, HostRange } from '../host-address-space.ts';
-import type { Area, IoPagetable } from '../ioas/io-pagetable.ts';
+import type { ContiguousRun, HostAddressSpace, HostRange } from '../host-address-space.ts';
+import type { Area } from '../ioas/area.ts';
+import type { AreaSlice, IoPagetable } from '../ioas/io-pagetable.ts';
 import { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import { AreaMapper } from './area-mapper.ts';
 import { FaultHandler, type FaultOutcomeCode } from './fault-handler.ts';
-import type { HwptObserver } from './hwpt-seat.ts';
+import type { HwptObserver, HwptSeat } from './hwpt-seat.ts';
+import { vacantUntil } from './leaf-change.ts';
 import type { Strategy, StrategyState } from './strategy.ts';
 
 /**
@@ -25,6 +27,8 @@ export class HwptPaging {
   #released = false;
   readonly #faults: FaultHandler;
   readonly #mapper: AreaMapper;
+  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: there was no table page. */
+  lostPins = 0;
 
   /** @param options.strategy null: everything is pinned and the host's changes do not concern this hwpt */
   constructor(options: {
@@ -32,8 +36,10 @@ export class HwptPaging {
     readonly areas: IoPagetable;
     readonly mm: HostAddressSpace;
     readonly strategy: Strategy | null;
-    /** What is pinned for areas and devices; a notifier leaves it alone. */
+    /** What is pinned for devices; a notifier leaves it alone. */
     readonly pins?: PinnedRanges;
+    /** False: a pinned area is mapped 4K by 4K (IOMMU_OPTION_HUGE_PAGES 0). Default true. */
+    readonly largePages?: () => boolean;
     readonly observer?: HwptObserver;
   }) {
     this.domain = options.domain;
@@ -43,14 +49,33 @@ export class HwptPaging {
     this.#pins = options.pins ?? new PinnedRanges();
     this.#observer = options.observer ?? {};
     const { domain, areas, mm } = options;
-    const seat = { domain, areas, mm, observer: this.#observer, updateLock: this.#updateLock };
-    this.#faults = new FaultHandler({ ...seat, released: () => this.#released });
-    this.#mapper = new AreaMapper({ ...seat, released: () => this.#released });
+    const seat: HwptSeat = {
+      domain,
+      areas,
+      mm,
+      pins: this.#pins,
+      observer: this.#observer,
+      updateLock: this.#updateLock,
+      largePages: options.largePages ?? (() => true),
+      released: () => this.#released,
+    };
+    this.#faults = new FaultHandler(seat);
+    this.#mapper = new AreaMapper(seat);
   }
 
   /** Faults that found the page mapped already: spurious, and answered all the same. */
   get spuriousFaults(): number {
     return this.#faults.spurious;
+  }
+
+  /** Faults that made a leaf writeable, or replaced its frame. */
+  get upgradedFaults(): number {
+    return this.#faults.upgrades;
+  }
+
+  /** Pages that fault-around has mapped. */
+  get mappedAround(): number {
+    return this.#faults.mappedAround;
   }
 
   /** Times that a fault started over because the host changed under it. */
@@ -121,29 +146,63 @@ export class HwptPaging {
       this.#observer.takingAway?.(page, pages);
       const outcome = yield* this.#strategy.takeAway(agent, page, pages);
       this.#observer.takenAway?.(page, pages, outcome);
+      yield* this.#restorePins(agent, userPage, userPages);
     }
   }
 
+  /** A strategy that takes whole leaves takes what devices have pinned beside the range, too: that comes back at once. */
+  *#restorePins(agent: Agent, userPage: number, pages: number): Task<void> {
+    const first = Math.floor(userPage / LARGEST_LEAF) * LARGEST_LEAF;
+    const end = Math.ceil((userPage + pages) / LARGEST_LEAF) * LARGEST_LEAF;
+    try {
+      // One leaf more at both sides: IOVAs and the owner's addresses need not be aligned alike.
+      yield* this.#mapper.mapPinsLocked(agent, Math.max(0, first - LARGEST_LEAF), end - first + 2 * LARGEST_LEAF);
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'ENOMEM') throw error;
+      this.lostPins++; // the notifier cannot fail (I8); a path that can fault brings the page back
+    }
+  }
+
+  /** Has the domain map what devices have pinned of the owner's memory, also if something else is mapped there. */
+  mapPins(agent: Agent, userPage: number, pages: number): Task<void> {
+    return this.#mapper.mapPins(agent, userPage, pages);
+  }
+
   /**
-   * Before a pin is given back: what the host has given up in the meantime (MADV_DONTNEED of pinned memory) is mapped to frames
-   * that only the pin keeps. They leave the domain first.
+   * Before a pin that is counted no more is given back: what the host has given up or protected in the meantime (MADV_DONTNEED of pinned
+   * memory) leaves the domain, since only the pin kept its frames. What another pin holds is mapped to that one's frames.
    */
   *dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
-    if (this.areas.slicesOfMemory(userPage, pages).length === 0) return;
     yield* this.#updateLock.acquire(agent);
     try {
       for (const part of this.#pins.outside(userPage, pages))
-        for (let page = part.userPage; page < part.userPage + part.pages; page++)
-          if (this.#mapsOther(page)) yield* this.#takeMemoryAway(agent, page, 1);
+        for (const slice of this.areas.slicesOfMemory(part.userPage, part.pages))
+          yield* this.#dropStaleSlice(agent, slice);
+      yield* this.#mapper.mapPinsLocked(agent, userPage, pages);
     } finally {
       this.#updateLock.release(agent);
     }
   }
 
-  #mapsOther(userPage: number): boolean {
-    const [slice] = this.areas.slicesOfMemory(userPage, 1);
-    const frame = slice ? this.domain.frameAt(slice.page) : -1;
-    return frame >= 0 && frame !== this.mm.lookup(userPage);
+  *#dropStaleSlice(agent: Agent, { area, page: first, pages }: AreaSlice): Task<void> {
+    const toUser = area.userPage - area.page;
+    const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+    const end = first + pages;
+    for (let page = first; page < end; ) {
+      const leaf = this.domain.leafAt(page);
+      if (leaf === null) {
+        page = vacantUntil(this.domain, page, end);
+        continue;
+      }
+      const userPage = page + toUser;
+      this.mm.contiguousRun(userPage, userPage, end - 1 + toUser, run, (leaf.rights & 2) !== 0);
+      if (run.pfn >= 0 && run.pfn === leaf.frame + (page - leaf.page)) {
+        page = Math.min(leaf.page + leaf.pages, page + run.pages);
+        continue;
+      }
+      yield* this.#takeMemoryAway(agent, userPage, 1);
+      page++;
+    }
   }
 
   /** The stage-2 fault handler for one page; see `FaultHandler`. */
@@ -151,3 +210,6 @@ export class HwptPaging {
     return this.#faults.handle(agent, page, write);
   }
 }
+
+/** 1G, in pages. */
+const LARGEST_LEAF = 512 ** 2;
