@@ -25,10 +25,19 @@ export interface HostRange {
   readonly blockable: boolean;
 }
 
+/** Linux's `enum mmu_notifier_event`, as far as it tells how much of a mapping goes. */
+export const HostEvent = { PROTECTION_PAGE: 3, SOFT_DIRTY: 4 } as const;
+
 /** What a host address space calls when its mappings change. */
 export interface HostNotifier {
-  invalidateRangeStart(agent: Agent, range: HostRange): Task<void>;
-  invalidateRangeEnd(agent: Agent, range: HostRange): void;
+  /** @returns false (EAGAIN) for a range that is not blockable, if it would have to sleep. Such a notifier hears no end */
+  invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean>;
+  /** Whether devices used the pages since they were last asked about; it counts from now on. Does not sleep. */
+  clearFlushYoung?(agent: Agent, startPage: number, pages: number): Task<boolean>;
+  /** The same with no flush, as part of the caller's step. */
+  clearYoung?(agent: Agent, startPage: number, pages: number): boolean;
+  /** Whether a device used the page, as part of the caller's step. */
+  testYoung?(agent: Agent, page: number): boolean;
   /** The address space goes away; nothing is told of its ranges afterwards. */
   release?(agent: Agent): Task<void>;
 }
@@ -52,6 +61,8 @@ export interface HostAddressSpace {
   ): Task<number>;
   /** The frame of a present page, or -1. */
   lookup(page: number): number;
+  /** Whether the page is present and may be read without a fault. */
+  isReadable(page: number): boolean;
   /** Whether the page is present and may be written to without a fault. */
   isWriteable(page: number): boolean;
   /** Fills `out` with the contiguous run around a page within first .. last; with `write`, of writeable pages only. */

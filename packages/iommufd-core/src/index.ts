@@ -10,7 +10,17 @@ export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
 export type { AccessUnmap } from './ioas/iopt.ts';
 export { Iopt } from './ioas/iopt.ts';
 export type { IommuDevice, IommuGroup, PagingDomain, PagingDomainRequest, ReservedRegion } from './iommu-device.ts';
-export type { DomainGather, DomainLeaf, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
+export type {
+  CollapseReport,
+  DomainGather,
+  DomainLeaf,
+  IommuDomain,
+  LeafRange,
+  MistakenEntry,
+  Patch2023Defects,
+  Patch2023Report,
+  UnsplitUnmapReport,
+} from './iommu-domain.ts';
 export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
 export type { FaultQueue, PageResponse, Pgfault } from './object/fault-queue.ts';
@@ -76,14 +86,30 @@ export { Iommufd } from './object/iommufd.ts';
 export type { Vevent, VeventQueue } from './object/vevent-queue.ts';
 export type { LockedMemory, ProcessCapability, ProcessOptions } from './process.ts';
 export { Process } from './process.ts';
+export type { CollapseOptions } from './stage2/cut-and-collapse.ts';
+export { cutAndCollapse } from './stage2/cut-and-collapse.ts';
 export type { FaultOutcomeCode } from './stage2/fault-handler.ts';
 export { FaultOutcome } from './stage2/fault-handler.ts';
 export type { FaultPolicy } from './stage2/fault-policy.ts';
 export { DEFAULT_FAULT_POLICY } from './stage2/fault-policy.ts';
 export { HwptPaging } from './stage2/hwpt-paging.ts';
 export type { HwptObserver } from './stage2/hwpt-seat.ts';
-export type { Strategy, StrategySeat, StrategyState, TakeAway, TakeAwayOutcome } from './stage2/strategy.ts';
-export { STRATEGIES, statelessStrategy, takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './stage2/strategy.ts';
+export type { Patch2023Defect } from './stage2/patch-2023.ts';
+export { PATCH_2023_DEFECTS, patch2023 } from './stage2/patch-2023.ts';
+export type { StrategyName } from './stage2/strategies.ts';
+export { STRATEGIES } from './stage2/strategies.ts';
+export type {
+  NotifierMemory,
+  Strategy,
+  StrategySeat,
+  StrategyState,
+  StrategyTraits,
+  TakeAway,
+  TakeAwayOutcome,
+} from './stage2/strategy.ts';
+export { statelessStrategy } from './stage2/strategy.ts';
+export { StrategyCounters } from './stage2/strategy-counters.ts';
+export { takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './stage2/take-away.ts';
 export type { AttachOptions, DeviceFaults } from './vfio/device-pins.ts';
 export { DevicePins } from './vfio/device-pins.ts';
 export type { DevicePinning, DeviceRange, DeviceReport, PathReport, WhenMissing } from './vfio/device-report.ts';

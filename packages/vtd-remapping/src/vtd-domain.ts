@@ -1,5 +1,6 @@
 import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
+  accessedNow,
   type CollapseResult,
   type CutOptions,
   type CutResult,
@@ -10,13 +11,16 @@ import {
   InvalidationGather,
   isLeaf,
   isPresent,
-  levelFrames,
+  type LeafView,
   map,
   type NaiveUnmapReport,
   naiveUnmap,
+  type Patch2023Request,
+  type Patch2023Result,
   type PhysicalWords,
   type ProtectRequest,
   protect,
+  readAndClearAccessed,
   readAndClearDirty,
   SecondStageTable,
   type SecondStageTableOptions,
@@ -24,6 +28,7 @@ import {
   tableIndex,
   type UnmapRequest,
   unmap,
+  unmapByPatch2023,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
 import { type Descriptor, Granularity } from './descriptor.ts';
@@ -172,6 +177,36 @@ export class VtdDomain {
     return dirty;
   }
 
+  /** Whether hardware sets A and D in this domain. */
+  get accessedDirty(): boolean {
+    return this.#accessedDirty;
+  }
+
+  /**
+   * The leaves of a range that a device has used since A was cleared, whole; A is cleared and the caches are flushed, so that
+   * whoever uses them from now on sets it again. Takes no lock. @throws PageTableError EOPNOTSUPP without `accessedDirty`
+   */
+  *readAndClearAccessed(agent: Agent, page: number, pages: number): Task<DirtyRange[]> {
+    const gather = new InvalidationGather();
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    yield* readAndClearAccessed(agent, this.table, { page, pages, clear: true }, gather, report);
+    yield* this.flush(agent, gather);
+    return young;
+  }
+
+  /** The same at once, as part of the caller's step, with no flush: what stays cached is used without setting A. */
+  accessedNow(page: number, pages: number, clear: boolean): DirtyRange[] {
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    accessedNow(this.table, { page, pages, clear }, new InvalidationGather(), report);
+    return young;
+  }
+
   /** Fills the table reserve up after a cut under memory shortage. */
   refillReserve(agent: Agent): Task<void> {
     return this.table.reserve.refill(agent);
@@ -181,6 +216,12 @@ export class VtdDomain {
   unmapWithoutSplit(agent: Agent, page: number, pages: number): Task<NaiveUnmapReport> {
     assert(this.#physical !== null, 'unmapWithoutSplit needs `physical`: it reads memory that is no page table');
     return naiveUnmap(agent, this.table, page, pages, this.#physical);
+  }
+
+  /** Unmap as the posted patch of 2023 does it, for the strategy `patch-2023`; the caches are the caller's to flush with the gather. */
+  unmapByPatch2023(agent: Agent, request: Patch2023Request, gather: InvalidationGather): Task<Patch2023Result> {
+    assert(this.#physical !== null, 'unmapByPatch2023 needs `physical`: with D4 it reads memory that is no page table');
+    return unmapByPatch2023(agent, this.table, request, gather, this.#physical);
   }
 
   /** What changes of the table owe the caches, collected for one {@link flush}. */
@@ -216,14 +257,6 @@ export class VtdDomain {
     if (dirty.length > 0) this.#onDirty(dirty);
   }
 
-  /** The leaf that maps a page: first page, pages, first frame, rights. Null if it is not mapped. */
-  leafAt(
-    page: number,
-  ): { readonly page: number; readonly pages: number; readonly frame: number; readonly rights: number } | null {
-    const leaf = this.table.leafAt(page);
-    return leaf && { page: leaf.page, pages: levelFrames(leaf.level), frame: leaf.frame, rights: leaf.rights };
-  }
-
   /** The frame that a page maps to, or -1. */
   frameAt(page: number): number {
     return this.table.frameAt(page);
@@ -240,6 +273,11 @@ export class VtdDomain {
       pfn = entryFrame(entry);
     }
     return 0;
+  }
+
+  /** The leaf that maps a page, or null. */
+  leafAt(page: number): LeafView | null {
+    return this.table.leafAt(page);
   }
 
   /** Frees the table. All devices are detached. */

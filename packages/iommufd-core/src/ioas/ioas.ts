@@ -189,13 +189,30 @@ export class Ioas implements HostNotifier {
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    for (const hwpt of this.iopt.hwpts) yield* hwpt.invalidateRangeStart(agent, range);
+  *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
+    let done = true;
+    for (const hwpt of this.iopt.hwpts) if (!(yield* hwpt.invalidateRangeStart(agent, range))) done = false;
+    return done;
   }
 
-  /** {@inheritDoc HostNotifier.invalidateRangeEnd} */
-  invalidateRangeEnd(_agent: Agent, _range: HostRange): void {
-    // The mm's own sequence tells faults that the range is over; iommufd keeps no state of its own.
+  /** {@inheritDoc HostNotifier.clearFlushYoung} */
+  *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
+    let young = false;
+    for (const hwpt of this.iopt.hwpts) if (yield* hwpt.clearFlushYoung(agent, startPage, pages)) young = true;
+    return young;
+  }
+
+  /** {@inheritDoc HostNotifier.clearYoung} */
+  clearYoung(_agent: Agent, startPage: number, pages: number): boolean {
+    let young = false;
+    for (const hwpt of this.iopt.hwpts) if (hwpt.youngNow(startPage, pages, true)) young = true;
+    return young;
+  }
+
+  /** {@inheritDoc HostNotifier.testYoung} */
+  testYoung(_agent: Agent, page: number): boolean {
+    return this.iopt.hwpts.some((hwpt) => hwpt.youngNow(page, 1, false));
   }
 
   /** {@inheritDoc HostNotifier.release} */

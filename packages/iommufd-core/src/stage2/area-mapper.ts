@@ -1,11 +1,12 @@
 import { hex } from '@faultline/address';
 import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
-import { type ContiguousRun, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from '../host-address-space.ts';
+import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
-import { fixHost, type HwptSeat, hasChanged, largestLeaf } from './hwpt-seat.ts';
-import { remapPage, vacantUntil } from './leaf-change.ts';
+import { fixHost, type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
+import { mapPins } from './pinned-pages.ts';
+import { leafPages, vacantUntil } from './vacancy.ts';
 
 /** Maps areas when they come or when their domain does, and what devices have pinned of them. */
 export class AreaMapper {
@@ -22,68 +23,22 @@ export class AreaMapper {
    */
   *map(agent: Agent, area: Area): Task<number> {
     if (!area.unpinned) return yield* this.#mapPinned(agent, area);
-    yield* this.mapPins(agent, area.userPage, area.pages);
+    yield* mapPins(agent, this.#seat, area.userPage, area.pages);
     if (area.policy.prefault === 'none') return 0;
     if (area.policy.prefault === 'populate') yield* this.#populate(agent, area);
     return yield* this.#mapPresent(agent, area);
   }
 
   *#mapPinned(agent: Agent, area: Area): Task<number> {
-    const { domain, updateLock } = this.#seat;
+    const { updateLock } = this.#seat;
     yield* updateLock.acquire(agent);
     try {
-      const { wholeSpan: span, readable: read, writeable: write } = area;
-      const largest = largestLeaf(this.#seat, area);
+      const { wholeSpan: span, writeable: write } = area;
       for (const { index, pages, pfn: frame } of area.memory.runs(span))
-        yield* domain.map(agent, { page: area.page + (index - span.first), frame, pages, read, write, largest });
+        yield* mapInto(agent, this.#seat, area, { page: area.page + (index - span.first), frame, pages, write });
       return area.pages;
     } finally {
       updateLock.release(agent);
-    }
-  }
-
-  /** Has the domain map what devices have pinned of the owner's memory, whatever it maps there now. */
-  *mapPins(agent: Agent, userPage: number, pages: number): Task<void> {
-    const { updateLock, pins } = this.#seat;
-    if (pins.size === 0) return;
-    yield* updateLock.acquire(agent);
-    try {
-      yield* this.mapPinsLocked(agent, userPage, pages);
-    } finally {
-      updateLock.release(agent);
-    }
-  }
-
-  /** The same for who holds the update lock. */
-  *mapPinsLocked(agent: Agent, userPage: number, pages: number): Task<void> {
-    const { areas, pins, released } = this.#seat;
-    if (pins.size === 0 || released()) return;
-    for (const slice of areas.slicesOfMemory(userPage, pages)) {
-      const { area } = slice;
-      for (const run of pins.held(area.userPage + (slice.page - area.page), slice.pages))
-        yield* this.#mapPinnedRun(agent, area, run);
-    }
-  }
-
-  /** At once where nothing is mapped, page by page where something else is. */
-  *#mapPinnedRun(agent: Agent, area: Area, run: ContiguousRun): Task<void> {
-    const { domain } = this.#seat;
-    const { readable: read, writeable: write } = area;
-    const largest = largestLeaf(this.#seat, area);
-    const end = area.page + (run.startPage - area.userPage) + run.pages;
-    for (let page = end - run.pages; page < end; ) {
-      const frame = run.pfn + run.pages - (end - page);
-      const leaf = domain.leafAt(page);
-      if (leaf === null) {
-        const next = vacantUntil(domain, page, end);
-        yield* domain.map(agent, { page, frame, pages: next - page, read, write, largest });
-        page = next;
-      } else if (leaf.frame + (page - leaf.page) === frame && (!write || (leaf.rights & 2) !== 0)) {
-        page = Math.min(end, leaf.page + leaf.pages);
-      } else {
-        yield* remapPage(agent, domain, { page, frame, read, write }, () => false);
-        page++;
-      }
     }
   }
 
@@ -122,8 +77,7 @@ export class AreaMapper {
         const pages = vacantUntil(domain, page + toDomain, page + run.pages + toDomain) - toDomain - page;
         // As KVM: what a device may write to has no valid copy in swap.
         if (run.write) mm.markDirty(page, pages);
-        const request = { page: page + toDomain, frame: run.pfn, pages, read: area.readable, write: run.write };
-        yield* domain.map(agent, { ...request, largest: largestLeaf(seat, area) });
+        yield* mapInto(agent, seat, area, { page: page + toDomain, frame: run.pfn, pages, write: run.write });
         mapped += pages;
         page += pages;
       } finally {
@@ -139,7 +93,7 @@ export class AreaMapper {
     const last = area.userPage + area.pages - 1;
     for (let page = from; page <= last; ) {
       const leaf = domain.leafAt(page + area.page - area.userPage);
-      if (leaf !== null) page = leaf.page + leaf.pages - area.page + area.userPage;
+      if (leaf !== null) page = leaf.page + leafPages(leaf) - area.page + area.userPage;
       else if (presentRun(mm, area, page, { first: page, last }, run)) return page;
       else page++;
     }

@@ -1,9 +1,12 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { VM_FAULT_ERROR, VM_FAULT_OOM } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
+import { LEAF_LEVEL } from './fault-policy.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
-import { fixHost, type HwptSeat, hasChanged, largestLeaf } from './hwpt-seat.ts';
-import { mapsTo, remapPage, vacantUntil } from './leaf-change.ts';
+import { takeSliceAway } from './host-follower.ts';
+import { fixHost, type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
+import { leafPages, vacantUntil } from './vacancy.ts';
+import { restoreWrite } from './write-access.ts';
 
 /** How a fault on one page ended. */
 export const FaultOutcome = { success: 0, invalid: 1, failure: 2 } as const;
@@ -92,18 +95,16 @@ export class FaultHandler {
   /** @returns null if the host or the areas changed in between */
   *#mapUnderLock(agent: Agent, attempt: Attempt): Task<FaultOutcomeCode | null> {
     const { area, page, userPage, write, sequence } = attempt;
-    const { updateLock, released, areas, mm, domain, pins } = this.#seat;
+    const { updateLock, released, areas, mm, pins } = this.#seat;
     yield* updateLock.acquire(agent);
     try {
       if (released() || areas.find(page) !== area) return null;
       const pinned = pins.frameOf(userPage);
-      const held = { page, frame: pinned, read: area.readable, write: area.writeable };
-      if (pinned >= 0) return yield* this.#install(agent, attempt, held);
+      if (pinned >= 0) return yield* this.#installPinned(agent, area, page, pinned);
       if (yield* hasChanged(agent, mm, userPage, 1, sequence)) return null;
       if (!isThere(mm, userPage, write)) return null;
-      const found = { page, frame: mm.lookup(userPage), read: area.readable, write };
-      if (domain.leafAt(page) === null) yield* this.#mapBlock(agent, attempt, found.frame);
-      else yield* this.#install(agent, attempt, found);
+      if (yield* this.#fits(agent, attempt)) return FaultOutcome.success;
+      yield* this.#mapBlock(agent, attempt, mm.lookup(userPage));
       if (area.policy.around > 1) yield* this.#mapWindow(agent, attempt);
       return FaultOutcome.success;
     } catch (error) {
@@ -114,34 +115,37 @@ export class FaultHandler {
     }
   }
 
-  /** Makes what is mapped already, or a pinned page, fit the access. */
-  *#install(
-    agent: Agent,
-    { area }: Attempt,
-    mapping: { readonly page: number; readonly frame: number; readonly read: boolean; readonly write: boolean },
-  ): Task<FaultOutcomeCode> {
-    const { domain, mm, observer } = this.#seat;
-    if (mapsTo(domain, mapping)) {
+  /** A page that is pinned for a device maps the pin's frame, whatever the owner has there now. */
+  *#installPinned(agent: Agent, area: Area, page: number, frame: number): Task<FaultOutcomeCode> {
+    const { domain } = this.#seat;
+    const leaf = domain.leafAt(page);
+    const isRight = leaf !== null && leaf.frame + (page - leaf.page) === frame;
+    if (isRight && (!area.writeable || (leaf.rights & 2) !== 0)) {
       this.spurious++;
       return FaultOutcome.success;
     }
     this.upgrades++;
-    const toUser = area.userPage - area.page;
-    // The whole leaf becomes writeable if the owner may write to all of it.
-    const mayWrite = (page: number, pages: number, frame: number): boolean => {
-      if (!mapping.write || page < area.page || page + pages > area.page + area.pages) return false;
-      const run: PresentRun = { startPage: 0, pages: 0, pfn: -1, write: false };
-      const bounds = { first: page + toUser, last: page + toUser + pages - 1 };
-      if (!presentRun(mm, area, bounds.first, bounds, run) || !run.write) return false;
-      if (run.pages !== pages || run.pfn !== frame) return false;
-      mm.markDirty(bounds.first, pages);
-      return true;
-    };
-    if (mapping.write) mm.markDirty(mapping.page + toUser, 1);
-    observer.mapping?.(mapping.page, 1, mapping.frame);
-    yield* remapPage(agent, domain, mapping, mayWrite);
-    observer.mapped?.(mapping.page, 1);
+    if (leaf !== null) yield* takeSliceAway(agent, this.#seat, page, 1); // which restores the pin
+    if (domain.leafAt(page) === null) yield* this.#mapRange(agent, area, { page, pages: 1, frame }, area.writeable);
     return FaultOutcome.success;
+  }
+
+  /** Makes what is mapped already fit the access. @returns false if the page is not mapped, or not any more */
+  *#fits(agent: Agent, { area, page, userPage, write, sequence }: Attempt): Task<boolean> {
+    const { domain, mm } = this.#seat;
+    const leaf = domain.leafAt(page);
+    if (leaf === null) return false;
+    if (leaf.frame + (page - leaf.page) !== mm.lookup(userPage)) {
+      this.upgrades++;
+      yield* takeSliceAway(agent, this.#seat, page, 1);
+      return false;
+    }
+    if (!write || (leaf.rights & 2) !== 0) {
+      this.spurious++;
+      return true;
+    }
+    this.upgrades++;
+    return yield* restoreWrite(agent, this.#seat, area, page, sequence);
   }
 
   /**
@@ -159,11 +163,11 @@ export class FaultHandler {
   }
 
   *#mapRange(agent: Agent, area: Area, block: Block, write: boolean): Task<void> {
-    const { mm, domain, observer } = this.#seat;
+    const { mm, observer } = this.#seat;
     // As KVM: what a device may write to has no valid copy in swap.
     if (write) mm.markDirty(area.userPage + (block.page - area.page), block.pages);
     observer.mapping?.(block.page, block.pages, block.frame);
-    yield* domain.map(agent, { ...block, read: area.readable, write, largest: largestLeaf(this.#seat, area) });
+    yield* mapInto(agent, this.#seat, area, { ...block, write });
     observer.mapped?.(block.page, block.pages);
   }
 
@@ -172,7 +176,7 @@ export class FaultHandler {
     const { mm, domain, pins } = this.#seat;
     const single = { page, pages: 1, frame };
     const toUser = area.userPage - area.page;
-    const vacant = Math.min(largestLeaf(this.#seat, area), domain.vacantLevel(page));
+    const vacant = Math.min(LEAF_LEVEL[area.policy.largest], domain.vacantLevel(page));
     const span = 512 ** (vacant - 1);
     const blockStart = Math.max(area.page, Math.floor(page / span) * span);
     const blockEnd = Math.min(area.page + area.pages, Math.floor(page / span) * span + span);
@@ -199,7 +203,7 @@ export class FaultHandler {
       const leaf = domain.leafAt(at);
       const bounds = { first: at + toUser, last: end - 1 + toUser };
       if (leaf !== null || !presentRun(mm, area, at + toUser, bounds, run)) {
-        at = leaf === null ? at + 1 : leaf.page + leaf.pages;
+        at = leaf === null ? at + 1 : leaf.page + leafPages(leaf);
         continue;
       }
       const pages = vacantUntil(domain, at, at + run.pages) - at;

@@ -7,13 +7,8 @@ export interface PresentRun extends ContiguousRun {
 }
 
 /** Whether the owner's page is there for the access, without a fault. */
-export function isThere(mm: HostAddressSpace, userPage: number, write: boolean): boolean {
-  if (write) return mm.isWriteable(userPage);
-  mm.contiguousRun(userPage, userPage, userPage, ONE);
-  return ONE.pfn >= 0;
-}
-
-const ONE: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+export const isThere = (mm: HostAddressSpace, userPage: number, write: boolean): boolean =>
+  write ? mm.isWriteable(userPage) : mm.isReadable(userPage);
 
 /**
  * Fills `out` with the run of pages around one of an area that are contiguous on the host and may be mapped with one right: writeable

@@ -1,13 +1,14 @@
-import { type Agent, Mutex, type Task } from '@faultline/sim';
-import type { ContiguousRun, HostAddressSpace, HostRange } from '../host-address-space.ts';
+import { type Agent, assert, Mutex, type Task } from '@faultline/sim';
+import type { HostAddressSpace, HostRange } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
-import type { AreaSlice, IoPagetable } from '../ioas/io-pagetable.ts';
+import type { IoPagetable } from '../ioas/io-pagetable.ts';
 import { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import { AreaMapper } from './area-mapper.ts';
 import { FaultHandler, type FaultOutcomeCode } from './fault-handler.ts';
+import { HostFollower } from './host-follower.ts';
 import type { HwptObserver, HwptSeat } from './hwpt-seat.ts';
-import { vacantUntil } from './leaf-change.ts';
+import { dropStale, mapPins } from './pinned-pages.ts';
 import type { Strategy, StrategyState } from './strategy.ts';
 
 /**
@@ -19,16 +20,17 @@ export class HwptPaging {
   readonly domain: IommuDomain;
   readonly areas: IoPagetable;
   readonly mm: HostAddressSpace;
-  readonly #strategy: StrategyState | null;
-  readonly #pins: PinnedRanges;
-  readonly #observer: HwptObserver;
-  readonly #updateLock = new Mutex('hwpt update lock');
+  /** What the strategy keeps for this hwpt; null if everything is pinned. */
+  readonly strategy: StrategyState | null;
+  /** The CPU's second-stage table is this domain's (`shared-ept`). */
+  readonly sharesCpuTable: boolean;
+  readonly #updateLock: Mutex;
+  readonly #following: HostFollower;
   /** The address space has gone: nothing is mapped any more. */
   #released = false;
+  readonly #seat: HwptSeat;
   readonly #faults: FaultHandler;
   readonly #mapper: AreaMapper;
-  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: there was no table page. */
-  lostPins = 0;
 
   /** @param options.strategy null: everything is pinned and the host's changes do not concern this hwpt */
   constructor(options: {
@@ -38,29 +40,33 @@ export class HwptPaging {
     readonly strategy: Strategy | null;
     /** What is pinned for devices; a notifier leaves it alone. */
     readonly pins?: PinnedRanges;
-    /** False: a pinned area is mapped 4K by 4K (IOMMU_OPTION_HUGE_PAGES 0). Default true. */
+    /** False: no leaf is larger than 4K (IOMMU_OPTION_HUGE_PAGES 0). Default true. */
     readonly largePages?: () => boolean;
     readonly observer?: HwptObserver;
   }) {
-    this.domain = options.domain;
-    this.areas = options.areas;
-    this.mm = options.mm;
-    this.#strategy = options.strategy?.start({ domain: options.domain }) ?? null;
-    this.#pins = options.pins ?? new PinnedRanges();
-    this.#observer = options.observer ?? {};
-    const { domain, areas, mm } = options;
-    const seat: HwptSeat = {
+    const { domain, areas, mm, strategy, pins = new PinnedRanges(), observer = {} } = options;
+    this.domain = domain;
+    this.areas = areas;
+    this.mm = mm;
+    this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
+    const updateLock = new Mutex('hwpt update lock');
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock }) ?? null;
+    this.#updateLock = updateLock;
+    this.#seat = {
       domain,
       areas,
       mm,
-      pins: this.#pins,
-      observer: this.#observer,
-      updateLock: this.#updateLock,
+      pins,
+      observer,
+      updateLock,
+      strategy: this.strategy,
       largePages: options.largePages ?? (() => true),
       released: () => this.#released,
+      lostPins: 0,
     };
-    this.#faults = new FaultHandler(seat);
-    this.#mapper = new AreaMapper(seat);
+    this.#faults = new FaultHandler(this.#seat);
+    this.#mapper = new AreaMapper(this.#seat);
+    this.#following = new HostFollower(this.#seat);
   }
 
   /** Faults that found the page mapped already: spurious, and answered all the same. */
@@ -68,7 +74,7 @@ export class HwptPaging {
     return this.#faults.spurious;
   }
 
-  /** Faults that made a leaf writeable, or replaced its frame. */
+  /** Faults that gave a leaf the right to write back, or a page the frame of its pin. */
   get upgradedFaults(): number {
     return this.#faults.upgrades;
   }
@@ -78,14 +84,21 @@ export class HwptPaging {
     return this.#faults.mappedAround;
   }
 
+  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
+  get lostPins(): number {
+    return this.#seat.lostPins;
+  }
+
   /** Times that a fault started over because the host changed under it. */
   get faultRetries(): number {
     return this.#faults.retries;
   }
 
   /** Maps an area as its policy and its pin say; see `AreaMapper`. @returns 4K pages mapped */
-  mapResident(agent: Agent, area: Area): Task<number> {
-    return this.#mapper.map(agent, area);
+  *mapResident(agent: Agent, area: Area): Task<number> {
+    // A shared table is not iommufd's to fill: the faults of CPU and devices do that.
+    if (this.sharesCpuTable && area.unpinned) return 0;
+    return yield* this.#mapper.map(agent, area);
   }
 
   /** Unmaps an area whole and flushes. */
@@ -114,6 +127,7 @@ export class HwptPaging {
     const gather = this.domain.gather();
     yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
     if (!gather.empty) yield* this.domain.flush(agent, gather);
+    this.strategy?.unmapped?.(page, pages);
   }
 
   /** The address space goes away: what is not pinned leaves the domain, and faults are invalid from here on. */
@@ -127,89 +141,42 @@ export class HwptPaging {
     }
   }
 
-  /** The notifier's start: takes a range of the host's memory out of the domain. Cannot fail (I8). */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#strategy === null) return;
-    yield* this.#updateLock.acquire(agent);
-    try {
-      // Only now: areas and pins change under this lock or before it.
-      for (const { userPage, pages } of this.#pins.outside(range.startPage, range.pages))
-        yield* this.#takeMemoryAway(agent, userPage, pages);
-    } finally {
-      this.#updateLock.release(agent);
-    }
+  /** The notifier's start; see `HostFollower`. Cannot fail (I8). @returns false (EAGAIN) if it would have to sleep and must not */
+  invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    return this.#following.invalidate(agent, range);
   }
 
-  *#takeMemoryAway(agent: Agent, userPage: number, userPages: number): Task<void> {
-    if (this.#strategy === null) return;
-    for (const { page, pages } of this.areas.slicesOfMemory(userPage, userPages)) {
-      this.#observer.takingAway?.(page, pages);
-      const outcome = yield* this.#strategy.takeAway(agent, page, pages);
-      this.#observer.takenAway?.(page, pages, outcome);
-      yield* this.#restorePins(agent, userPage, userPages);
-    }
+  /** Harvests the accessed bits of the memory, with a flush. @returns whether a device has used it */
+  clearFlushYoung(agent: Agent, userPage: number, pages: number): Task<boolean> {
+    return this.#following.clearFlushYoung(agent, userPage, pages);
   }
 
-  /** A strategy that takes whole leaves takes what devices have pinned beside the range, too: that comes back at once. */
-  *#restorePins(agent: Agent, userPage: number, pages: number): Task<void> {
-    const first = Math.floor(userPage / LARGEST_LEAF) * LARGEST_LEAF;
-    const end = Math.ceil((userPage + pages) / LARGEST_LEAF) * LARGEST_LEAF;
-    try {
-      // One leaf more at both sides: IOVAs and the owner's addresses need not be aligned alike.
-      yield* this.#mapper.mapPinsLocked(agent, Math.max(0, first - LARGEST_LEAF), end - first + 2 * LARGEST_LEAF);
-    } catch (error) {
-      if ((error as { code?: unknown }).code !== 'ENOMEM') throw error;
-      this.lostPins++; // the notifier cannot fail (I8); a path that can fault brings the page back
-    }
+  /** Looks at the accessed bits of the memory, and clears them if asked to, with no flush. Part of the caller's step. */
+  youngNow(userPage: number, pages: number, clear: boolean): boolean {
+    return this.#following.youngNow(userPage, pages, clear);
   }
 
-  /** Has the domain map what devices have pinned of the owner's memory, also if something else is mapped there. */
+  /** Has the domain map what devices have pinned of the owner's memory, also where it maps something else. */
   mapPins(agent: Agent, userPage: number, pages: number): Task<void> {
-    return this.#mapper.mapPins(agent, userPage, pages);
+    return mapPins(agent, this.#seat, userPage, pages);
   }
 
-  /**
-   * Before a pin that is counted no more is given back: what the host has given up or protected in the meantime (MADV_DONTNEED of pinned
-   * memory) leaves the domain, since only the pin kept its frames. What another pin holds is mapped to that one's frames.
-   */
-  *dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
-    yield* this.#updateLock.acquire(agent);
-    try {
-      for (const part of this.#pins.outside(userPage, pages))
-        for (const slice of this.areas.slicesOfMemory(part.userPage, part.pages))
-          yield* this.#dropStaleSlice(agent, slice);
-      yield* this.#mapper.mapPinsLocked(agent, userPage, pages);
-    } finally {
-      this.#updateLock.release(agent);
-    }
-  }
-
-  *#dropStaleSlice(agent: Agent, { area, page: first, pages }: AreaSlice): Task<void> {
-    const toUser = area.userPage - area.page;
-    const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
-    const end = first + pages;
-    for (let page = first; page < end; ) {
-      const leaf = this.domain.leafAt(page);
-      if (leaf === null) {
-        page = vacantUntil(this.domain, page, end);
-        continue;
-      }
-      const userPage = page + toUser;
-      this.mm.contiguousRun(userPage, userPage, end - 1 + toUser, run, (leaf.rights & 2) !== 0);
-      if (run.pfn >= 0 && run.pfn === leaf.frame + (page - leaf.page)) {
-        page = Math.min(leaf.page + leaf.pages, page + run.pages);
-        continue;
-      }
-      yield* this.#takeMemoryAway(agent, userPage, 1);
-      page++;
-    }
+  /** Before a pin is given back that counts no more: what only it has kept leaves the domain. */
+  dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
+    return dropStale(agent, this.#seat, userPage, pages);
   }
 
   /** The stage-2 fault handler for one page; see `FaultHandler`. */
   handleFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
     return this.#faults.handle(agent, page, write);
   }
-}
 
-/** 1G, in pages. */
-const LARGEST_LEAF = 512 ** 2;
+  /**
+   * A second-stage fault of the CPU, which walks this table (`shared-ept`): the same handler fills it, at a guest-physical page.
+   * @throws Error if the strategy has a table of its own for devices
+   */
+  cpuFault(agent: Agent, page: number, write: boolean): Task<FaultOutcomeCode> {
+    assert(this.sharesCpuTable, 'cpuFault: the CPU has a second-stage table of its own, which is not in this model');
+    return this.#faults.handle(agent, page, write);
+  }
+}

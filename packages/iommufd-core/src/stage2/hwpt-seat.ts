@@ -4,8 +4,8 @@ import type { Area } from '../ioas/area.ts';
 import type { IoPagetable } from '../ioas/io-pagetable.ts';
 import type { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
-import { LEAF_LEVEL, type LeafLevel } from './fault-policy.ts';
-import type { TakeAwayOutcome } from './strategy.ts';
+import { LEAF_LEVEL } from './fault-policy.ts';
+import type { StrategyState, TakeAwayOutcome } from './strategy.ts';
 
 /** Where a hwpt reports what it does, for checks and timelines. All optional. */
 export interface HwptObserver {
@@ -13,6 +13,10 @@ export interface HwptObserver {
   takingAway?(page: number, pages: number): void;
   /** The notifier has taken a range of IOVA pages away: from here on no DMA may reach it (I1). */
   takenAway?(page: number, pages: number, outcome: TakeAwayOutcome): void;
+  /** The notifier begins to take the right to write away from a range of IOVA pages, which stay readable. */
+  takingWrite?(page: number, pages: number): void;
+  /** The notifier has taken the right to write: from here on no DMA may write there. */
+  writeTaken?(page: number, pages: number, outcome: TakeAwayOutcome): void;
   /** A fault was resolved by mapping; called before the domain is changed (I10). */
   mapping?(page: number, pages: number, frame: number): void;
   /** The map that {@link mapping} announced is done. */
@@ -31,8 +35,27 @@ export interface HwptSeat {
   readonly updateLock: Mutex;
   /** False: no leaf is larger than 4K (IOMMU_OPTION_HUGE_PAGES). */
   largePages(): boolean;
+  /** What the strategy keeps; null if everything is pinned. */
+  readonly strategy: StrategyState | null;
   /** The address space has gone: nothing is mapped any more. */
   released(): boolean;
+  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
+  lostPins: number;
+}
+
+/** Maps a part of an area, and tells the strategy. What a map that fails has done stays, so it is told of that as well. */
+export function* mapInto(
+  agent: Agent,
+  seat: HwptSeat,
+  area: Area,
+  request: { readonly page: number; readonly frame: number; readonly pages: number; readonly write: boolean },
+): Task<number> {
+  const largest = seat.largePages() ? LEAF_LEVEL[area.policy.largest] : 1;
+  try {
+    return yield* seat.domain.map(agent, { ...request, read: area.readable, largest });
+  } finally {
+    if (area.unpinned) seat.strategy?.mapped?.(request.page, request.pages);
+  }
 }
 
 /** Whether what was looked up for the pages since `sequence` may be stale. Under the update lock, which the notifier takes. */
@@ -46,10 +69,6 @@ export function* hasChanged(
   yield agent.reads('check notifier sequence', Location.notifierSequence, mm.notifierLocation, Cost.free);
   return mm.notifierReadRetry(userPage, sequence, pages);
 }
-
-/** Level of the largest leaf that may be made for an area: 1 for 4K, 2 for 2M, 3 for 1G. */
-export const largestLeaf = (seat: HwptSeat, area: Area): LeafLevel =>
-  seat.largePages() ? LEAF_LEVEL[area.policy.largest] : 1;
 
 /**
  * handle_mm_fault for a page of the owner under its `mmap_lock`, which may be given back meanwhile (FAULT_FLAG_ALLOW_RETRY).
