@@ -24,6 +24,8 @@ export type {
   ReservedRegion,
   ViommuDriver,
 } from './iommu-device.ts';
+export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
+export { IopfQueue } from './iopf/iopf-queue.ts';
 export type { AccessOps, AccessPage } from './object/access-object.ts';
 export { AccessObject } from './object/access-object.ts';
 export type { PageFaultHandler } from './object/driver-side.ts';

@@ -91,6 +91,6 @@ export function checkFlags(flags: number, known: number): void {
   if ((flags & ~known) !== 0)
     throw new IommufdError(
       'EOPNOTSUPP',
-      `flags: 0x${(flags >>> 0).toString(16)} has bits outside 0x${known.toString(16)}`,
+      `flags: 0x${(flags >>> 0).toString(16)} has bits outside 0x${(known >>> 0).toString(16)}`,
     );
 }
