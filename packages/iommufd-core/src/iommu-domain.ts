@@ -7,16 +7,6 @@ export interface DomainGather {
   add(page: number, pages: number): void;
 }
 
-/** A leaf of a domain's table. */
-export interface DomainLeaf {
-  /** First IOVA page. */
-  readonly page: number;
-  readonly pages: number;
-  readonly frame: number;
-  /** R in bit 0, W in bit 1. */
-  readonly rights: number;
-}
-
 /** What a sub-range unmap without a split did; see the strategy `naive`. */
 export interface UnsplitUnmapReport {
   readonly mistaken: readonly MistakenEntry[];
@@ -115,12 +105,6 @@ export interface IommuDomain<Gather extends DomainGather = DomainGather> {
     request: { page: number; pages: number; partialLeaf: 'linux-7.3' | 'whole-leaf'; holes: 'stop' | 'skip' },
     gather: Gather,
   ): Task<number>;
-  /** Gives whole leaves of a range other rights (R in bit 0, W in bit 1); in use everywhere once the gather is flushed. */
-  protect(
-    agent: Agent,
-    request: { page: number; pages: number; rights: number; holes: 'stop' | 'skip' },
-    gather: Gather,
-  ): Task<number>;
   unmapWithoutSplit(agent: Agent, page: number, pages: number): Task<UnsplitUnmapReport>;
   unmapByPatch2023(
     agent: Agent,
@@ -143,8 +127,6 @@ export interface IommuDomain<Gather extends DomainGather = DomainGather> {
   /** The same at once, as part of the caller's step, and without a flush. */
   accessedNow(page: number, pages: number, clear: boolean): readonly LeafRange[];
   refillReserve(agent: Agent): Task<void>;
-  /** The leaf that maps a page, or null. */
-  leafAt(page: number): DomainLeaf | null;
   /** The frame a page maps to, or -1. */
   frameAt(page: number): number;
   /** Level (1 = 4K, 2 = 2M, 3 = 1G, …) of the vacant block around a page; 0 if the page is mapped. */
