@@ -35,8 +35,9 @@ export type {
   Patch2023Report,
   UnsplitUnmapReport,
 } from './iommu-domain.ts';
-export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
+export type { IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
+export type { DeliveredGroup, FaultingHwpt, IoPageRequest, IopfHandler } from './iopf/page-group.ts';
 export type { AccessOps, AccessPage } from './object/access-object.ts';
 export { AccessObject } from './object/access-object.ts';
 export type { PageFaultHandler } from './object/driver-side.ts';

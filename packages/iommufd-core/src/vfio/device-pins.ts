@@ -11,7 +11,10 @@ import { type DeviceLie, LieDetector } from './lie-detector.ts';
 /** Where a device's page requests go, so that a detach can answer those that are under way. */
 export interface DeviceFaults {
   /** Its `IopfQueue`. */
-  readonly queue: { detach(agent: Agent, sourceId: number): Task<void> };
+  readonly queue: {
+    detach(agent: Agent, sourceId: number, handledBy?: object): Task<void>;
+    watch?(sourceId: number, watcher: (request: { readonly page: number; readonly write: boolean }) => void): void;
+  };
   readonly sourceId: number;
 }
 
@@ -68,7 +71,9 @@ export class DevicePins {
     if (this.#devices.has(report.name)) throw new IommufdError('EEXIST', `${report.name} is attached already`);
     const unpinned = this.#unpinnedAreas();
     const pinning = unpinned.length > 0 ? pinningFor(report) : NOTHING;
-    this.#devices.set(report.name, { report, faults: faults ?? null, lies: new LieDetector(report, onLie) });
+    const lies = new LieDetector(report, onLie);
+    this.#devices.set(report.name, { report, faults: faults ?? null, lies });
+    faults?.queue.watch?.(faults.sourceId, ({ page, write }) => lies.pageRequest(page, write));
     try {
       if (pinning.all) for (const area of unpinned) yield* this.#pin(agent, report.name, area, area);
       else for (const range of pinning.ranges) yield* this.#pinRange(agent, report.name, range);
