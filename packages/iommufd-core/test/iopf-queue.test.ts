@@ -49,7 +49,10 @@ function handler(workers = 1) {
   const hwpt = setup.addDomain();
   setup.map(0, 1024);
   const source = new ScriptedSource();
-  const queue = new IopfQueue({ source, hwptOf: (sourceId) => (sourceId === 0x18 ? hwpt : undefined) });
+  const queue = new IopfQueue({
+    source,
+    handlerOf: (sourceId) => (sourceId === 0x18 ? { kind: 'kernel', hwpt } : null),
+  });
   setup.spawn('interrupt', (agent) => queue.interruptThread(agent), true);
   for (let i = 0; i < workers; i++) setup.spawn(`worker ${i}`, (agent) => queue.worker(agent), true);
   return { setup, source, queue, hwpt };

@@ -256,7 +256,10 @@ export class Machine {
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     return new IopfQueue({
       source: pageRequests,
-      hwptOf: (sourceId) => this.#vms.find((vm) => vm.owns(sourceId))?.ioas.hwpt ?? undefined,
+      handlerOf: (sourceId) => {
+        const hwpt = this.#vms.find((vm) => vm.owns(sourceId))?.hwpt;
+        return hwpt ? { kind: 'kernel', hwpt } : null;
+      },
     });
   }
 

@@ -87,6 +87,7 @@ export class VirtualMachine {
   readonly #cpu: GuestCpuPort;
   readonly #attached: number[] = [];
   #wasAttached = false;
+  #hwpt: HwptPaging | null = null;
   #exited = false;
   #survivors: readonly PinnedFrames[] = [];
 
@@ -183,6 +184,7 @@ export class VirtualMachine {
         policy: scenario.iommu.faultPolicy,
       });
     const hwpt = yield* this.ioas.addDomain(agent, this.domain, this.checker);
+    this.#hwpt = hwpt;
     if (hwpt.sharesCpuTable && !program) yield* this.#preFault(agent, hwpt);
     if (!program) yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
     yield* this.#fillEqualPages(agent);
@@ -204,6 +206,11 @@ export class VirtualMachine {
     this.domain.attach(endpoint.sourceId, endpoint.deviceTlb ? endpoint : null);
     this.#attached.push(endpoint.sourceId);
     this.#wasAttached = true;
+  }
+
+  /** The HWPT that its devices are attached to, once it has booted. */
+  get hwpt(): HwptPaging | null {
+    return this.#hwpt;
   }
 
   /** Whether a function of its is attached. */
@@ -367,7 +374,7 @@ export class VirtualMachine {
   }
 
   *#cpuAccess(agent: Agent, page: number, write: boolean, tagLo: number, tagHi: number): Task<void> {
-    const { hwpt } = this.ioas;
+    const { hwpt } = this;
     if (hwpt?.sharesCpuTable && this.domain.frameAt(page) < 0) yield* hwpt.cpuFault(agent, page, write);
     const bits = yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
     // Out of memory: nothing was read or written, and a real host would kill somebody.

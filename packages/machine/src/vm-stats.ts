@@ -90,7 +90,7 @@ function ioptOf({ vm, boot }: VmStatsSources): IoptStats {
     tablePagesBefore: boot.tablePages,
     tablePagesPeak: Math.max(boot.tablePages, vm.tablePagesPeak, table.tablePages),
     splits: { '1G->2M': table.splits[3] ?? 0, '2M->4K': table.splits[2] ?? 0 },
-    collapses: vm.ioas.hwpt?.strategy?.counters.collapses ?? 0,
+    collapses: vm.hwpt?.strategy?.counters.collapses ?? 0,
     wholeLeafFallbacks: vm.checker.wholeLeafFallbacks,
     reservePages: table.reserve.held,
   };
@@ -103,7 +103,7 @@ function faultsOf({ vm, overflows }: VmStatsSources): FaultStats {
     pageRequests += endpoint.counters.pageRequests;
     for (const code of ['success', 'invalid', 'failure'] as const) responses[code] += endpoint.counters.responses[code];
   }
-  const { hwpt } = vm.ioas;
+  const { hwpt } = vm;
   return {
     pageRequests,
     groups: responses.success + responses.invalid + responses.failure,

@@ -52,6 +52,10 @@ export class PageRequestPort {
   readonly #entries: number;
   /** Drains that wait for the reader. */
   readonly #draining = new Set<Condition>();
+  /** Requests have been taken that {@link take} has not given on yet. */
+  #isTaking = false;
+  /** Finishes what was taken of a function; see {@link onDrain}. */
+  #finish: ((agent: Agent, sourceId: number) => Task<void>) | null = null;
 
   /** Allocates the ring and programs PQA, PQH and PQT. @throws RangeError for a size that PQS cannot say */
   constructor(options: PageRequestPortOptions) {
@@ -88,10 +92,13 @@ export class PageRequestPort {
       head = (head + 1) % this.#entries;
     }
     registers.write64(Register.PQH, BigInt(tail * 32));
-    this.#wakeDrains();
     const overflowed = this.#overflowed;
+    this.#isTaking = refused.length > 0;
+    this.#wakeDrains();
     for (const { last, sourceId, groupIndex, pasid } of refused)
       if (last) yield* this.respond(agent, sourceId, groupIndex, 1, pasid);
+    this.#isTaking = false;
+    this.#wakeDrains();
     return { requests, overflowed };
   }
 
@@ -120,8 +127,8 @@ export class PageRequestPort {
    * Drains the page requests of a function and the answers to it (7.10, and Linux's intel_iommu_drain_pasid_prq): a fence, then
    * an IOTLB and a device-TLB invalidation, whose completion pushes requests that are under way ahead of it (7.7), then a wait with
    * PD; the last two again while PRO shows that the unit itself may have answered. Before and after, whoever calls {@link take} has
-   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is the caller's to answer. The function
-   * sends no new requests when this is called.
+   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is finished by whoever registered with
+   * {@link onDrain}, or else the caller's to answer. The function sends no new requests when this is called.
    * @throws InvalidationError EINVAL if the unit has no page request drain (ECAP.PDS), else as QueuedInvalidation.submit does
    */
   *drain(agent: Agent, { sourceId, domainId }: DrainTarget): Task<void> {
@@ -140,7 +147,13 @@ export class PageRequestPort {
       yield* this.#waitUntil(agent, 'page request overflow', () => !this.#overflowed);
       yield* invalidations.submit(agent, push, { drainPageRequests: true });
     }
-    yield* this.#waitUntil(agent, 'drained page requests', () => !this.holds(sourceId));
+    yield* this.#waitUntil(agent, 'drained page requests', () => !this.holds(sourceId) && !this.#isTaking);
+    if (this.#finish) yield* this.#finish(agent, sourceId);
+  }
+
+  /** Has `finish` called at the end of each drain (as Linux calls iopf_queue_flush_dev): it answers all that was taken of the function. */
+  onDrain(finish: (agent: Agent, sourceId: number) => Task<void>): void {
+    this.#finish = finish;
   }
 
   *#waitUntil(agent: Agent, label: string, isDone: () => boolean): Task<void> {
