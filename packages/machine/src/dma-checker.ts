@@ -16,6 +16,8 @@ export interface DmaCheckerOptions {
   readonly userPageOf: (page: number) => number;
   /** Level of the vacant block around a page in the domain; 0 if the page is mapped. */
   readonly vacantLevelOf: (page: number) => number;
+  /** Whether the domain lets devices write to a page. */
+  readonly isWriteable: (page: number) => boolean;
   /** Hash of the io_pagetable. */
   readonly areasHash: () => string;
   readonly ledger: InvariantLedger;
@@ -238,7 +240,9 @@ export class DmaChecker implements DmaTarget, HwptObserver {
     this.faultsMapped++;
     // Not before: who reads the entry just ahead of the map still faults because of the take-away.
     this.#leaving.deleteRange(page, pages);
-    this.#losingWrite.deleteRange(page, pages);
+    // What the host keeps read-only (a page that KSM shares, a zero page) is mapped so, and a write faults once more.
+    if (this.#options.isWriteable(page)) this.#losingWrite.deleteRange(page, pages);
+    else this.#losingWrite.addRange(page, pages);
   }
 
   /** A read or write by the guest's CPU, checked against and noted in the second model. */

@@ -118,6 +118,7 @@ export class VirtualMachine {
       mm: this.mm,
       userPageOf: (page) => this.#userPageOf(page),
       vacantLevelOf: (page) => this.domain.vacantLevel(page),
+      isWriteable: (page) => ((this.domain.leafAt(page)?.rights ?? 0) & 2) !== 0,
       areasHash: () => this.ioas.areas.hash(),
       ledger,
       now: () => time.nowNs,
