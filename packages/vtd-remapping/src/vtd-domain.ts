@@ -266,7 +266,7 @@ export class VtdDomain {
     ];
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
-    yield* this.driver.invalidations.submit(agent, descriptors);
+    yield* this.driver.submit(agent, descriptors);
     if (gather.freedTables.length > 0) {
       yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
       this.#onFreeTables(gather.freedTables);
