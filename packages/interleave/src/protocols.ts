@@ -1,5 +1,6 @@
 import { STRATEGIES } from '@faultline/iommufd-core';
-import { type ExplorationResult, type ExploreOptions, explore, type ScheduledStep } from './explorer.ts';
+import { type ExplorationResult, type ExploreOptions, explore } from './explorer.ts';
+import type { ScheduledStep } from './schedule.ts';
 import { type SplitConfiguration, type SplitProtocol, SplitWorld } from './split-world.ts';
 
 /** A protocol that can be verified. */

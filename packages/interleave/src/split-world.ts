@@ -4,7 +4,7 @@ import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
-import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
+import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 
 /** One small configuration of a protocol that takes a page away while a device uses its leaf. */
 export interface SplitConfiguration {
