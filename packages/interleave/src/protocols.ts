@@ -1,6 +1,7 @@
 import { STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
 import { type SplitConfiguration, type SplitProtocol, SplitWorld } from './split-world.ts';
+import { tableProtocols } from './worlds/table-protocols.ts';
 
 const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: string }>> = {
   cut: {
@@ -58,9 +59,10 @@ export const splitProtocol = (name: string, title: string, parts: SplitProtocol)
 });
 
 /** The protocols of `vm-sim verify`. */
-export const PROTOCOLS: readonly Protocol[] = Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) =>
-  splitProtocol(name, title, parts),
-);
+export const PROTOCOLS: readonly Protocol[] = [
+  ...Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts)),
+  ...tableProtocols(),
+];
 
 /** A protocol by its name. @throws RangeError naming those that exist */
 export function protocolNamed(name: string): Protocol {
