@@ -11,6 +11,7 @@ import { runCommand } from './run/run-command.ts';
 import { paletteFor, type Terminal } from './terminal.ts';
 import type { ProtocolVerifier } from './verify/protocol-verifier.ts';
 import { type VerifyOptions, verifyCommand, verifyReplayCommand } from './verify/verify-command.ts';
+import { zooCommand } from './zoo/zoo-command.ts';
 
 /** What the commands drive; tests give others. */
 export interface Engines {
@@ -111,6 +112,7 @@ function programOf(terminal: Terminal, engines: Engines, setCode: (code: number)
   addRun(program, terminal, engines, setCode);
   addCatalogue(program, terminal, engines, setCode);
   addReplayAndVerify(program, terminal, engines, setCode);
+  addZoo(program, terminal, engines, setCode);
   addExplain(program, terminal, setCode);
   return program;
 }
@@ -200,6 +202,18 @@ function addReplayAndVerify(
         .join('\n')}`,
     )
     .action(async (name, options) => setCode(await verifyOrReplay(name, options, terminal, engines)));
+}
+
+function addZoo(program: Command, terminal: Terminal, engines: Engines, setCode: (code: number) => void): void {
+  program
+    .command('zoo')
+    .description('run the known defects of such protocols, and say which the explorer finds')
+    .argument('[id...]', 'some of them; one alone is explained, and its schedule drawn')
+    .option(...json)
+    .option(...quiet)
+    .option(...verbose)
+    .addHelpText('after', '\nExample:\n  vm-sim zoo device-tlb-before-iotlb')
+    .action(async (ids, options) => setCode(await zooCommand(ids, options, terminal, engines.verifier)));
 }
 
 /** `verify` with a protocol, or with a recorded counterexample. */

@@ -1,5 +1,5 @@
 /** The commands of this version. */
-export const COMMANDS: readonly string[] = ['run', 'list', 'check', 'replay', 'verify', 'explain', 'schema'];
+export const COMMANDS: readonly string[] = ['run', 'list', 'check', 'replay', 'verify', 'zoo', 'explain', 'schema'];
 
 const SAFE = /^[A-Za-z0-9_@%+=:,./-]+$/;
 

@@ -9,7 +9,7 @@ import { fakeTerminal } from './support/fake-terminal.ts';
 import { invoke } from './support/invocation.ts';
 import { temporaryDirectory } from './support/temporary-directory.ts';
 
-const realVerifier: ProtocolVerifier = { protocols: PROTOCOLS, verify };
+const realVerifier: ProtocolVerifier = { protocols: PROTOCOLS, zoo: [], verify };
 
 const step = (task: number, agent: string, label: string, what: string, access: 'read' | 'write'): ScheduledStep => ({
   task,
@@ -55,6 +55,7 @@ const VIOLATED: VerifyResult = {
 function verifier(result: VerifyResult, yields = 3): ProtocolVerifier {
   return {
     protocols: [{ name: 'cut', title: 'a cut', configurations: [] }],
+    zoo: [],
     *verify(_, { shouldStop }) {
       for (let executions = 1; executions <= yields; executions++) {
         yield { executions, steps: executions * 2 };

@@ -1,8 +1,10 @@
-import type { Protocol, VerifyOptions, VerifyResult } from '@faultline/interleave';
+import type { Defect, Protocol, VerifyOptions, VerifyResult } from '@faultline/interleave';
 
 /** What explores protocols; a test may give another. */
 export interface ProtocolVerifier {
   readonly protocols: readonly Protocol[];
+  /** Known defects of such protocols. */
+  readonly zoo: readonly Defect[];
   /** Yields now and then, so that the caller can draw progress and let signals in. */
   verify(
     protocol: Protocol,
