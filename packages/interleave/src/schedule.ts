@@ -50,7 +50,7 @@ export function scheduledStep(agent: string, { task, chosen, footprint }: Transi
   // An entry's location is its physical address divided by 8.
   const location = raw === ANY_LOCATION ? null : kind === Location.entry ? raw * 8 : raw;
   const named = kind === Location.entry || kind === Location.frame || kind === Location.folio;
-  const where = named && location !== null ? `0x${location.toString(16)}` : (step.waitFor?.name ?? '');
+  const where = named && location !== null ? `0x${location.toString(16)}` : '';
   const outcome = chosen === 0 ? '' : ' (fails)';
   return {
     task,
@@ -60,6 +60,6 @@ export function scheduledStep(agent: string, { task, chosen, footprint }: Transi
     access: ACCESS_NAMES[access],
     kind: KIND_NAMES[kind],
     location: access === Access.none ? null : location,
-    what: `${KIND_NAMES[kind]} ${where}`.trim() + outcome,
+    what: (step.waitFor?.name ?? `${KIND_NAMES[kind]} ${where}`.trim()) + outcome,
   };
 }

@@ -1,6 +1,6 @@
 import type { Defect, VerifyResult } from '@faultline/interleave';
 import { VERSION } from '@faultline/machine';
-import { aligned, plural, wrapped } from '../columns.ts';
+import { plural, titleLines, wrapped } from '../columns.ts';
 import { EXIT, type ExitCode, UsageError } from '../exit-code.ts';
 import { Interruption } from '../interruption.ts';
 import { suggestion } from '../nearest.ts';
@@ -111,6 +111,9 @@ const rowOf = ({ defect, result }: { defect: Defect; result: VerifyResult }): Zo
   invariant: result.counterexample?.invariant ?? null,
 });
 
+/** Columns of `I12 in 100 steps`. */
+const FOUND_WIDTH = 16;
+
 function tableLines(rows: readonly ZooRow[], all: number, color: Palette): string[] {
   const missing = rows.filter(({ found }) => !found).length;
   const heading =
@@ -121,13 +124,12 @@ function tableLines(rows: readonly ZooRow[], all: number, color: Palette): strin
         );
   return [
     heading,
-    ...aligned(
-      rows.map(({ id, title, found, steps, invariant }) => [
-        id,
-        found ? `${invariant} in ${plural(steps ?? 0, 'step')}` : 'not found',
-        title,
-      ]),
-    ).map((line) => `  ${line}`.trimEnd()),
+    ...titleLines(
+      rows.map(({ id, title, found, steps, invariant }) => ({
+        name: id,
+        title: `${(found ? `${invariant} in ${plural(steps ?? 0, 'step')}` : 'not found').padEnd(FOUND_WIDTH)}  ${title}`,
+      })),
+    ).map((line) => `  ${line}`),
     '',
     '  vm-sim zoo <id> explains one and draws its schedule',
   ];
