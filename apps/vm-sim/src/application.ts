@@ -1,18 +1,18 @@
 import { BUILT_IN_SCENARIOS, VERSION } from '@faultline/machine';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { checkCommand, listCommand, schemaCommand } from './catalogue-command.ts';
-import { titleLines } from './columns.ts';
 import { COMMANDS } from './command-line-text.ts';
 import { addCompare } from './compare/compare-program.ts';
 import { EXIT, UsageError } from './exit-code.ts';
 import { addExplain } from './explain/explain-program.ts';
-import { integer, json, quiet, repeated, seedOption, setOption, verbose } from './option.ts';
+import { json, quiet, repeated, seedOption, setOption, verbose } from './option.ts';
 import { replayCommand } from './replay/replay-command.ts';
 import type { MachineFactory } from './run/driven-machine.ts';
 import { runCommand } from './run/run-command.ts';
 import { paletteFor, type Terminal } from './terminal.ts';
 import type { ProtocolVerifier } from './verify/protocol-verifier.ts';
-import { verifyCommand } from './verify/verify-command.ts';
+import { addVerify } from './verify/verify-program.ts';
+import { addZoo } from './zoo/zoo-program.ts';
 
 /** What the commands drive; tests give others. */
 export interface Engines {
@@ -25,12 +25,6 @@ const PLANNED = ['density', 'fuzz', 'sweep', 'reproduce', 'report'];
 
 /** Options without a value that several commands have. */
 const FLAGS: ReadonlySet<string> = new Set(['-q', '--quiet', '-v', '--verbose', '--json']);
-
-function positive(text: string): number {
-  const value = integer(text);
-  if (value < 1) throw new InvalidArgumentError('Expected a whole number of at least 1.');
-  return value;
-}
 
 const failOnOption = (): Option =>
   new Option(
@@ -91,7 +85,9 @@ function programOf(terminal: Terminal, engines: Engines, setCode: (code: number)
   addRun(program, terminal, engines, setCode);
   addCatalogue(program, terminal, engines, setCode);
   addCompare(program, terminal, engines, setCode);
-  addReplayAndVerify(program, terminal, engines, setCode);
+  addReplay(program, terminal, setCode);
+  addVerify(program, terminal, engines, setCode);
+  addZoo(program, terminal, engines, setCode);
   addExplain(program, terminal, setCode);
   return program;
 }
@@ -143,13 +139,7 @@ function addCatalogue(program: Command, terminal: Terminal, engines: Engines, se
     .action((name) => setCode(schemaCommand(name, terminal)));
 }
 
-function addReplayAndVerify(
-  program: Command,
-  terminal: Terminal,
-  engines: Engines,
-  setCode: (code: number) => void,
-): void {
-  const { protocols } = engines.verifier;
+function addReplay(program: Command, terminal: Terminal, setCode: (code: number) => void): void {
   program
     .command('replay')
     .description('replay a recording on the model: a QEMU vtd_* log, ftrace iommu:* text, or the two of one run')
@@ -159,21 +149,6 @@ function addReplayAndVerify(
     .option(...quiet)
     .option(...verbose)
     .action(async (files, options) => setCode(await replayCommand(files, options, terminal)));
-  program
-    .command('verify')
-    .description('explore every interleaving of a protocol')
-    .argument('<protocol>', protocols.map(({ name }) => name).join(', '))
-    .addOption(new Option('--max-executions <n>', 'stop after so many').argParser(positive))
-    .option(...json)
-    .option(...quiet)
-    .option(...verbose)
-    .addHelpText(
-      'after',
-      `\nProtocols:\n${titleLines(protocols)
-        .map((line) => `  ${line}`)
-        .join('\n')}`,
-    )
-    .action(async (name, options) => setCode(await verifyCommand(name, options, terminal, engines.verifier)));
 }
 
 const STARTS_WITH_PLACE = /^\S.*?:\d+:\d+: /;

@@ -1,5 +1,15 @@
 /** The commands of this version. */
-export const COMMANDS: readonly string[] = ['run', 'list', 'check', 'compare', 'replay', 'verify', 'explain', 'schema'];
+export const COMMANDS: readonly string[] = [
+  'run',
+  'list',
+  'check',
+  'compare',
+  'replay',
+  'verify',
+  'zoo',
+  'explain',
+  'schema',
+];
 
 const SAFE = /^[A-Za-z0-9_@%+=:,./-]+$/;
 

@@ -1,6 +1,6 @@
-import { PROTOCOLS, verify } from '@faultline/interleave';
+import { PROTOCOLS, verify, ZOO } from '@faultline/interleave';
 import type { Engines } from './application.ts';
 import { buildMachine } from './run/driven-machine.ts';
 
 /** The simulator and the explorer of interleavings. */
-export const engines: Engines = { buildMachine, verifier: { protocols: PROTOCOLS, verify } };
+export const engines: Engines = { buildMachine, verifier: { protocols: PROTOCOLS, zoo: ZOO, verify } };

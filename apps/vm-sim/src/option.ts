@@ -10,6 +10,20 @@ export function integer(text: string): number {
   return value === 0 ? 0 : value;
 }
 
+/** A whole number of at least 0. */
+export function natural(text: string): number {
+  const value = integer(text);
+  if (value < 0) throw new InvalidArgumentError('Expected a whole number of at least 0.');
+  return value;
+}
+
+/** A whole number of at least 1. */
+export function positive(text: string): number {
+  const value = integer(text);
+  if (value < 1) throw new InvalidArgumentError('Expected a whole number of at least 1.');
+  return value;
+}
+
 /** `--set`. */
 export const setOption = (): Option =>
   new Option('--set <path=value>', 'override a setting of the scenario, such as vm.memory=2G (repeatable)').argParser(

@@ -20,7 +20,7 @@ describe('the command line', () => {
       const { code, out, err } = await invoke([name, 'x', '--y']);
       expect({ code, out }).toEqual({ code: 2, out: '' });
       expect(err).toBe(
-        `error: ${name} is not implemented yet; there is run, list, check, replay, verify, explain, schema\n`,
+        `error: ${name} is not implemented yet; there is run, list, check, compare, replay, verify, zoo, explain, schema\n`,
       );
     },
   );

@@ -1,0 +1,120 @@
+import type { Agent, Task } from '@faultline/sim';
+import { readAndClearDirty } from '@faultline/vtd-pagetable';
+import type { Descriptor } from '@faultline/vtd-remapping';
+import type { Protocol } from '../protocol.ts';
+import type { DomainDefects, DomainWorld, HarvestedRange } from '../worlds/domain-world.ts';
+import { tableProtocols } from '../worlds/table-protocols.ts';
+import type { Defect } from './defect.ts';
+
+type Submit = NonNullable<DomainDefects['submit']>;
+
+function protocolWith(name: string, defects: DomainDefects): Protocol {
+  const found = tableProtocols(defects).find((protocol) => protocol.name === name);
+  if (!found) throw new RangeError(`protocol: "${name}" does not exist`);
+  return found;
+}
+
+const without =
+  (...types: readonly Descriptor['type'][]): Submit =>
+  (descriptors) => [descriptors.filter(({ type }) => !types.includes(type))];
+
+/** IH on every IOTLB invalidation: paging-structure caches stay. */
+const hintAlways: Submit = (descriptors) => [
+  descriptors.map((descriptor) => (descriptor.type === 'iotlb' ? { ...descriptor, leafOnly: true } : descriptor)),
+];
+
+const deviceTlbFirst: Submit = (descriptors) => [
+  descriptors.filter(({ type }) => type === 'deviceTlb'),
+  descriptors.filter(({ type }) => type !== 'deviceTlb'),
+];
+
+function* harvestWithoutFlush(world: DomainWorld, agent: Agent, page: number, pages: number): Task<HarvestedRange[]> {
+  const found: HarvestedRange[] = [];
+  const gather = world.domain.gather();
+  yield* readAndClearDirty(agent, world.domain.table, { page, pages, clear: true }, gather, (first, count) => {
+    found.push({ page: first, pages: count });
+  });
+  return found;
+}
+
+/** Defects of what is done to a domain's table and to the caches. */
+export const TABLE_DEFECTS: readonly Defect[] = [
+  {
+    id: 'missing-iotlb-invalidation',
+    title: 'the IOTLB is not invalidated after an unmap',
+    source: null,
+    text: 'The entries are cleared and the device TLB is invalidated, but not the IOTLB of the unit. A device whose translation is cached there goes on reaching the frame, which the host has given to somebody else.',
+    breaks: ['I1', 'I5'],
+    protocol: protocolWith('unmap', { submit: without('iotlb') }),
+  },
+  {
+    id: 'device-tlb-not-invalidated',
+    title: 'the device TLB is not invalidated after an unmap',
+    source: 'VT-d Rev 5.10, 6.5.2.5',
+    text: 'A device with ATS keeps translations of its own, of which an invalidation of the IOTLB knows nothing. Its translated requests go straight to memory.',
+    breaks: ['I1'],
+    protocol: protocolWith('unmap', { submit: without('deviceTlb') }),
+  },
+  {
+    id: 'device-tlb-before-iotlb',
+    title: 'the device TLB is invalidated before the IOTLB',
+    source: 'VT-d Rev 5.10, 6.5.2.5',
+    text: 'Between the two the device asks for the translation again, and is answered from the IOTLB, which still holds the old one. It keeps it after both invalidations are complete.',
+    breaks: ['I1'],
+    protocol: protocolWith('unmap', { submit: deviceTlbFirst }),
+  },
+  {
+    id: 'table-freed-early',
+    title: 'a table page is freed before the invalidation that covers it',
+    source: 'the rule that Linux keeps by putting table pages on the gather’s free list',
+    text: 'Hardware holds the address of the table in a paging-structure cache, or in a walk that is under way. Once the page is somebody else’s, it reads words of his as entries.',
+    breaks: ['I1', 'I3', 'I5'],
+    protocol: protocolWith('unmap', { freesTablesEarly: true }),
+  },
+  {
+    id: 'hint-although-non-leaf-changed',
+    title: 'IH=1 although an entry that leads to a table has changed',
+    source: 'VT-d Rev 5.10, 6.5.2.3',
+    text: 'With the invalidation hint the unit keeps its paging-structure caches. They still lead to the table that was unlinked, and that is freed next.',
+    breaks: ['I1', 'I3', 'I5'],
+    protocol: protocolWith('unmap', { submit: hintAlways }),
+  },
+  {
+    id: 'stale-table-under-superpage',
+    title: 'a superpage takes the place of an emptied table without an invalidation',
+    source:
+      'Linux had it: switch_to_super_page() of its VT-d driver (6.1, 6.12) unmaps and flushes before the superpage is written',
+    text: 'The table was emptied page by page, each time with the hint that only leaves had changed. Hardware may have the table’s address in a paging-structure cache. When a 2M leaf takes its place without an invalidation, a walk still goes to the empty table, or to whatever the page holds by then.',
+    breaks: ['I1', 'I3', 'I4', 'I5'],
+    protocol: superpageOnly({ submit: () => [] }),
+  },
+  {
+    id: 'collapse-frees-table-early',
+    title: 'a collapse frees the old table while a walker may hold it',
+    source: null,
+    text: 'The leaf is installed, and the table’s page goes back to the host at once. A walk that read the entry before the change, or a paging-structure cache, still leads there; dirty bits that hardware sets in it are lost.',
+    breaks: ['I1', 'I3', 'I5', 'I6'],
+    protocol: protocolWith('collapse', { freesTablesEarly: true }),
+  },
+  {
+    id: 'dirty-harvest-without-flush',
+    title: 'dirty bits are cleared and the caches keep saying that they are set',
+    source: 'Linux 7.3 flushes the gather of read_and_clear_dirty for this reason',
+    text: 'A translation that was cached with D set lets writes through without a look at the table. What a device writes after the harvest is reported by no later one.',
+    breaks: ['I6'],
+    protocol: protocolWith('dirty-harvest', { harvest: harvestWithoutFlush }),
+  },
+  {
+    id: 'stale-context-on-detach',
+    title: 'a device is detached, and the context and PASID caches are not invalidated',
+    source: 'VT-d Rev 5.10, table 28',
+    text: 'The structures are cleared in memory, but the unit answers from its caches: the device keeps its domain, whose table is freed next.',
+    breaks: ['I1', 'I3', 'I5'],
+    protocol: protocolWith('detach', { submit: without('contextCache', 'pasidCache') }),
+  },
+];
+
+function superpageOnly(defects: DomainDefects): Protocol {
+  const map = protocolWith('map', defects);
+  return { ...map, configurations: map.configurations.filter(({ name }) => name.startsWith('2M over')) };
+}

@@ -1,0 +1,26 @@
+import { describe, expect, it } from 'vitest';
+import { type Defect, type Protocol, replaySchedule, type VerifyResult, verify, ZOO } from '../src/index.ts';
+
+function outcome(protocol: Protocol): VerifyResult {
+  const search = verify(protocol);
+  let next = search.next();
+  while (!next.done) next = search.next();
+  return next.value;
+}
+
+const builderOf = ({ protocol }: Defect, name: string) => {
+  const found = protocol.configurations.find((configuration) => configuration.name === name);
+  if (!found) throw new Error(`no configuration ${name}`);
+  return found.build;
+};
+
+describe.each(ZOO.map((defect) => [defect.id, defect] as const))('%s', (_, defect) => {
+  it('is found, and its schedule breaks what it should', () => {
+    const { verdict, counterexample } = outcome(defect.protocol);
+    expect(verdict).toBe('violated');
+    if (counterexample === null) return;
+    expect(defect.breaks).toContain(counterexample.invariant);
+    const build = builderOf(defect, counterexample.configuration);
+    expect(replaySchedule(build, counterexample.schedule).violation?.invariant).toBe(counterexample.invariant);
+  });
+});

@@ -1,0 +1,135 @@
+// Mutates the files in which the protocols are, one change at a time, and runs the tests of their package: a mutant that survives is
+// a rule that no test holds. Survivors are listed; those that `explained.json` gives a reason for are expected, any other is a failure.
+//
+//   npm run mutation                              # all protocol files; an hour or two
+//   npm run mutation -- vtd-pagetable/cut.ts      # some of them
+//
+// The mutants are made in a copy, so that a run that is stopped leaves the checkout as it was.
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Stryker } from '@stryker-mutator/core';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const here = fileURLToPath(new URL('.', import.meta.url));
+
+/** The files in which the protocols are, by package. */
+const PROTOCOL_FILES = JSON.parse(readFileSync(join(here, 'protocol-files.json'), 'utf8'));
+/** Survivors that are equivalent to the original, or whose difference nobody can see, each with its reason. */
+const EXPLAINED = JSON.parse(readFileSync(join(here, 'explained.json'), 'utf8'));
+
+function fail(message) {
+  process.stderr.write(`mutation: ${message}\n`);
+  process.exit(2);
+}
+
+/** `vtd-pagetable`, `vtd-pagetable/cut.ts`: what is asked for, as files by package. */
+function chosen(words) {
+  if (words.length === 0) return PROTOCOL_FILES;
+  const files = {};
+  for (const word of words) {
+    const [name, ...rest] = word.split('/');
+    const known = PROTOCOL_FILES[name];
+    if (!known) fail(`${word}: expected one of ${Object.keys(PROTOCOL_FILES).join(', ')}, or one of their files`);
+    const file = rest.join('/');
+    if (file !== '' && !existsSync(join(root, 'packages', name, 'src', file))) fail(`${word}: there is no such file`);
+    files[name] = [...(files[name] ?? []), ...(file === '' ? known : [file])];
+  }
+  return files;
+}
+
+/** A copy of one package, with the checkout's dependencies. */
+function copyOf(name) {
+  const copy = mkdtempSync(join(tmpdir(), 'faultline-mutation-'));
+  for (const file of ['vitest.shared.ts', 'tsconfig.base.json']) cpSync(join(root, file), join(copy, file));
+  const target = join(copy, 'packages', name);
+  cpSync(join(root, 'packages', name), target, {
+    recursive: true,
+    filter: (path) => !/\/(node_modules|dist|reports|\.turbo)(\/|$)/.test(path),
+  });
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  symlinkSync(join(root, 'packages', name, 'node_modules'), join(target, 'node_modules'));
+  return { copy, target };
+}
+
+async function mutate(name, files) {
+  const { copy, target } = copyOf(name);
+  const before = process.cwd();
+  process.chdir(target);
+  try {
+    const stryker = new Stryker({
+      inPlace: true,
+      testRunner: 'vitest',
+      plugins: [fileURLToPath(import.meta.resolve('@stryker-mutator/vitest-runner'))],
+      mutate: files.map((file) => `src/${file}`),
+      reporters: ['progress-append-only'],
+      coverageAnalysis: 'perTest',
+      concurrency: 2,
+      timeoutMS: 20_000,
+      // Labels of steps and texts of errors are no rules.
+      mutator: { excludedMutations: ['StringLiteral'] },
+      cleanTempDir: 'always',
+    });
+    return await stryker.runMutationTest();
+  } finally {
+    process.chdir(before);
+    rmSync(copy, { recursive: true, force: true });
+  }
+}
+
+/** A mutant's file below `src`. */
+const fileOf = ({ fileName }) => fileName.split(/(?:^|\/)src\//).pop();
+
+const placeOf = (name, mutant) =>
+  `packages/${name}/src/${fileOf(mutant)}:${mutant.location.start.line}:${mutant.location.start.column}`;
+
+/** The text that a mutant replaces. */
+function originalOf(name, mutant) {
+  const { start, end } = mutant.location;
+  const path = join(root, 'packages', name, 'src', fileOf(mutant));
+  const lines = readFileSync(path, 'utf8')
+    .split('\n')
+    .slice(start.line - 1, end.line);
+  if (lines.length === 0) return '';
+  const last = lines.length - 1;
+  lines[last] = lines[last].slice(0, end.column - 1);
+  lines[0] = lines[0].slice(start.column - 1);
+  return lines.join('\n');
+}
+
+const reasonOf = (name, original, mutant) =>
+  EXPLAINED.find(
+    (of) =>
+      of.file === `${name}/${fileOf(mutant)}` && of.original === original && of.replacement === mutant.replacement,
+  )?.reason;
+
+const rows = [];
+let unexplained = 0;
+for (const [name, files] of Object.entries(chosen(process.argv.slice(2)))) {
+  const results = await mutate(name, files);
+  const counted = results.filter(({ status }) => status !== 'Ignored' && status !== 'CompileError');
+  const killed = counted.filter(({ status }) => status === 'Killed' || status === 'Timeout').length;
+  let explained = 0;
+  for (const mutant of counted.filter(({ status }) => status === 'Survived' || status === 'NoCoverage')) {
+    const original = originalOf(name, mutant);
+    const reason = reasonOf(name, original, mutant);
+    if (reason !== undefined) {
+      explained++;
+      continue;
+    }
+    unexplained++;
+    process.stdout.write(
+      `${placeOf(name, mutant)}: ${mutant.status}: ${mutant.mutatorName}\n- ${original}\n+ ${mutant.replacement}\n`,
+    );
+  }
+  rows.push({
+    package: name,
+    mutants: counted.length,
+    killed,
+    explained,
+    survived: counted.length - killed - explained,
+  });
+}
+process.stdout.write(`${JSON.stringify(rows, null, 2)}\n`);
+process.exitCode = unexplained > 0 ? 1 : 0;
