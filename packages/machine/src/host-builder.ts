@@ -1,5 +1,5 @@
 import { parseSize } from '@faultline/address';
-import { HostMemory, linuxWatermarks, NO_WATERMARKS } from '@faultline/host-mm';
+import { type FaultInjection, HostMemory, linuxWatermarks, NO_WATERMARKS } from '@faultline/host-mm';
 import { type Scenario, vmsOf } from './scenario.ts';
 
 /** Host frames begin at 1 GiB. */
@@ -8,7 +8,7 @@ export const FIRST_HOST_PFN = 0x4_0000;
 const pagesOf = (size: string): number => Number(parseSize(size) / 4096n);
 
 /** The host that a scenario describes, with huge page pools as large as its VMs need. */
-export function buildHost(scenario: Scenario): HostMemory {
+export function buildHost(scenario: Scenario, injection: FaultInjection = {}): HostMemory {
   const { host } = scenario;
   const frames = pagesOf(host.memory);
   const slots = pagesOf(host.swap);
@@ -23,6 +23,7 @@ export function buildHost(scenario: Scenario): HostMemory {
     watermarks: host.watermarks === 'linux' ? linuxWatermarks(frames) : NO_WATERMARKS,
     thpSwap: host.thpSwap,
     pageCluster: host.pageCluster,
+    injection,
   });
   for (const size of ['2M', '1G'] as const) {
     const users = vmsOf(scenario).filter(({ backing }) => backing === `hugetlb-${size}`);

@@ -10,6 +10,7 @@ export type {
   EventStats,
   FaultStats,
   HostMmStats,
+  InjectionStats,
   InnocentStats,
   InvariantStats,
   IoptStats,
@@ -20,6 +21,11 @@ export type {
   ThresholdStats,
   VmStats,
 } from './stats.ts';
+export { randomScenario } from './storm/random-scenario.ts';
+export type { ShrunkFailure } from './storm/shrink-scenario.ts';
+export { shrinkScenario } from './storm/shrink-scenario.ts';
+export type { StormFigures, StormOutcome } from './storm/storm-run.ts';
+export { runStormMachine } from './storm/storm-run.ts';
 export type { StrategyClaims } from './strategy-choice.ts';
 export { claimsOf } from './strategy-choice.ts';
 export type { Threshold } from './threshold.ts';

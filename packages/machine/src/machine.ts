@@ -9,6 +9,7 @@ import { buildHost, FIRST_HOST_PFN } from './host-builder.ts';
 import { HostCrash, UnsplitUnmapLog } from './host-crash.ts';
 import { HostEvents } from './host-events.ts';
 import { HostPressure } from './host-pressure.ts';
+import { InjectedFailures } from './injected-failures.ts';
 import { InvariantLedger } from './invariants.ts';
 import { type Scenario, vmsOf } from './scenario.ts';
 import { checkScenario } from './scenario-check.ts';
@@ -62,6 +63,7 @@ export class Machine {
   readonly #unit: RemappingUnit;
   readonly #driver: VtdDriver;
   readonly #ledger: InvariantLedger;
+  readonly #failures: InjectedFailures;
   readonly #iopf: IopfQueue;
   readonly #vms: readonly VirtualMachine[];
   readonly #pressure: HostPressure;
@@ -83,9 +85,10 @@ export class Machine {
     this.scenario = scenario;
     this.seed = options.seed;
     this.#sink = options.sink ?? NULL_SINK;
-    this.#time = new VirtualTime(TIMING_PROFILES[scenario.host.profile]);
+    this.#failures = new InjectedFailures(scenario.inject, options.seed);
+    this.#time = new VirtualTime(TIMING_PROFILES[scenario.host.profile], this.#failures.ofTables);
     this.#ledger = new InvariantLedger(() => this.#time.nowNs);
-    this.#host = buildHost(scenario);
+    this.#host = buildHost(scenario, this.#failures.ofFrames);
     this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: TABLE_PAGES });
     const { iotlb: geometry, pageRequestEntries } = scenario.iommu;
     const iotlb = geometry ? { geometry } : {};
@@ -168,6 +171,7 @@ export class Machine {
       this.#over = true;
       return true;
     }
+    this.#failures.start(this.#host);
     for (const vm of this.#vms) vm.start();
     this.#pressure.start();
     this.#events.start();
@@ -201,6 +205,7 @@ export class Machine {
     const interrupted = (options.interrupted ?? false) && !this.#over;
     this.#stopping = true;
     if (booted) this.runUntil(Number.POSITIVE_INFINITY);
+    this.#failures.stop();
     if (booted && this.#crash === null && this.#refusal === null) this.#harvestDirty();
     const nowNs = this.#time.nowNs;
     const stats = buildStats({
@@ -212,6 +217,7 @@ export class Machine {
       vms: this.#vms,
       events: this.#events.stats,
       refusal: this.#refusal,
+      injected: this.#failures.counts,
       host: this.#host,
       unit: this.#unit,
       tables: this.#tables,

@@ -189,6 +189,16 @@ const iommu = z.strictObject({
     .default([...PATCH_2023_DEFECTS]),
 });
 
+const inject = z
+  .strictObject({
+    frameAllocation: fraction('Share of folio allocations that find no memory').default(0),
+    tableAllocation: fraction('Share of table page allocations that are refused').default(0),
+    swapRead: fraction('Share of swap reads that fail').default(0),
+    swapWrite: fraction('Share of swap writes that fail').default(0),
+    slowSwap: count('How many times as long the swap device takes', 1, 1 << 20).default(1),
+  })
+  .describe('Failures on purpose, from the end of the boot on');
+
 /** The scenario document, schema of YAML files and of `--set`. */
 export const scenarioSchema = z.strictObject({
   name: z
@@ -208,6 +218,7 @@ export const scenarioSchema = z.strictObject({
   vms: z.array(vm).describe('Several VMs on one host, instead of vm').default([]),
   iommu: iommu.prefault({}),
   events: z.array(hostEvent).default([]),
+  inject: inject.prefault({}),
   thresholds: z.array(z.string()).default([]),
 });
 

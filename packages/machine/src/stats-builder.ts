@@ -4,7 +4,7 @@ import { LatencyHistogram } from '@faultline/sim';
 import type { TableMemory } from '@faultline/vtd-pagetable';
 import type { RemappingUnit } from '@faultline/vtd-remapping';
 import type { Scenario } from './scenario.ts';
-import type { EventStats, IotlbStats, RefusalStats, StatsDocument, VmStats } from './stats.ts';
+import type { EventStats, InjectionStats, IotlbStats, RefusalStats, StatsDocument, VmStats } from './stats.ts';
 import { VERSION } from './version.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
 import { type BootSnapshot, vmStats } from './vm-stats.ts';
@@ -24,6 +24,7 @@ export interface StatsSources {
   readonly iopf: IopfQueue;
   readonly events: readonly EventStats[];
   readonly refusal: RefusalStats | null;
+  readonly injected: InjectionStats;
 }
 
 /** Builds the document as of now, before teardown; verdict, crash and invariants are filled in by the machine. */
@@ -50,6 +51,7 @@ export function buildStats(sources: StatsSources): StatsDocument {
     iotlb: iotlbOf(sources),
     invariants: [],
     thresholds: [],
+    injected: sources.injected,
     events: sources.events.map((event) => ({ ...event, outcomes: { ...event.outcomes } })),
     vms,
   };

@@ -148,6 +148,14 @@ export interface RefusalStats {
   reason: string;
 }
 
+/** Failures on purpose, by what failed. */
+export interface InjectionStats {
+  frameAllocation: number;
+  tableAllocation: number;
+  swapRead: number;
+  swapWrite: number;
+}
+
 /** Pages that nobody took away and that faulted all the same; those of them whose DMA waited, and for how long in all. */
 export interface InnocentStats {
   faulted: number;
@@ -189,5 +197,6 @@ export interface StatsDocument extends Omit<VmStats, 'name' | 'devices'> {
   invariants: InvariantStats[];
   thresholds: ThresholdStats[];
   events: EventStats[];
+  injected: InjectionStats;
   vms: VmStats[];
 }

@@ -109,6 +109,7 @@ export class VirtualMachine {
       accessedDirty: scenario.iommu.accessedDirty,
       onDirty: (ranges) => this.dirty.report(ranges),
       reservePages: scenario.iommu.reservePages,
+      allocationMayFail: scenario.inject.tableAllocation > 0,
       physical: host.memory,
       onFreeTables: (tables) => this.#checkFreedTables(tables),
     });
