@@ -5,6 +5,7 @@ import { COMMANDS } from './command-line-text.ts';
 import { addCompare } from './compare/compare-program.ts';
 import { EXIT, UsageError } from './exit-code.ts';
 import { addExplain } from './explain/explain-program.ts';
+import { addFuzz } from './fuzz/fuzz-program.ts';
 import { json, quiet, repeated, seedOption, setOption, verbose } from './option.ts';
 import { replayCommand } from './replay/replay-command.ts';
 import type { MachineFactory } from './run/driven-machine.ts';
@@ -21,7 +22,7 @@ export interface Engines {
 }
 
 /** Commands of the design that this version does not have. */
-const PLANNED = ['density', 'fuzz', 'sweep', 'reproduce', 'report'];
+const PLANNED = ['density', 'sweep', 'reproduce', 'report'];
 
 /** Options without a value that several commands have. */
 const FLAGS: ReadonlySet<string> = new Set(['-q', '--quiet', '-v', '--verbose', '--json']);
@@ -88,6 +89,7 @@ function programOf(terminal: Terminal, engines: Engines, setCode: (code: number)
   addReplay(program, terminal, setCode);
   addVerify(program, terminal, engines, setCode);
   addZoo(program, terminal, engines, setCode);
+  addFuzz(program, terminal, setCode);
   addExplain(program, terminal, setCode);
   return program;
 }

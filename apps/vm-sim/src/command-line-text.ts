@@ -7,6 +7,7 @@ export const COMMANDS: readonly string[] = [
   'replay',
   'verify',
   'zoo',
+  'fuzz',
   'explain',
   'schema',
 ];

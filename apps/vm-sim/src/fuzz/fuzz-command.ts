@@ -1,0 +1,194 @@
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { parseDurationNs } from '@faultline/address';
+import { type StormFigures, VERSION } from '@faultline/machine';
+import { aligned, counted, plural, wrapped } from '../columns.ts';
+import { EXIT, type ExitCode, UsageError } from '../exit-code.ts';
+import { Interruption } from '../interruption.ts';
+import { ProgressMeter } from '../progress-meter.ts';
+import { jsonText } from '../run/run-directory.ts';
+import { type Palette, paletteFor, type Terminal } from '../terminal.ts';
+import { Corpus } from './corpus.ts';
+import { revision, writeFailure } from './failure-file.ts';
+import type { StormResult } from './storm-machine.ts';
+import { inlinePool, type StormPool, workerPool } from './storm-pool.ts';
+
+/** Options of `vm-sim fuzz`. */
+export interface FuzzOptions {
+  readonly runs?: number;
+  /** Wall time, such as `10min` in seconds: `600s`. */
+  readonly time?: string;
+  readonly jobs?: number;
+  readonly seed?: number;
+  readonly corpus?: string;
+  /** Where scenario files of failures go. */
+  readonly output?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** Makes the pool that machines run in; a test gives another. */
+export type PoolFactory = (jobs: number) => StormPool;
+
+const realPool: PoolFactory = (jobs) =>
+  jobs === 1 ? inlinePool() : workerPool(jobs, new URL('./storm-worker.js', import.meta.url));
+
+const DEFAULT_RUNS = 300;
+
+/** A failure as it is printed. */
+interface FuzzFailure {
+  readonly seed: number;
+  readonly kind: string;
+  readonly message: string;
+  readonly file: string;
+}
+
+/** Runs random machines until so many are through, the time is over, or the user stops it. Exit 3 if one failed. */
+export async function fuzzCommand(
+  options: FuzzOptions,
+  terminal: Terminal,
+  makePool: PoolFactory = realPool,
+): Promise<ExitCode> {
+  const limitMs = options.time === undefined ? Number.POSITIVE_INFINITY : millisecondsOf(options.time);
+  const runs = options.runs ?? (options.time === undefined ? DEFAULT_RUNS : Number.POSITIVE_INFINITY);
+  const corpusPath = options.corpus === undefined ? null : resolve(terminal.cwd, options.corpus);
+  const corpus = new Corpus(corpusPath, options.corpus ?? '', options.seed);
+  const directory = resolve(terminal.cwd, options.output ?? '.');
+  const say = (line: string): void => {
+    if (!options.quiet) terminal.stderr.write(`${line}\n`);
+  };
+  say(`vm-sim ${VERSION}, Node ${process.versions.node}, fuzz from seed ${corpus.firstSeed} at ${revision()}`);
+  const storm = new Storm(corpus, directory);
+  const interruption = new Interruption(terminal);
+  const meter = new ProgressMeter(terminal, options.quiet ?? false);
+  const pool = makePool(options.jobs ?? availableParallelism());
+  const startMs = terminal.nowMs();
+  const isOver = (): boolean => interruption.requested || terminal.nowMs() - startMs >= limitMs || storm.begun >= runs;
+  try {
+    for (;;) {
+      while (pool.hasRoom && !isOver()) pool.begin(storm.takeSeed());
+      const result = await pool.next();
+      if (result === null) break;
+      const failure = storm.add(result);
+      meter.clear();
+      if (failure) say(failureLine(failure, terminal));
+      meter.update({
+        fraction: Number.isFinite(runs) ? storm.machines / runs : (terminal.nowMs() - startMs) / limitMs,
+        done: storm.machines,
+        unit: 'machines',
+        phase: `${plural(storm.failures.length, 'failure')}, ${plural(corpus.size, 'combination')}`,
+      });
+      await terminal.breathe();
+    }
+  } finally {
+    meter.clear();
+    interruption.end();
+    corpus.save(storm.nextSeed);
+    await pool.close();
+  }
+  const seconds = (terminal.nowMs() - startMs) / 1000;
+  terminal.stdout.write(
+    options.json
+      ? jsonText(storm.document())
+      : `${storm.lines(seconds, terminal, paletteFor(terminal.stdout, terminal.env)).join('\n')}\n`,
+  );
+  if (interruption.requested) return EXIT.interrupted;
+  return storm.failures.length > 0 ? EXIT.failed : EXIT.ok;
+}
+
+function millisecondsOf(text: string): number {
+  try {
+    return parseDurationNs(text) / 1e6;
+  } catch {
+    throw new UsageError(`--time ${text}: expected a duration such as 90s or 500ms`);
+  }
+}
+
+const failureLine = ({ seed, kind, message, file }: FuzzFailure, terminal: Terminal): string =>
+  `FAILED  seed ${seed}: ${kind}: ${message}\n        ${terminal.startedAs} run ${file} --seed ${seed}`;
+
+/** What a storm has come to so far. */
+class Storm {
+  begun = 0;
+  machines = 0;
+  readonly failures: FuzzFailure[] = [];
+  readonly #corpus: Corpus;
+  readonly #directory: string;
+  readonly #again: number[];
+  readonly #figures: Record<keyof StormFigures, number> = {
+    dmaPages: 0,
+    swapOut: 0,
+    pageRequests: 0,
+    notifierRanges: 0,
+    events: 0,
+    injected: 0,
+    checks: 0,
+  };
+  nextSeed: number;
+
+  constructor(corpus: Corpus, directory: string) {
+    this.#corpus = corpus;
+    this.#directory = directory;
+    this.#again = [...corpus.failedBefore];
+    this.nextSeed = corpus.firstSeed;
+  }
+
+  /** Those that failed before come first. */
+  takeSeed(): number {
+    this.begun++;
+    return this.#again.shift() ?? this.nextSeed++;
+  }
+
+  add(result: StormResult): FuzzFailure | null {
+    const { seed, failure, figures, signature } = result;
+    this.machines++;
+    for (const name of Object.keys(this.#figures) as (keyof StormFigures)[]) this.#figures[name] += figures[name];
+    this.#corpus.add(seed, signature, failure !== null);
+    if (failure === null) return null;
+    const found = { seed, ...failure, file: writeFailure(this.#directory, result) };
+    this.failures.push(found);
+    return found;
+  }
+
+  document(): unknown {
+    return {
+      schema: 'faultline.fuzz/1',
+      version: VERSION,
+      revision: revision(),
+      firstSeed: this.#corpus.firstSeed,
+      machines: this.machines,
+      combinations: this.#corpus.size,
+      figures: this.#figures,
+      failures: [...this.failures].sort((a, b) => a.seed - b.seed),
+    };
+  }
+
+  lines(seconds: number, terminal: Terminal, color: Palette): string[] {
+    const failed = this.failures.length;
+    const perHour = (count: number): string => counted(seconds > 0 ? (count / seconds) * 3600 : 0);
+    const { dmaPages, swapOut, pageRequests, notifierRanges, events, injected, checks } = this.#figures;
+    const heading =
+      failed === 0
+        ? color.green(color.bold(`NO VIOLATION in ${plural(this.machines, 'machine')}`))
+        : color.red(color.bold(`${plural(failed, 'FAILURE')} in ${plural(this.machines, 'machine')}`));
+    return [
+      `${heading}, ${seconds.toFixed(1)} s`,
+      ...aligned([
+        ['machines', counted(this.machines), `${perHour(this.machines)} an hour`],
+        ['pages of DMA', counted(dmaPages), `${perHour(dmaPages)} an hour`],
+        ['checks of invariants', counted(checks), ''],
+        ['page requests', counted(pageRequests), ''],
+        ['notifier ranges', counted(notifierRanges), ''],
+        ['pages swapped out', counted(swapOut), ''],
+        ['host events', counted(events), ''],
+        ['failures on purpose, survived', counted(injected), ''],
+        ['combinations of features', counted(this.#corpus.size), ''],
+      ]).map((line) => `  ${line}`),
+      ...this.failures.flatMap((failure) => [
+        color.red(`seed ${failure.seed}: ${failure.kind}`),
+        ...wrapped(failure.message, 96).map((line) => `  ${line}`),
+        `  ${terminal.startedAs} run ${failure.file} --seed ${failure.seed}`,
+      ]),
+    ];
+  }
+}
