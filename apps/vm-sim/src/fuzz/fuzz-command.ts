@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { parseDurationNs } from '@faultline/address';
 import { type StormFigures, VERSION } from '@faultline/machine';
 import { aligned, counted, plural, wrapped } from '../columns.ts';
@@ -58,7 +58,7 @@ export async function fuzzCommand(
     if (!options.quiet) terminal.stderr.write(`${line}\n`);
   };
   say(`vm-sim ${VERSION}, Node ${process.versions.node}, fuzz from seed ${corpus.firstSeed} at ${revision()}`);
-  const storm = new Storm(corpus, directory);
+  const storm = new Storm(corpus, directory, (name) => relative(terminal.cwd, join(directory, name)));
   const interruption = new Interruption(terminal);
   const meter = new ProgressMeter(terminal, options.quiet ?? false);
   const pool = makePool(options.jobs ?? availableParallelism());
@@ -114,6 +114,7 @@ class Storm {
   readonly failures: FuzzFailure[] = [];
   readonly #corpus: Corpus;
   readonly #directory: string;
+  readonly #shown: (name: string) => string;
   readonly #again: number[];
   readonly #figures: Record<keyof StormFigures, number> = {
     dmaPages: 0,
@@ -126,7 +127,8 @@ class Storm {
   };
   nextSeed: number;
 
-  constructor(corpus: Corpus, directory: string) {
+  constructor(corpus: Corpus, directory: string, shown: (name: string) => string) {
+    this.#shown = shown;
     this.#corpus = corpus;
     this.#directory = directory;
     this.#again = [...corpus.failedBefore];
@@ -145,7 +147,7 @@ class Storm {
     for (const name of Object.keys(this.#figures) as (keyof StormFigures)[]) this.#figures[name] += figures[name];
     this.#corpus.add(seed, signature, failure !== null);
     if (failure === null) return null;
-    const found = { seed, ...failure, file: writeFailure(this.#directory, result) };
+    const found = { seed, ...failure, file: this.#shown(writeFailure(this.#directory, result)) };
     this.failures.push(found);
     return found;
   }
@@ -170,7 +172,7 @@ class Storm {
     const heading =
       failed === 0
         ? color.green(color.bold(`NO VIOLATION in ${plural(this.machines, 'machine')}`))
-        : color.red(color.bold(`${plural(failed, 'FAILURE')} in ${plural(this.machines, 'machine')}`));
+        : color.red(color.bold(`${failed} of ${plural(this.machines, 'machine')} FAILED`));
     return [
       `${heading}, ${seconds.toFixed(1)} s`,
       ...aligned([
