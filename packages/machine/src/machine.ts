@@ -112,6 +112,7 @@ export class Machine {
           driver: this.#driver,
           ledger: this.#ledger,
           onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
+          faultQueue: () => this.#iopf,
         }),
     );
     this.#pressure = new HostPressure({ ...common, vms: this.#vms });
@@ -186,7 +187,7 @@ export class Machine {
   *#attachDevices(agent: Agent, vm: VirtualMachine): Task<RefusalStats | null> {
     for (const device of vm.devices)
       try {
-        yield* vm.attach(agent, device);
+        yield* vm.iommu.attach(agent, device);
       } catch (error) {
         if (!(error instanceof IommufdError)) throw error;
         return { vm: vm.name, device: device.name, code: error.code, reason: error.message };
@@ -257,7 +258,7 @@ export class Machine {
     return new IopfQueue({
       source: pageRequests,
       handlerOf: (sourceId) => {
-        const hwpt = this.#vms.find((vm) => vm.owns(sourceId))?.hwpt;
+        const hwpt = this.#vms.find(({ iommu }) => iommu.owns(sourceId))?.iommu.hwptOf(sourceId);
         return hwpt ? { kind: 'kernel', hwpt } : null;
       },
     });
@@ -301,7 +302,7 @@ export class Machine {
   /** Every page that DMA wrote is reported dirty, now or before (I6). */
   #harvestDirty(): void {
     const agent = new Agent('dirty harvest');
-    for (const vm of this.#vms) this.#time.spawn(agent, vm.harvestDirty(agent, false));
+    for (const vm of this.#vms) this.#time.spawn(agent, vm.iommu.harvestDirty(agent, false));
     this.#runLast();
     for (const vm of this.#vms) vm.checkDirty();
   }
@@ -319,8 +320,8 @@ export class Machine {
     const check = (id: 'I9' | 'I12' | 'I13', holds: boolean, what: string) => this.#ledger.check(id, holds, () => what);
     for (const vm of this.#vms) vm.checker.checkAllContents();
     for (const { endpoint } of this.#devices()) {
-      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
-      const answers = responses.success + responses.invalid + responses.failure;
+      const { responses, pageRequests, unexpectedResponses, abandonedGroups } = endpoint.counters;
+      const answers = responses.success + responses.invalid + responses.failure + abandonedGroups;
       check('I9', unexpectedResponses === 0, `${endpoint.name}: ${unexpectedResponses} answers to no group`);
       check('I9', answers === pageRequests, `${endpoint.name}: ${pageRequests} groups, ${answers} answers`);
     }
@@ -338,7 +339,7 @@ export class Machine {
     const frames = this.#host.allocator.allocatedFrames - broken;
     check('I12', frames === 0, `${frames} frames not freed`);
     // The context table of a bus stays with the unit once a device was attached.
-    const contextTables = this.#vms.filter((vm) => vm.wasAttached).length;
+    const contextTables = this.#vms.filter(({ iommu }) => iommu.wasAttached).length;
     const tables = this.#tables.used - this.#tablesAtStart - contextTables;
     check('I12', tables === 0, `${tables} table pages not freed`);
   }

@@ -162,6 +162,8 @@ export class Iopt {
     try {
       const target = { hwpts: [hwpt], alone: this.#hwpts.length === 1 };
       for (const area of this.#mappedAreas()) yield* unfillArea(agent, area, target);
+      // A notifier that waits for its lock must not touch a domain that its owner is about to destroy.
+      yield* hwpt.release(agent);
       const tail = this.#hwpts.pop(); // the tail takes the place that it leaves, as in Linux's xarray
       if (tail && tail !== hwpt) this.#hwpts[this.#hwpts.indexOf(hwpt)] = tail;
       this.layout.reserved.release(hwpt);

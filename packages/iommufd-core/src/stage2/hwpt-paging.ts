@@ -130,7 +130,7 @@ export class HwptPaging {
     this.strategy?.unmapped?.(page, pages);
   }
 
-  /** The address space goes away: what is not pinned leaves the domain, and faults are invalid from here on. */
+  /** The address space, or the domain, goes away: what is not pinned leaves the domain, and faults are invalid from here on. */
   *release(agent: Agent): Task<void> {
     yield* this.#updateLock.acquire(agent);
     try {
