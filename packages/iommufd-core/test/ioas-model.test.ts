@@ -24,6 +24,7 @@ interface NaiveArea extends Range {
   /** Address of the first byte's memory, and which map call it came from. */
   readonly va: bigint;
   readonly origin: number;
+  /** Of the map call, which copies cannot exceed. */
   readonly writeable: boolean;
 }
 
@@ -87,7 +88,7 @@ class NaiveIoas {
       const area = this.areas.find((each) => each.start <= at && at <= each.last);
       if (!area) return 'ENOENT';
       const last = [area.last, from.last].sort((a, b) => (a < b ? -1 : 1))[0] as bigint;
-      parts.push({ ...area, start: at, last, va: area.va + (at - area.start), writeable });
+      parts.push({ ...area, start: at, last, va: area.va + (at - area.start) });
       at = last + 1n;
     }
     const length = from.last - from.start + 1n;
@@ -98,15 +99,13 @@ class NaiveIoas {
     const checked = iova === null ? 'ok' : this.check(start, length);
     if (checked !== 'ok') return checked;
     for (const part of parts) {
-      if (writeable && this.readOnly.has(part.origin)) return 'EPERM';
+      if (writeable && !part.writeable) return 'EPERM';
       if ((part.va % PAGE) % this.alignment !== 0n) return 'EINVAL';
     }
     for (const part of parts)
       this.insert({ ...part, start: start + (part.start - from.start), last: start + (part.last - from.start) });
     return start;
   }
-
-  readonly readOnly = new Set<number>();
 
   unmap(range: Range): { errno: string; bytes: bigint } {
     let bytes = 0n;
@@ -193,7 +192,6 @@ function compare(calls: readonly (typeof call extends fc.Arbitrary<infer T> ? T 
       const { length, iova, writeable } = each;
       const va = USER + each.va;
       const got = errnoOf(() => run(ioas.map(agent, { userVa: va, length, iova, writeable, unpinned: false })).iova);
-      if (!writeable) naive.readOnly.add(naive.origins);
       expect(got).toEqual(naive.map(va, length, iova, writeable));
     } else if (each.do === 'copy') {
       const { start, length } = each.from;
