@@ -31,6 +31,8 @@ export interface HostSetupOptions {
   readonly host?: Partial<HostMemoryOptions>;
   readonly tablePages?: number;
   readonly domain?: Partial<VtdDomainOptions>;
+  /** Requests that the page request queue holds, for overflows. */
+  readonly pageRequestLimit?: number;
 }
 
 /** How a map differs from the ordinary. */
@@ -60,7 +62,8 @@ export class HostSetup {
     this.mm = this.host.createAddressSpace('vmm');
     this.mm.mmap({ startPage: USER, pages, backing });
     this.tables = new TableMemory({ pages: options.tablePages ?? 64 });
-    this.unit = new RemappingUnit({ memory: this.tables });
+    const { pageRequestLimit } = options;
+    this.unit = new RemappingUnit({ memory: this.tables, ...(pageRequestLimit ? { pageRequestLimit } : {}) });
     const driver = new VtdDriver({ unit: this.unit, pageRequestEntries: 128 });
     this.domain = new VtdDomain({ driver, domainId: 1, physical: this.host.memory, ...options.domain });
     const hardware = new Agent('hardware');
