@@ -110,6 +110,24 @@ describe('compare', () => {
     expect((await invoke(['compare', 'partial-iopf'])).code).toBe(3);
   });
 
+  it('leaves out a strategy that does not go with the scenario, and says why', async () => {
+    const buildMachine: MachineFactory = (scenario, options) => {
+      if (scenario.strategy === 'pinned') throw new RangeError('vms: 4096M of pinned memory is more than host.memory');
+      return fakeMachine()(scenario, options);
+    };
+    const { code, out } = await invoke(['compare', 'two-vms-one-host'], { buildMachine });
+    expect(code).toBe(0);
+    expect(out).toContain('two-vms-one-host, pinned: cannot be run:');
+    expect(out.split('\n')[1]).toMatch(/^naive/);
+    expect((await invoke(['compare', 'pinned-baseline'], { buildMachine })).code).toBe(2);
+  });
+
+  it('does not blame pinning for memory that its owner gives up', async () => {
+    const buildMachine = byStrategy({ pinned: violated });
+    expect((await invoke(['compare', 'balloon', '--strategies', 'pinned'], { buildMachine })).code).toBe(0);
+    expect((await invoke(['compare', '1g-swap-storm', '--strategies', 'pinned'], { buildMachine })).code).toBe(3);
+  });
+
   it('keeps the rows that are finished when it is interrupted', async () => {
     let machines = 0;
     const terminal = fakeTerminal();

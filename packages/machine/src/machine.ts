@@ -146,8 +146,7 @@ export class Machine {
    * @returns true when the run is over: the duration has passed, or the host is dead
    */
   runUntil(virtualNs: number): boolean {
-    if (!this.#bootUntil(virtualNs)) return false;
-    if (this.#over) return true;
+    if (!this.#bootUntil(virtualNs) || this.#over) return this.#over;
     try {
       // Workloads end at the duration; what they have begun is brought to its end.
       this.#over = this.#time.run(virtualNs);
@@ -158,11 +157,16 @@ export class Machine {
   }
 
   #bootUntil(virtualNs: number): boolean {
-    if (this.#boot !== null) return true;
+    if (this.#boot !== null || this.#over) return this.#boot !== null;
     const agent = new Agent('boot');
     this.#bootTask ??= this.#time.spawn(agent, this.#bootAll(agent));
-    this.#time.run(virtualNs);
-    if (!this.#bootTask.done) return false;
+    try {
+      this.#time.run(virtualNs);
+    } catch (error) {
+      // The boot of a second VM may take memory away from the first.
+      this.#noteEnd(error);
+    }
+    if (!this.#bootTask.done || this.#over) return false;
     this.#boot = this.#vms.map((vm) => snapshotAfterBoot(vm, this.#time.nowNs));
     this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
     if (this.#refusal !== null) {
