@@ -8,6 +8,14 @@ export interface ContiguousRun {
   pfn: number;
 }
 
+/** An open file as MAP_FILE takes it: a memfd, or something that cannot be pinned and so fails only when it would be. */
+export interface MappableFile {
+  readonly name: string;
+  /** Pins pages by their index in the file (memfd_pin_folios); without it every pin is EINVAL. Errors have a `code`. */
+  pinPages?(agent: Agent, startIndex: number, pages: number): Task<readonly ContiguousRun[]>;
+  unpinPages?(agent: Agent, runs: readonly ContiguousRun[]): Task<void>;
+}
+
 /** A range of pages whose host mapping changes. */
 export interface HostRange {
   readonly startPage: number;
@@ -43,8 +51,14 @@ export interface HostAddressSpace {
     acquireRead(agent: Agent): Task<void>;
     releaseRead(agent: Agent): void;
   };
-  /** @returns VM_FAULT bits; the caller holds mmapLock for read */
-  handleMmFault(agent: Agent, page: number, access: { readonly write: boolean }): Task<number>;
+  /**
+   * @returns VM_FAULT bits; the caller holds mmapLock for read. With `allowRetry` it may have been given back meanwhile: RETRY, COMPLETED
+   */
+  handleMmFault(
+    agent: Agent,
+    page: number,
+    access: { readonly write: boolean; readonly allowRetry?: boolean },
+  ): Task<number>;
   /** The frame of a present page, or -1. */
   lookup(page: number): number;
   /** Whether the page is present and may be read without a fault. */
@@ -59,6 +73,10 @@ export interface HostAddressSpace {
   /** The frames that the last {@link pin} of exactly this range holds, which is not always what a look-up finds. */
   pinnedRuns(startPage: number, pages: number): readonly ContiguousRun[];
   unpin(agent: Agent, startPage: number, pages: number): Task<void>;
+  /** Pins for a caller who keeps the frames. @returns one run for each CPU leaf, in order */
+  pinUserPages(agent: Agent, startPage: number, pages: number, write: boolean): Task<readonly ContiguousRun[]>;
+  /** Gives pins back by frame; each run lies within one that {@link pinUserPages} returned. */
+  unpinUserPages(agent: Agent, runs: readonly ContiguousRun[]): Task<void>;
   registerNotifier(notifier: HostNotifier): void;
   unregisterNotifier(notifier: HostNotifier): void;
   /** Location of a page's entry within `Location.cpuEntry`, for steps that look it up. */
@@ -73,5 +91,9 @@ export interface HostAddressSpace {
 
 /** VM_FAULT bits that end a fault (VM_FAULT_ERROR), and those that tell how. Linux's numbering. */
 export const VM_FAULT_OOM = 0x1;
+/** mmap_lock was given back: take it and try again. */
+export const VM_FAULT_RETRY = 0x400;
+/** Done, and mmap_lock was given back. */
+export const VM_FAULT_COMPLETED = 0x4000;
 /** OOM, SIGBUS, HWPOISON, HWPOISON_LARGE, SIGSEGV, FALLBACK. */
 export const VM_FAULT_ERROR = 0x1 | 0x2 | 0x10 | 0x20 | 0x40 | 0x800;

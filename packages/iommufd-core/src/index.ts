@@ -1,10 +1,29 @@
 export { IommufdError } from './errno.ts';
-export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange } from './host-address-space.ts';
-export { VM_FAULT_ERROR, VM_FAULT_OOM } from './host-address-space.ts';
-export type { Area, AreaSlice } from './ioas/io-pagetable.ts';
+export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange, MappableFile } from './host-address-space.ts';
+export { VM_FAULT_COMPLETED, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from './host-address-space.ts';
+export { Area } from './ioas/area.ts';
+export type { AreaSlice } from './ioas/io-pagetable.ts';
 export { IoPagetable } from './ioas/io-pagetable.ts';
-export type { IoasMapRequest } from './ioas/ioas.ts';
+export type { IoasMapFile, IoasMapRequest } from './ioas/ioas.ts';
 export { Ioas } from './ioas/ioas.ts';
+export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
+export type { AccessUnmap } from './ioas/iopt.ts';
+export { Iopt } from './ioas/iopt.ts';
+export type { IoptPagesOptions, PageSpan, PinnedRun } from './ioas/iopt-pages.ts';
+export { IoptPages } from './ioas/iopt-pages.ts';
+export type { AccountMode } from './ioas/locked-memory.ts';
+export type { IovaRange } from './ioas/reserved-iovas.ts';
+export type {
+  DirtyOps,
+  InvalidateRequest,
+  IommuDevice,
+  IommuGroup,
+  NestedDomain,
+  PagingDomain,
+  PagingDomainRequest,
+  ReservedRegion,
+  ViommuDriver,
+} from './iommu-device.ts';
 export type {
   CollapseReport,
   DomainGather,
@@ -16,8 +35,77 @@ export type {
   Patch2023Report,
   UnsplitUnmapReport,
 } from './iommu-domain.ts';
-export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
+export type { IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
+export type { DeliveredGroup, FaultingHwpt, IoPageRequest, IopfHandler } from './iopf/page-group.ts';
+export type { AccessOps, AccessPage } from './object/access-object.ts';
+export { AccessObject } from './object/access-object.ts';
+export type { PageFaultHandler } from './object/driver-side.ts';
+export type { FaultQueue, PageResponse, Pgfault, UserFault, UserFaultGroup } from './object/fault-object.ts';
+export { FaultObject } from './object/fault-object.ts';
+export {
+  AccessFlag,
+  DirtyBitmapFlag,
+  DirtyTrackingFlag,
+  HwCapability,
+  HwInfoFlag,
+  HwInfoType,
+  HwptAllocFlag,
+  HwptDataType,
+  IOMMU_IOAS_MAP_UNPINNED,
+  IoasMapFlag,
+  IommuOption,
+  IommuOptionOp,
+  PageResponseCode,
+  PgfaultFlag,
+  PgfaultPerm,
+  VeventFlag,
+  ViommuType,
+} from './object/ioctl-flags.ts';
+export type {
+  DestroyRequest,
+  FaultQueueAllocReply,
+  FaultQueueAllocRequest,
+  GetHwInfoReply,
+  GetHwInfoRequest,
+  HwptAllocReply,
+  HwptAllocRequest,
+  HwptGetDirtyBitmapRequest,
+  HwptInvalidateReply,
+  HwptInvalidateRequest,
+  HwptSetDirtyTrackingRequest,
+  HwQueueAllocRequest,
+  IoasAllocReply,
+  IoasAllocRequest,
+  IoasAllowIovasRequest,
+  IoasCopyReply,
+  IoasCopyRequest,
+  IoasIovaRangesReply,
+  IoasIovaRangesRequest,
+  IoasMapFileRequest,
+  IoasMapReply,
+  IoasMapRequestFields,
+  IoasNoiommuGetPaRequest,
+  IoasUnmapReply,
+  IoasUnmapRequest,
+  OptionReply,
+  OptionRequest,
+  VdeviceAllocReply,
+  VdeviceAllocRequest,
+  VeventqAllocReply,
+  VeventqAllocRequest,
+  VfioIoasReply,
+  VfioIoasRequest,
+  ViommuAllocReply,
+  ViommuAllocRequest,
+} from './object/ioctl-request.ts';
+export { Iommufd } from './object/iommufd.ts';
+export type { IommufdOptions, IommufdVersion } from './object/iommufd-context.ts';
+export type { ObjectType } from './object/object-table.ts';
+export type { Vevent, VeventQueue } from './object/veventq-object.ts';
+export { VeventqObject } from './object/veventq-object.ts';
+export type { LockedMemory, ProcessCapability, ProcessOptions } from './process.ts';
+export { Process } from './process.ts';
 export type { CollapseOptions } from './stage2/cut-and-collapse.ts';
 export { cutAndCollapse } from './stage2/cut-and-collapse.ts';
 export type { FaultOutcomeCode } from './stage2/fault-handler.ts';
@@ -42,5 +130,10 @@ export type {
 export { statelessStrategy } from './stage2/strategy.ts';
 export { StrategyCounters } from './stage2/strategy-counters.ts';
 export { takeAwayByCut, takeAwayNaively, takeAwayWholeLeaf } from './stage2/take-away.ts';
-export type { DeviceReport, PathReport, WhenMissing } from './vfio/device-report.ts';
-export { rangesToPin } from './vfio/device-report.ts';
+export type { AttachOptions, DeviceFaults } from './vfio/device-pins.ts';
+export { DevicePins } from './vfio/device-pins.ts';
+export type { DevicePinning, DeviceRange, DeviceReport, PathReport, WhenMissing } from './vfio/device-report.ts';
+export { pinningFor } from './vfio/device-report.ts';
+export type { DeviceLie } from './vfio/lie-detector.ts';
+export { LieDetector } from './vfio/lie-detector.ts';
+export { RangeLearner } from './vfio/range-learner.ts';

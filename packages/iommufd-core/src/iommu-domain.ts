@@ -87,7 +87,18 @@ export interface CollapseReport {
  */
 export interface IommuDomain<Gather extends DomainGather = DomainGather> {
   gather(): Gather;
-  map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number>;
+  /** @param request `read` left out means true; `largest` is the level of the largest leaf to make (1: 4K, 2: 2M, 3: 1G) */
+  map(
+    agent: Agent,
+    request: {
+      page: number;
+      frame: number;
+      pages: number;
+      write: boolean;
+      read?: boolean;
+      largest?: 1 | 2 | 3;
+    },
+  ): Task<number>;
   cut(agent: Agent, page: number, pages: number, gather: Gather): Task<{ readonly ok: boolean }>;
   unmap(
     agent: Agent,

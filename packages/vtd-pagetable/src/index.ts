@@ -87,7 +87,7 @@ export {
   pasidEntryReason,
   pasidEntryReserved,
 } from './pasid-entry.ts';
-export { clearPasidEntry, clearPasidPresent, writePasidEntry } from './pasid-table.ts';
+export { clearPasidEntry, clearPasidPresent, setPasidAccessedDirty, writePasidEntry } from './pasid-table.ts';
 export type { Patch2023Defects, Patch2023Request, Patch2023Result } from './patch-2023.ts';
 export { unmapByPatch2023 } from './patch-2023.ts';
 export type { ProtectRequest } from './protect.ts';

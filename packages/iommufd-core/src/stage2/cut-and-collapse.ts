@@ -1,5 +1,5 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import type { Area } from '../ioas/io-pagetable.ts';
+import type { Area } from '../ioas/area.ts';
 import type { Strategy, StrategySeat, StrategyState, TakeAwayOutcome } from './strategy.ts';
 import { StrategyCounters } from './strategy-counters.ts';
 import { dropWriteByCut, takeAwayByCut } from './take-away.ts';

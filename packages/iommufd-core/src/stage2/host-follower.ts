@@ -1,20 +1,18 @@
 import type { Agent, Task } from '@faultline/sim';
 import { HostEvent, type HostRange } from '../host-address-space.ts';
 import type { AreaSlice } from '../ioas/io-pagetable.ts';
-import type { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { LeafRange } from '../iommu-domain.ts';
 import type { HwptSeat } from './hwpt-seat.ts';
+import { restorePins } from './pinned-pages.ts';
 import { YoungPages } from './young-pages.ts';
 
 /** The notifier's side of one hwpt: what becomes of the domain when the host's mappings change or age. */
 export class HostFollower {
   readonly #seat: HwptSeat;
-  readonly #pins: PinnedRanges;
   readonly #young = new YoungPages();
 
-  constructor(seat: HwptSeat, pins: PinnedRanges) {
+  constructor(seat: HwptSeat) {
     this.#seat = seat;
-    this.#pins = pins;
   }
 
   /**
@@ -37,7 +35,7 @@ export class HostFollower {
     try {
       const onlyWrites = range.event === HostEvent.PROTECTION_PAGE || range.event === HostEvent.SOFT_DIRTY;
       // Only now: areas and pins change under this lock or before it.
-      for (const { userPage, pages } of this.#pins.outside(range.startPage, range.pages))
+      for (const { userPage, pages } of this.#seat.pins.outside(range.startPage, range.pages))
         yield* this.#follow(agent, userPage, pages, onlyWrites);
       return true;
     } finally {
@@ -60,27 +58,7 @@ export class HostFollower {
     observer.takingWrite?.(page, pages);
     const outcome = yield* strategy.dropWrite(agent, page, pages);
     observer.writeTaken?.(page, pages, outcome);
-  }
-
-  /** See `HwptPaging.dropStale`. */
-  *dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
-    const { areas, updateLock } = this.#seat;
-    if (areas.slicesOfMemory(userPage, pages).length === 0) return;
-    yield* updateLock.acquire(agent);
-    try {
-      for (const part of this.#pins.outside(userPage, pages))
-        for (let page = part.userPage; page < part.userPage + part.pages; page++)
-          if (this.#mapsOther(page)) yield* this.#follow(agent, page, 1, false);
-    } finally {
-      updateLock.release(agent);
-    }
-  }
-
-  #mapsOther(userPage: number): boolean {
-    const { areas, domain, mm } = this.#seat;
-    const [slice] = areas.slicesOfMemory(userPage, 1);
-    const frame = slice ? domain.frameAt(slice.page) : -1;
-    return frame >= 0 && frame !== mm.lookup(userPage);
+    yield* restorePins(agent, this.#seat, page);
   }
 
   /**
@@ -126,4 +104,5 @@ export function* takeSliceAway(agent: Agent, seat: HwptSeat, page: number, pages
   seat.observer.takingAway?.(page, pages);
   const outcome = yield* seat.strategy.takeAway(agent, page, pages);
   seat.observer.takenAway?.(page, pages, outcome);
+  yield* restorePins(agent, seat, page);
 }

@@ -1,12 +1,14 @@
 import { type Agent, assert, Mutex, type Task } from '@faultline/sim';
 import type { HostAddressSpace, HostRange } from '../host-address-space.ts';
-import type { Area, IoPagetable } from '../ioas/io-pagetable.ts';
+import type { Area } from '../ioas/area.ts';
+import type { IoPagetable } from '../ioas/io-pagetable.ts';
 import { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import { AreaMapper } from './area-mapper.ts';
 import { FaultHandler, type FaultOutcomeCode } from './fault-handler.ts';
 import { HostFollower } from './host-follower.ts';
-import type { HwptObserver } from './hwpt-seat.ts';
+import type { HwptObserver, HwptSeat } from './hwpt-seat.ts';
+import { dropStale, mapPins } from './pinned-pages.ts';
 import type { Strategy, StrategyState } from './strategy.ts';
 
 /**
@@ -26,6 +28,7 @@ export class HwptPaging {
   readonly #following: HostFollower;
   /** The address space has gone: nothing is mapped any more. */
   #released = false;
+  readonly #seat: HwptSeat;
   readonly #faults: FaultHandler;
   readonly #mapper: AreaMapper;
 
@@ -35,8 +38,10 @@ export class HwptPaging {
     readonly areas: IoPagetable;
     readonly mm: HostAddressSpace;
     readonly strategy: Strategy | null;
-    /** What is pinned for areas and devices; a notifier leaves it alone. */
+    /** What is pinned for devices; a notifier leaves it alone. */
     readonly pins?: PinnedRanges;
+    /** False: no leaf is larger than 4K (IOMMU_OPTION_HUGE_PAGES 0). Default true. */
+    readonly largePages?: () => boolean;
     readonly observer?: HwptObserver;
   }) {
     const { domain, areas, mm, strategy, pins = new PinnedRanges(), observer = {} } = options;
@@ -47,15 +52,41 @@ export class HwptPaging {
     const updateLock = new Mutex('hwpt update lock');
     this.strategy = strategy?.start({ domain, areas, mm, updateLock }) ?? null;
     this.#updateLock = updateLock;
-    const seat = { domain, areas, mm, observer, updateLock, strategy: this.strategy, released: () => this.#released };
-    this.#faults = new FaultHandler(seat);
-    this.#mapper = new AreaMapper(seat);
-    this.#following = new HostFollower(seat, pins);
+    this.#seat = {
+      domain,
+      areas,
+      mm,
+      pins,
+      observer,
+      updateLock,
+      strategy: this.strategy,
+      largePages: options.largePages ?? (() => true),
+      released: () => this.#released,
+      lostPins: 0,
+    };
+    this.#faults = new FaultHandler(this.#seat);
+    this.#mapper = new AreaMapper(this.#seat);
+    this.#following = new HostFollower(this.#seat);
   }
 
   /** Faults that found the page mapped already: spurious, and answered all the same. */
   get spuriousFaults(): number {
     return this.#faults.spurious;
+  }
+
+  /** Faults that gave a leaf the right to write back, or a page the frame of its pin. */
+  get upgradedFaults(): number {
+    return this.#faults.upgrades;
+  }
+
+  /** Pages that fault-around has mapped. */
+  get mappedAround(): number {
+    return this.#faults.mappedAround;
+  }
+
+  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
+  get lostPins(): number {
+    return this.#seat.lostPins;
   }
 
   /** Times that a fault started over because the host changed under it. */
@@ -125,12 +156,14 @@ export class HwptPaging {
     return this.#following.youngNow(userPage, pages, clear);
   }
 
-  /**
-   * Before a pin is given back: what the host has given up in the meantime (MADV_DONTNEED of pinned memory) is mapped to frames
-   * that only the pin keeps. They leave the domain first.
-   */
+  /** Has the domain map what devices have pinned of the owner's memory, also where it maps something else. */
+  mapPins(agent: Agent, userPage: number, pages: number): Task<void> {
+    return mapPins(agent, this.#seat, userPage, pages);
+  }
+
+  /** Before a pin is given back that counts no more: what only it has kept leaves the domain. */
   dropStale(agent: Agent, userPage: number, pages: number): Task<void> {
-    return this.#following.dropStale(agent, userPage, pages);
+    return dropStale(agent, this.#seat, userPage, pages);
   }
 
   /** The stage-2 fault handler for one page; see `FaultHandler`. */

@@ -1,6 +1,6 @@
 import type { Agent, Task } from '@faultline/sim';
 import type { ContiguousRun } from '../host-address-space.ts';
-import type { Area } from '../ioas/io-pagetable.ts';
+import type { Area } from '../ioas/area.ts';
 import type { DomainLeaf } from '../iommu-domain.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
@@ -29,7 +29,7 @@ export function* restoreWrite(agent: Agent, seat: HwptSeat, area: Area, page: nu
   mm.markDirty(userPage, pages);
   observer.mapping?.(leaf.page, pages, leaf.frame);
   const gather = domain.gather();
-  yield* domain.protect(agent, { page: leaf.page, pages, rights: 3, holes: 'stop' }, gather);
+  yield* domain.protect(agent, { page: leaf.page, pages, rights: area.readable ? 3 : 2, holes: 'stop' }, gather);
   // Devices that cannot fault may use the leaf, so the stale read-only translation has to go (Rev 5.10, 6.5.3.5).
   if (!gather.empty) yield* domain.flush(agent, gather);
   observer.mapped?.(leaf.page, pages);
