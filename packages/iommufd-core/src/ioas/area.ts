@@ -1,4 +1,5 @@
-import type { IoptPages, PageSpan } from './iopt-pages.ts';
+import type { IoptPages } from './iopt-pages.ts';
+import type { PageSpan } from './run-list.ts';
 
 /** Where an {@link Area} is and what it maps. */
 export interface AreaOptions {
