@@ -186,7 +186,7 @@ export class SplitWorld implements ExploredSystem {
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     const iopf = new IopfQueue({
       source: pageRequests,
-      hwptOf: () => this.#ioas.hwpt ?? undefined,
+      handlerOf: () => this.#ioas.hwpt && { kind: 'kernel', hwpt: this.#ioas.hwpt },
     });
     return [
       { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },
