@@ -197,7 +197,6 @@ export class Ioas implements HostNotifier {
   *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
     // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
     let done = true;
-    // A copy: while one of them waits for its lock, another may come or go. Who comes maps nothing that a range in progress covers.
     for (const hwpt of [...this.iopt.hwpts]) if (!(yield* hwpt.invalidateRangeStart(agent, range))) done = false;
     return done;
   }
