@@ -9,10 +9,11 @@ export { Ioas } from './ioas/ioas.ts';
 export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
 export type { AccessUnmap } from './ioas/iopt.ts';
 export { Iopt } from './ioas/iopt.ts';
-export type { IoptPagesOptions, PageSpan, PinnedRun } from './ioas/iopt-pages.ts';
+export type { IoptPagesOptions } from './ioas/iopt-pages.ts';
 export { IoptPages } from './ioas/iopt-pages.ts';
 export type { AccountMode } from './ioas/locked-memory.ts';
 export type { IovaRange } from './ioas/reserved-iovas.ts';
+export type { PageSpan, PinnedRun } from './ioas/run-list.ts';
 export type {
   DirtyOps,
   InvalidateRequest,

@@ -7,8 +7,11 @@ import {
   runBalloon,
   type WorkloadContext,
 } from '@faultline/vm-guest';
+import type { SimulatedDevice } from './device-set.ts';
 import { runProgram } from './process-program.ts';
 import type { VirtualMachine, VirtualMachineOptions } from './virtual-machine.ts';
+
+type Workload = (context: WorkloadContext) => Task<void>;
 
 /** What runs in a VM. */
 export interface GuestActivity {
@@ -52,14 +55,16 @@ function startProgram(
 function startWorkloads(activity: GuestActivity): void {
   const { vm, options, allocator, cpu, stopped } = activity;
   const { time, seed, remainingNs, settings } = options;
-  const spawn = (name: string, device: string | null, workload: (context: WorkloadContext) => Task<void>): void => {
+  const spawn = (name: string, device: SimulatedDevice | null, workload: Workload): void => {
     const agent = new Agent(`${vm.name} ${name}`);
     const random = new RandomStream(seed, agent.name);
-    const finished = (startNs: number): void => activity.requestEnded(device, startNs);
-    time.spawn(agent, workload({ agent, random, stopped, remainingNs, now: () => time.nowNs, finished }));
+    const finished = (startNs: number): void => activity.requestEnded(device?.name ?? null, startNs);
+    // The driver of a device that was pulled out sends it nothing more.
+    const isOver = (): boolean => stopped() || device?.endpoint.isRemoved === true;
+    time.spawn(agent, workload({ agent, random, stopped: isOver, remainingNs, now: () => time.nowNs, finished }));
   };
   for (const device of vm.devices)
-    for (const [index, workload] of device.workloads.entries()) spawn(`${device.name} ${index}`, device.name, workload);
+    for (const [index, workload] of device.workloads.entries()) spawn(`${device.name} ${index}`, device, workload);
   const intervalNs = parseDurationNs(settings.cpuTouchInterval);
   const pickPage = (random: RandomStream): number => {
     const gone = random.chance(settings.cpuRefaults) ? vm.reclaimedPage(random) : -1;
@@ -72,7 +77,7 @@ function startWorkloads(activity: GuestActivity): void {
 function startBalloon(
   { vm, allocator }: GuestActivity,
   { size, batch, interval, hold }: NonNullable<VirtualMachineOptions['settings']['balloon']>,
-  spawn: (name: string, device: null, workload: (context: WorkloadContext) => Task<void>) => void,
+  spawn: (name: string, device: null, workload: Workload) => void,
 ): void {
   const options = {
     allocator,

@@ -24,10 +24,11 @@ export class UnsplitUnmapLog {
    */
   add(report: UnsplitUnmapReport, isTable: (pfn: number) => boolean): string | null {
     if (report.mistaken.length > 0) this.#unmaps++;
-    this.mistaken.push(...report.mistaken);
-    this.corrupted.push(...report.corrupted);
+    // Not by spreading: a large range takes hundreds of thousands of words for entries.
+    for (const entry of report.mistaken) this.mistaken.push(entry);
+    for (const entry of report.corrupted) this.corrupted.push(entry);
     const foreign = report.freed.filter((pfn) => !isTable(pfn));
-    this.freed.push(...foreign);
+    for (const pfn of foreign) this.freed.push(pfn);
     if (report.badAddress)
       return `page fault in the kernel: the walk followed a guest word to ${hpaText(report.badAddress.pfn, report.badAddress.index)}, where there is no memory`;
     if (foreign[0] !== undefined)

@@ -105,6 +105,18 @@ export class HostEvents {
         return note((yield* vm.mm.khugepaged(agent)) > 0 ? 'collapsed' : 'nothing to collapse');
       case 'poison':
         return yield* this.#breakFrames(agent, place, note);
+      case 'unplug': {
+        const device = vm.devices.find(({ name }) => name === event.device);
+        if (!device || device.endpoint.isRemoved) return note('not there');
+        yield* vm.unplug(agent, device);
+        return note('done');
+      }
+      case 'hwpt-replace':
+        yield* vm.iommu.replace(
+          agent,
+          vm.devices.filter(({ name, endpoint }) => !endpoint.isRemoved && name === (event.device ?? name)),
+        );
+        return note('done');
       case 'process-exit':
         yield* vm.kill(agent);
         return note('done');

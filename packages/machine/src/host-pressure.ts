@@ -48,7 +48,7 @@ export class HostPressure {
     const { scenario, time, seed, vms } = this.#options;
     const intervalNs = parseDurationNs(scenario.iommu.collapse.interval);
     for (const vm of vms) {
-      if (vm.hwpt?.strategy?.backgroundPass === undefined) continue;
+      if (vm.iommu.hwpt?.strategy?.backgroundPass === undefined) continue;
       const agent = new Agent(`${vm.name} collapse`);
       time.spawn(agent, this.#collapse(agent, vm, intervalNs));
     }
@@ -64,7 +64,7 @@ export class HostPressure {
     const { stopped, remainingNs } = this.#options;
     while (!stopped() && !vm.exited) {
       yield agent.spends('collapse interval', Cost.nanosecond, Math.min(intervalNs, remainingNs()));
-      const strategy = stopped() || vm.exited ? null : vm.hwpt?.strategy;
+      const strategy = stopped() || vm.exited ? null : vm.iommu.hwpt?.strategy;
       if (strategy?.backgroundPass) yield* strategy.backgroundPass(agent);
     }
   }

@@ -115,6 +115,7 @@ export class Machine {
           driver: this.#driver,
           ledger: this.#ledger,
           onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
+          faultQueue: () => this.#iopf,
         }),
     );
     this.#pressure = new HostPressure({ ...common, vms: this.#vms });
@@ -148,8 +149,7 @@ export class Machine {
    * @returns true when the run is over: the duration has passed, or the host is dead
    */
   runUntil(virtualNs: number): boolean {
-    if (!this.#bootUntil(virtualNs)) return false;
-    if (this.#over) return true;
+    if (!this.#bootUntil(virtualNs) || this.#over) return this.#over;
     try {
       // Workloads end at the duration; what they have begun is brought to its end.
       this.#over = this.#time.run(virtualNs);
@@ -160,11 +160,16 @@ export class Machine {
   }
 
   #bootUntil(virtualNs: number): boolean {
-    if (this.#boot !== null) return true;
+    if (this.#boot !== null || this.#over) return this.#boot !== null;
     const agent = new Agent('boot');
     this.#bootTask ??= this.#time.spawn(agent, this.#bootAll(agent));
-    this.#time.run(virtualNs);
-    if (!this.#bootTask.done) return false;
+    try {
+      this.#time.run(virtualNs);
+    } catch (error) {
+      // The boot of a second VM may take memory away from the first.
+      this.#noteEnd(error);
+    }
+    if (!this.#bootTask.done || this.#over) return false;
     this.#boot = this.#vms.map((vm) => snapshotAfterBoot(vm, this.#time.nowNs));
     this.#endNs = this.#time.nowNs + parseDurationNs(this.scenario.duration);
     if (this.#refusal !== null) {
@@ -190,7 +195,7 @@ export class Machine {
   *#attachDevices(agent: Agent, vm: VirtualMachine): Task<RefusalStats | null> {
     for (const device of vm.devices)
       try {
-        yield* vm.attach(agent, device);
+        yield* vm.iommu.attach(agent, device);
       } catch (error) {
         if (!(error instanceof IommufdError)) throw error;
         return { vm: vm.name, device: device.name, code: error.code, reason: error.message };
@@ -263,7 +268,7 @@ export class Machine {
     return new IopfQueue({
       source: pageRequests,
       handlerOf: (sourceId) => {
-        const hwpt = this.#vms.find((vm) => vm.owns(sourceId))?.hwpt;
+        const hwpt = this.#vms.find(({ iommu }) => iommu.owns(sourceId))?.iommu.hwptOf(sourceId);
         return hwpt ? { kind: 'kernel', hwpt } : null;
       },
     });
@@ -307,7 +312,7 @@ export class Machine {
   /** Every page that DMA wrote is reported dirty, now or before (I6). */
   #harvestDirty(): void {
     const agent = new Agent('dirty harvest');
-    for (const vm of this.#vms) this.#time.spawn(agent, vm.harvestDirty(agent, false));
+    for (const vm of this.#vms) this.#time.spawn(agent, vm.iommu.harvestDirty(agent, false));
     this.#runLast();
     for (const vm of this.#vms) vm.checkDirty();
   }
@@ -325,8 +330,8 @@ export class Machine {
     const check = (id: 'I9' | 'I12' | 'I13', holds: boolean, what: string) => this.#ledger.check(id, holds, () => what);
     for (const vm of this.#vms) vm.checker.checkAllContents();
     for (const { endpoint } of this.#devices()) {
-      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
-      const answers = responses.success + responses.invalid + responses.failure;
+      const { responses, pageRequests, unexpectedResponses, abandonedGroups } = endpoint.counters;
+      const answers = responses.success + responses.invalid + responses.failure + abandonedGroups;
       check('I9', unexpectedResponses === 0, `${endpoint.name}: ${unexpectedResponses} answers to no group`);
       check('I9', answers === pageRequests, `${endpoint.name}: ${pageRequests} groups, ${answers} answers`);
     }
@@ -344,7 +349,7 @@ export class Machine {
     const frames = this.#host.allocator.allocatedFrames - broken;
     check('I12', frames === 0, `${frames} frames not freed`);
     // The context table of a bus stays with the unit once a device was attached.
-    const contextTables = this.#vms.filter((vm) => vm.wasAttached).length;
+    const contextTables = this.#vms.filter(({ iommu }) => iommu.wasAttached).length;
     const tables = this.#tables.used - this.#tablesAtStart - contextTables;
     check('I12', tables === 0, `${tables} table pages not freed`);
   }

@@ -62,6 +62,37 @@ export const STAGE2_SCENARIOS: readonly BuiltInScenario[] = [
     },
   },
   {
+    name: 'unplug-in-flight',
+    title: 'an accelerator is pulled out while its page requests are under way: each is answered once, nothing leaks',
+    scenario: {
+      ...small,
+      name: 'unplug-in-flight',
+      description:
+        'The whole working set is given back, so that all queues of the accelerator wait for pages, and then it is pulled out. The kernel answers what it had asked, detaches it, and the other devices go on.',
+      vm: {
+        ...small.vm,
+        backing: 'thp-2M',
+        devices: { accelerator: { ...accelerator, workingSet: '256M', queues: 32, refaults: 0.2 } },
+      },
+      events: [
+        { at: '9990us', action: 'madvise-dontneed', gpa: '0x170000000', length: '256M' },
+        { at: '10090us', action: 'unplug', device: 'accelerator' },
+      ],
+    },
+  },
+  {
+    name: 'hwpt-replace',
+    title: 'the devices of an IOAS move to a new HWPT, again and again, while they work and fault',
+    scenario: {
+      ...small,
+      name: 'hwpt-replace',
+      description:
+        'Every 3 ms a new HWPT is filled from the IOAS and the devices move to it. Bus master enable is off for the time that the driver blocks a function; who waits for a page is told INVALID.',
+      vm: { ...small.vm, devices: { accelerator: { ...accelerator, queues: 16, refaults: 0.2 } } },
+      events: [{ at: '3ms', every: '3ms', action: 'hwpt-replace' }],
+    },
+  },
+  {
     name: 'mixed-devices',
     title: 'one HWPT, three kinds of device: one that faults on all paths, one in part, one without ATS',
     scenario: {

@@ -1,6 +1,6 @@
 import { parseDurationNs } from '@faultline/address';
 import { cutAndCollapse, patch2023, STRATEGIES, type Strategy } from '@faultline/iommufd-core';
-import type { Scenario } from './scenario.ts';
+import { type Scenario, vmsOf } from './scenario.ts';
 
 /** The strategy that a scenario asks for, with its settings; null for `pinned`, which follows nothing. */
 export function strategyOf({ strategy, iommu }: Scenario): Strategy | null {
@@ -27,9 +27,18 @@ export interface StrategyClaims {
   readonly hitless: boolean;
 }
 
-/** The claims of a strategy with all its settings as they are by default. */
-export function claimsOf(name: Scenario['strategy']): StrategyClaims {
-  if (name === 'pinned') return { safe: true, hitless: true };
-  const { claimsSafe: safe, claimsHitless: hitless } = STRATEGIES[name];
-  return { safe, hitless };
+/**
+ * The claims of a scenario's strategy. Pinned memory whose content the owner gives up (MADV_DONTNEED, a balloon) is not the same for
+ * CPU and devices any more, in Linux as here, so that pinning is safe only without that.
+ */
+export function claimsOf(scenario: Scenario): StrategyClaims {
+  const { strategy, events } = scenario;
+  if (strategy !== 'pinned') {
+    const { claimsSafe: safe, claimsHitless: hitless } = STRATEGIES[strategy];
+    return { safe, hitless };
+  }
+  const givesUp =
+    events.some(({ action }) => action === 'madvise-dontneed') ||
+    vmsOf(scenario).some(({ balloon }) => balloon !== null);
+  return { safe: !givesUp, hitless: true };
 }

@@ -6,7 +6,7 @@ import {
   type NotifierRange,
   VM_FAULT_ERROR,
 } from '@faultline/host-mm';
-import { type HwptPaging, Ioas, type TakeAwayOutcome } from '@faultline/iommufd-core';
+import type { IopfQueue, TakeAwayOutcome } from '@faultline/iommufd-core';
 import {
   type Agent,
   type EventSink,
@@ -16,7 +16,7 @@ import {
   type VirtualTime,
 } from '@faultline/sim';
 import { bootGuest, type GuestCpuPort, GuestLayout, GuestPageAllocator } from '@faultline/vm-guest';
-import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
+import type { VtdDriver } from '@faultline/vtd-remapping';
 import { buildDevices, type SimulatedDevice } from './device-set.ts';
 import { DirtyLog } from './dirty-log.ts';
 import { DmaChecker, type PinnedFrames } from './dma-checker.ts';
@@ -25,6 +25,7 @@ import type { InvariantLedger } from './invariants.ts';
 import type { Scenario, VmSettings } from './scenario.ts';
 import type { MarkStats } from './stats.ts';
 import { strategyOf } from './strategy-choice.ts';
+import { VmIommu } from './vm-iommu.ts';
 
 /** What a VM runs in. */
 export interface VirtualMachineOptions {
@@ -43,6 +44,8 @@ export interface VirtualMachineOptions {
   /** Virtual time until then, in ns. */
   readonly remainingNs: () => number;
   readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
+  /** The host's queue of I/O page faults. */
+  readonly faultQueue: () => IopfQueue;
 }
 
 /** Requests and their latency, for one device. */
@@ -56,13 +59,12 @@ const USER_BASE_PAGE = 0x7_f000_0000;
 /** Guest pages below this one are the kernel's: 16 MiB. */
 const FIRST_FREE_INDEX = 4096;
 
-/** One VM: its memory on the host, its IOAS and domain, its devices and what they do. */
+/** One VM: its memory on the host, its side of the IOMMU, its devices and what they do. */
 export class VirtualMachine {
   readonly name: string;
   readonly layout: GuestLayout;
   readonly mm: AddressSpace;
-  readonly ioas: Ioas;
-  readonly domain: VtdDomain;
+  readonly iommu: VmIommu;
   readonly checker: DmaChecker;
   readonly devices: readonly SimulatedDevice[];
   readonly loads = new Map<string, DeviceLoad>();
@@ -78,16 +80,12 @@ export class VirtualMachine {
   readonly notifierEvents: number[] = Object.keys(NotifierEvent).map(() => 0);
   /** What was reported dirty. */
   readonly dirty = new DirtyLog();
-  /** Table pages of its domain, at most, as seen at each change. */
-  tablePagesPeak = 0;
   /** All requests of all devices. */
   readonly latency = new LatencyHistogram();
   readonly #options: VirtualMachineOptions;
   readonly #allocator: GuestPageAllocator;
   readonly #cpu: GuestCpuPort;
-  readonly #attached: number[] = [];
-  #wasAttached = false;
-  #hwpt: HwptPaging | null = null;
+  readonly #removed = new Set<string>();
   #exited = false;
   #survivors: readonly PinnedFrames[] = [];
 
@@ -103,40 +101,35 @@ export class VirtualMachine {
     const memcg = host.createMemoryCgroup({ name: this.name, ...limit });
     this.mm = host.createAddressSpace(`${this.name} vmm`, memcg);
     const strategy = strategyOf(scenario);
-    this.domain = new VtdDomain({
-      driver,
-      domainId: index + 1,
-      accessedDirty: scenario.iommu.accessedDirty,
-      onDirty: (ranges) => this.dirty.report(ranges),
-      reservePages: scenario.iommu.reservePages,
-      allocationMayFail: scenario.inject.tableAllocation > 0,
-      physical: host.memory,
-      onFreeTables: (tables) => this.#checkFreedTables(tables),
-    });
+    const common = { name: this.name, mm: this.mm, ledger, sink: options.sink, now: () => time.nowNs };
+    const userPageOf = (page: number): number => this.userPageOf(page);
     this.checker = new DmaChecker({
-      name: this.name,
+      ...common,
       memory: host.memory,
-      mm: this.mm,
-      userPageOf: (page) => this.#userPageOf(page),
-      vacantLevelOf: (page) => this.domain.vacantLevel(page),
-      isWriteable: (page) => ((this.domain.leafAt(page)?.rights ?? 0) & 2) !== 0,
-      areasHash: () => this.ioas.areas.hash(),
-      ledger,
-      now: () => time.nowNs,
-      sink: options.sink,
+      userPageOf,
+      watchOf: (endpoint) => this.iommu.watchOf(endpoint),
+      areasHash: () => this.iommu.ioas.areas.hash(),
       claimsHitless: strategy?.claimsHitless ?? true,
-      claimsFaultable: (endpoint, path) =>
-        this.devices
-          .find((device) => device.endpoint === endpoint)
-          ?.report.paths.some((claim) => claim.path === path && claim.canFault) ?? false,
-      onTakenAway: (page, pages, outcome) => {
-        this.tablePagesPeak = Math.max(this.tablePagesPeak, this.domain.table.tablePages);
-        options.onTakenAway(page, pages, outcome);
-      },
+      onBlocked: (endpoint, page, write) => this.iommu.dmaBlocked(endpoint.name, page, write),
     });
     // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
     this.mm.registerNotifier(this.#rangeWatcher());
-    this.ioas = new Ioas({ mm: this.mm, strategy });
+    this.iommu = new VmIommu({
+      ...common,
+      scenario,
+      index,
+      driver,
+      host,
+      layout: this.layout,
+      userPageOf,
+      checker: () => this.checker,
+      dirty: this.dirty,
+      faultQueue: options.faultQueue,
+      onTakenAway: (page, pages, outcome) => {
+        if (pages === 1) this.checker.reclaimed.add(page);
+        options.onTakenAway(page, pages, outcome);
+      },
+    });
     // After iommufd's own: when it is called, iommufd has let go.
     this.mm.registerNotifier({
       *invalidateRangeStart() {},
@@ -172,64 +165,17 @@ export class VirtualMachine {
 
   /** Maps and populates the memory, maps it for DMA, boots the guest. */
   *boot(agent: Agent): Task<void> {
-    const { scenario, settings } = this.#options;
+    const { settings } = this.#options;
     this.mm.mmap({ startPage: USER_BASE_PAGE, pages: this.layout.pages, backing: settings.backing });
     const { program } = settings;
     if (!program) yield* this.mm.populate(agent, USER_BASE_PAGE, this.layout.pages);
-    for (const region of this.layout.regions)
-      yield* this.ioas.map(agent, {
-        iova: BigInt(region.page) * 4096n,
-        userVa: BigInt(USER_BASE_PAGE + region.backingPage) * 4096n,
-        length: BigInt(region.pages) * 4096n,
-        writeable: true,
-        unpinned: scenario.strategy !== 'pinned',
-        policy: scenario.iommu.faultPolicy,
-      });
-    const hwpt = yield* this.ioas.addDomain(agent, this.domain, this.checker);
-    this.#hwpt = hwpt;
-    if (hwpt.sharesCpuTable && !program) yield* this.#preFault(agent, hwpt);
+    yield* this.iommu.map(agent, USER_BASE_PAGE);
     if (!program) yield* bootGuest(agent, this.layout, this.#cpu, this.#allocator);
     yield* this.#fillEqualPages(agent);
   }
 
-  /** Where the CPU's second-stage table is the domain, the VMM fills it before the guest runs (KVM_PRE_FAULT_MEMORY). */
-  *#preFault(agent: Agent, hwpt: HwptPaging): Task<void> {
-    for (const region of this.layout.regions)
-      for (let page = region.page; page < region.page + region.pages; page++) {
-        if (this.domain.frameAt(page) < 0) yield* hwpt.cpuFault(agent, page, true);
-        const leaf = this.domain.leafAt(page);
-        if (leaf) page = leaf.page + 512 ** (leaf.level - 1) - 1;
-      }
-  }
-
-  /** Lets a device in. @throws IommufdError if it may not be attached to this IOAS */
-  *attach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
-    yield* this.ioas.attach(agent, report);
-    this.domain.attach(endpoint.sourceId, endpoint.deviceTlb ? endpoint : null);
-    this.#attached.push(endpoint.sourceId);
-    this.#wasAttached = true;
-  }
-
-  /** The HWPT that its devices are attached to, once it has booted. */
-  get hwpt(): HwptPaging | null {
-    return this.#hwpt;
-  }
-
-  /** Whether a function of its is attached. */
-  owns(sourceId: number): boolean {
-    return this.#attached.includes(sourceId);
-  }
-
-  /** Whether a function of its ever was. */
-  get wasAttached(): boolean {
-    return this.#wasAttached;
-  }
-
   /** All devices are attached: from here on the io_pagetable stays as it is. */
   booted(): void {
-    // A host that is short of memory has swapped some out before it could be mapped.
-    if (this.mm.swappedBytes > 0)
-      for (const { page, pages } of this.layout.regions) this.checker.neverMapped(page, pages);
     this.checker.sealAreas();
   }
 
@@ -258,14 +204,8 @@ export class VirtualMachine {
 
   /** Detaches devices and takes IOAS, domain and address space apart. */
   *teardown(agent: Agent): Task<void> {
-    for (const { endpoint, report } of this.devices) {
-      if (!this.owns(endpoint.sourceId)) continue;
-      this.#attached.splice(this.#attached.indexOf(endpoint.sourceId), 1);
-      yield* this.domain.detach(agent, endpoint.sourceId);
-      yield* this.ioas.detach(agent, report.name);
-    }
-    yield* this.ioas.destroy(agent);
-    this.domain.destroy();
+    for (const device of this.devices) yield* this.iommu.detach(agent, device);
+    yield* this.iommu.destroy(agent);
     if (!this.#exited) yield* this.mm.exit(agent);
   }
 
@@ -295,22 +235,22 @@ export class VirtualMachine {
       );
   }
 
-  /** I13: no device has died of a missing page, unless its memory broke or its process was killed. */
+  /** I13: no device has died of a missing page, unless it was pulled out, its memory broke or its process was killed. */
   checkProgress(): void {
     const excused = this.#exited || this.brokenFrames.size > 0;
-    for (const { endpoint } of this.devices)
+    for (const { name, endpoint } of this.devices)
       this.#options.ledger.check(
         'I13',
-        !endpoint.dead || excused,
+        !endpoint.dead || excused || this.#removed.has(name),
         () => `${endpoint.name}: dead after a fault on a path that cannot fault`,
       );
   }
 
-  /** Harvests the dirty bits of the whole guest. */
-  *harvestDirty(agent: Agent, clear: boolean): Task<void> {
-    if (!this.#options.scenario.iommu.accessedDirty) return;
-    for (const { page, pages } of this.layout.regions)
-      this.dirty.report(yield* this.domain.readAndClearDirty(agent, page, pages, clear));
+  /** Surprise removal of a device, and what the kernel does when it learns of it: it answers and detaches. */
+  *unplug(agent: Agent, device: SimulatedDevice): Task<void> {
+    device.endpoint.unplug();
+    this.#removed.add(device.name);
+    yield* this.iommu.detach(agent, device);
   }
 
   /** The guest gives up the content of a range, and the VMM returns it to the host. */
@@ -376,8 +316,7 @@ export class VirtualMachine {
   }
 
   *#cpuAccess(agent: Agent, page: number, write: boolean, tagLo: number, tagHi: number): Task<void> {
-    const { hwpt } = this;
-    if (hwpt?.sharesCpuTable && this.domain.frameAt(page) < 0) yield* hwpt.cpuFault(agent, page, write);
+    yield* this.iommu.cpuFault(agent, page, write);
     const bits = yield* this.mm.cpuAccess(agent, this.#userPageOf(page), { write, tagLo, tagHi });
     // Out of memory: nothing was read or written, and a real host would kill somebody.
     if ((bits & VM_FAULT_ERROR) === 0) this.checker.cpuAccessed(page, write, tagLo, tagHi);
@@ -405,18 +344,6 @@ export class VirtualMachine {
         checker.invalidationEnds(range);
       },
     };
-  }
-
-  /** No cache may point to a table page that is about to be freed (I5). */
-  #checkFreedTables(tables: readonly number[]): void {
-    const { driver, ledger } = this.#options;
-    const cached = new Set([...driver.unit.pagingCache.entries()].map((entry) => entry.tablePfn));
-    for (const table of tables)
-      ledger.check(
-        'I5',
-        !cached.has(table),
-        () => `table page 0x${table.toString(16)} is freed while a cache points to it`,
-      );
   }
 }
 

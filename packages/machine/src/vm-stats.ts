@@ -4,6 +4,7 @@ import type { LatencyHistogram } from '@faultline/sim';
 import type { SimulatedDevice } from './device-set.ts';
 import type { DmaStats, FaultStats, HostMmStats, InnocentStats, IoptStats, VmStats } from './stats.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
+import type { HwptFigures } from './vm-iommu.ts';
 
 /** What is compared with at the end. */
 export interface BootSnapshot {
@@ -15,13 +16,35 @@ export interface BootSnapshot {
 }
 
 /** Takes the figures of a VM at the end of boot. */
-export const snapshotAfterBoot = (vm: VirtualMachine, atNs: number): BootSnapshot => ({
-  atNs,
-  leaves: vm.domain.table.leafCounts,
-  mappedBytes: vm.domain.table.mappedPages * 4096,
-  tablePages: vm.domain.table.tablePages,
-  residentBytes: vm.mm.residentBytes,
-});
+export function snapshotAfterBoot(vm: VirtualMachine, atNs: number): BootSnapshot {
+  const { leaves, mappedBytes, tablePages } = tablesOf(vm);
+  return { atNs, leaves, mappedBytes, tablePages, residentBytes: vm.mm.residentBytes };
+}
+
+/** All tables of a VM together: several while one of its HWPTs is being replaced. */
+function tablesOf(vm: VirtualMachine) {
+  const all = vm.iommu.figures();
+  const sum = (of: (figures: HwptFigures) => number): number => all.reduce((total, each) => total + of(each), 0);
+  return {
+    leaves: {
+      '4K': sum(({ leaves }) => leaves['4K']),
+      '2M': sum(({ leaves }) => leaves['2M']),
+      '1G': sum(({ leaves }) => leaves['1G']),
+    },
+    mappedBytes: sum(({ mappedPages }) => mappedPages) * 4096,
+    tablePages: sum(({ tablePages }) => tablePages),
+    tablePagesPeak: Math.max(0, ...all.map(({ tablePagesPeak }) => tablePagesPeak)),
+    splits: { '1G->2M': sum(({ splits }) => splits['1G->2M']), '2M->4K': sum(({ splits }) => splits['2M->4K']) },
+    collapses: sum(({ collapses }) => collapses),
+    wholeLeafFallbacks: sum((each) => each.wholeLeafFallbacks),
+    reservePages: sum((each) => each.reservePages),
+    outcomes: {
+      mapped: sum(({ faults }) => faults.mapped),
+      spurious: sum(({ faults }) => faults.spurious),
+      retried: sum(({ faults }) => faults.retried),
+    },
+  };
+}
 
 /** What one VM's figures are made from. */
 export interface VmStatsSources {
@@ -80,19 +103,13 @@ function dmaOf(
 }
 
 function ioptOf({ vm, boot }: VmStatsSources): IoptStats {
-  const { table } = vm.domain;
+  const { outcomes: _, ...tables } = tablesOf(vm);
   return {
-    leaves: table.leafCounts,
+    ...tables,
     leavesBefore: { ...boot.leaves },
-    mappedBytes: table.mappedPages * 4096,
     mappedBytesBefore: boot.mappedBytes,
-    tablePages: table.tablePages,
     tablePagesBefore: boot.tablePages,
-    tablePagesPeak: Math.max(boot.tablePages, vm.tablePagesPeak, table.tablePages),
-    splits: { '1G->2M': table.splits[3] ?? 0, '2M->4K': table.splits[2] ?? 0 },
-    collapses: vm.hwpt?.strategy?.counters.collapses ?? 0,
-    wholeLeafFallbacks: vm.checker.wholeLeafFallbacks,
-    reservePages: table.reserve.held,
+    tablePagesPeak: Math.max(boot.tablePages, tables.tablePagesPeak),
   };
 }
 
@@ -103,16 +120,11 @@ function faultsOf({ vm, overflows }: VmStatsSources): FaultStats {
     pageRequests += endpoint.counters.pageRequests;
     for (const code of ['success', 'invalid', 'failure'] as const) responses[code] += endpoint.counters.responses[code];
   }
-  const { hwpt } = vm;
   return {
     pageRequests,
     groups: responses.success + responses.invalid + responses.failure,
     responses,
-    outcomes: {
-      mapped: vm.checker.faultsMapped,
-      spurious: hwpt?.spuriousFaults ?? 0,
-      retried: hwpt?.faultRetries ?? 0,
-    },
+    outcomes: tablesOf(vm).outcomes,
     overflows,
     lies: vm.checker.lies,
     latencyNs: vm.checker.faultLatency.summary(),

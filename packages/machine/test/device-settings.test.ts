@@ -42,6 +42,25 @@ describe('a device that cannot fault on all paths', () => {
     expect(stats.vms[0]?.devices.find(({ name }) => name === 'disk')?.dma.completed).toBeGreaterThan(0);
   });
 
+  it('pin-all: a device that cannot say where it goes has everything pinned, and nothing is swapped', () => {
+    const devices: Devices = { nic: { declares: false }, accelerator: TINY.vm.devices.accelerator };
+    const stats = run(withDevices(devices, { iommu: { onUnfaultable: 'pin-all' } }));
+    expect(violated(stats)).toEqual([]);
+    expect(stats.hostMm).toMatchObject({ pinnedBytes: 64 << 20, swapOut: 0 });
+    expect(stats.dma.dropped).toBe(0);
+  });
+
+  it('a NIC whose driver says that it can wait, and that drops: iommufd finds the lie', () => {
+    const nic = { queues: 4, interval: '2us', receiveBuffers: 256, claims: { write: 'stall' } } as const;
+    const events = [{ at: '1ms', every: '500us', action: 'migrate', gpa: '0x1200000', length: '2M' }] as const;
+    const stats = run(withDevices({ nic }, { events: [...events] }));
+    expect(stats.dma.dropped).toBeGreaterThan(0);
+    expect(stats.faults.lies).toBe(stats.dma.dropped);
+    expect(violated(stats)).toEqual([]);
+    const honest = run(withDevices({ nic: { ...nic, claims: {} } }, { events: [...events] }));
+    expect([honest.dma.dropped, honest.faults.lies]).toEqual([0, 0]);
+  });
+
   it('credits bound the page requests under way', () => {
     const accelerator = { workingSet: '32M', queues: 8, refaults: 0.5 } as const;
     const events = [{ at: '1ms', action: 'madvise-dontneed', gpa: '0x2000000', length: '32M' }] as const;
@@ -56,6 +75,38 @@ describe('a device that cannot fault on all paths', () => {
     [{ disk: { buffers: '0K' } }, 'vm.devices.disk.buffers: expected a multiple of 4K above zero'],
   ])('%j cannot be built', (devices, message) => {
     expect(() => new Machine(scenarioSchema.parse(withDevices(devices)), { seed: 1 })).toThrow(message);
+  });
+});
+
+describe('fault policies', () => {
+  const devices = { accelerator: { workingSet: '8M', queues: 2, refaults: 0 }, disk: null, nic: null };
+  const policy = (faultPolicy: NonNullable<NonNullable<ScenarioInput['iommu']>['faultPolicy']>): ScenarioInput => ({
+    ...TINY,
+    reclaim: null,
+    vm: { ...TINY.vm, devices },
+    iommu: { faultPolicy },
+  });
+
+  it('nothing is mapped before it is used, with leaves no larger than allowed', () => {
+    const none = run(policy({ prefault: 'none', largest: '4K' }));
+    expect(violated(none)).toEqual([]);
+    expect(none.iopt.leavesBefore).toEqual({ '4K': 0, '2M': 0, '1G': 0 });
+    expect(none.iopt.leaves).toMatchObject({ '2M': 0, '1G': 0 });
+    expect(none.faults.outcomes.mapped).toBeGreaterThan(100);
+    expect(none.innocent.faulted).toBe(0);
+  });
+
+  it('fault-around saves page requests', () => {
+    const alone = run(policy({ prefault: 'none', largest: '4K' }));
+    const around = run(policy({ prefault: 'none', largest: '4K', around: 64 }));
+    expect(violated(around)).toEqual([]);
+    expect(around.faults.pageRequests).toBeLessThan(alone.faults.pageRequests / 4);
+  });
+
+  it('a window that is no power of two is refused', () => {
+    expect(() => new Machine(scenarioSchema.parse(policy({ around: 3 })), { seed: 1 })).toThrow(
+      'iommu.faultPolicy.around: expected a power of two, got 3',
+    );
   });
 });
 

@@ -130,3 +130,51 @@ describe('an event that cannot happen', () => {
     expect(() => new Machine(scenario, { seed: 1 })).toThrow(message);
   });
 });
+
+describe('devices that come off their HWPT under DMA', () => {
+  const busy = {
+    ...TINY.vm,
+    devices: { ...TINY.vm.devices, accelerator: { workingSet: '32M', queues: 8, refaults: 0.5 } },
+  };
+
+  it.each(['cut', 'whole-leaf', 'shared-ept', 'pinned'] as const)(
+    'hwpt-replace under %s: each group has one answer, nothing leaks, no device dies',
+    (strategy) => {
+      const devices = strategy === 'whole-leaf' ? { ...busy.devices, disk: null, nic: null } : busy.devices;
+      const events: EventInput[] = [{ at: '1ms', every: '600us', action: 'hwpt-replace' }];
+      const stats = run(withEvents(events, { strategy, vm: { ...busy, devices } }));
+      expect(violated(stats)).toEqual([]);
+      expect(outcomesOf(stats).done).toBeGreaterThan(2);
+      for (const id of ['I6', 'I9', 'I12']) expect(checks(stats, id), id).toBeGreaterThan(0);
+    },
+  );
+
+  it('one device moves, the others stay where they are, and the old HWPT with them', () => {
+    const stats = run(withEvents([{ at: '1ms', action: 'hwpt-replace', device: 'accelerator' }], { vm: busy }));
+    expect(violated(stats)).toEqual([]);
+    // Two tables map the guest now.
+    expect(stats.iopt.mappedBytes).toBeGreaterThan(2 * (60 << 20));
+  });
+
+  it('unplug with page requests under way: they are answered, and the device asks for nothing more', () => {
+    const events: EventInput[] = [
+      { at: '2ms', action: 'madvise-dontneed', gpa: '0x2000000', length: '32M' },
+      { at: '2040us', action: 'unplug', device: 'accelerator' },
+    ];
+    const stats = run(withEvents(events, { vm: busy }));
+    expect(violated(stats)).toEqual([]);
+    expect(stats.vms[0]?.devices.find(({ name }) => name === 'accelerator')?.dma.aborted).toBeGreaterThan(0);
+    expect(stats.vms[0]?.devices.find(({ name }) => name === 'nic')?.dma.requests).toBeGreaterThan(100);
+  });
+
+  it('two devices pulled out, one after the other, and a replacement of what is left', () => {
+    const events: EventInput[] = [
+      { at: '1ms', action: 'unplug', device: 'accelerator' },
+      { at: '1500us', action: 'hwpt-replace' },
+      { at: '2ms', action: 'unplug', device: 'nic' },
+    ];
+    const stats = run(withEvents(events, { vm: busy }));
+    expect(violated(stats)).toEqual([]);
+    expect(stats.events.map(({ outcomes }) => outcomes)).toEqual([{ done: 1 }, { done: 1 }, { done: 1 }]);
+  });
+});

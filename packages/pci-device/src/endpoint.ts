@@ -111,6 +111,11 @@ export class Endpoint implements AtsEndpoint {
   readonly #groups = new Map<number, OutstandingGroup>();
   readonly #pri: PageRequestCredits;
   readonly #removalOutcome: MessageOutcome;
+  readonly #masters: Condition;
+  readonly #quiet: Condition;
+  #isBusMaster = true;
+  /** DMAs that have begun and not ended; those that wait for a page do not count. */
+  #underWay = 0;
   #isRemoved = false;
   #nextGroup = 0;
   #tlbEpoch = 0;
@@ -125,6 +130,8 @@ export class Endpoint implements AtsEndpoint {
     this.#target = options.target;
     this.#translated = new InFlightDma(`${options.name}: translated requests`);
     this.deviceTlb = options.deviceTlb ? new DeviceTlb({ geometry: options.deviceTlb }) : null;
+    this.#masters = new Condition(`${options.name}: bus master enable`, () => this.#isBusMaster || this.#isRemoved);
+    this.#quiet = new Condition(`${options.name}: DMA under way`, () => this.#underWay === 0);
     this.#removalOutcome = options.invalidationsAfterRemoval ?? 'timed-out';
     const { physicalFunction, pageRequestCredits } = options;
     if (physicalFunction && pageRequestCredits !== undefined)
@@ -157,6 +164,22 @@ export class Endpoint implements AtsEndpoint {
   }
 
   /**
+   * Clears Bus Master Enable: no DMA begins until {@link enableBusMaster}. Returns when those under way have ended; DMA that waits for a page
+   * goes on waiting, and its answer comes through.
+   */
+  *disableBusMaster(agent: Agent): Task<void> {
+    yield agent.writes('clear bus master enable', Location.device, this.sourceId, Cost.lock);
+    this.#isBusMaster = false;
+    while (!this.#quiet.ready()) yield agent.waits('DMA under way', this.#quiet);
+  }
+
+  /** Sets Bus Master Enable again. Part of the caller's step. */
+  enableBusMaster(): void {
+    this.#isBusMaster = true;
+    this.#masters.wake();
+  }
+
+  /**
    * Surprise removal: from here on no DMA of it reaches memory, those that wait for a page or a credit end as aborted, its page
    * groups are abandoned and answers to them are ignored.
    */
@@ -169,6 +192,7 @@ export class Endpoint implements AtsEndpoint {
     for (let left = this.#groups.size; left > 0; left--) this.#pri.put();
     this.#groups.clear();
     this.#pri.free.wake();
+    this.#masters.wake();
   }
 
   /**
@@ -189,6 +213,9 @@ export class Endpoint implements AtsEndpoint {
     let faulted = false;
     yield agent.reads('translate', Location.translationCache, this.#cacheLocation, Cost.dmaBase);
     while (!this.#dead) {
+      while (!this.#masters.ready()) yield agent.waits('bus master enable', this.#masters);
+      if (this.#dead) break;
+      this.#underWay++;
       const inFlight = this.deviceTlb === null ? this.unit.inFlight : this.#translated;
       let frame = this.#lookup(iovaHi, iovaLo, access);
       if (frame === MISS)
@@ -202,13 +229,16 @@ export class Endpoint implements AtsEndpoint {
         else yield agent.reads('read memory', Location.frame, frame, Cost.dmaPayload);
         if (this.#isRemoved) {
           inFlight.end(token);
+          this.#ended();
           break;
         }
         this.#target.access(this, page, frame, write, tagLo, tagHi, path);
         inFlight.end(token);
+        this.#ended();
         this.counters.completed++;
         return DmaStatus.completed;
       }
+      this.#ended();
       if (!faulted) this.counters.faulted++;
       faulted = true;
       this.#target.missing(this, agent, path, page, -frame);
@@ -219,6 +249,10 @@ export class Endpoint implements AtsEndpoint {
       yield agent.reads('translate again', Location.translationCache, this.#cacheLocation, Cost.free);
     }
     return this.#giveUp('fatal');
+  }
+
+  #ended(): void {
+    if (--this.#underWay === 0) this.#quiet.wake();
   }
 
   #giveUp(action: 'stall' | 'drop' | 'fatal'): DmaStatusCode {

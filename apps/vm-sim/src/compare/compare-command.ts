@@ -9,7 +9,7 @@ import { COMPARISON_SCHEMA, jsonText, openRunDirectory, writeRunFiles } from '..
 import { simulate } from '../run/simulation.ts';
 import { type LoadedScenario, loadScenario } from '../scenario/load.ts';
 import { paletteFor, type Terminal } from '../terminal.ts';
-import { type Comparison, type ComparisonRow, comparisonRow, type PlannedRun } from './comparison.ts';
+import { type Comparison, type ComparisonRow, comparisonRow, type PlannedRun, type SkippedRun } from './comparison.ts';
 import { comparisonPage } from './comparison-page.ts';
 import { comparisonText } from './comparison-text.ts';
 
@@ -34,7 +34,7 @@ export async function compareCommand(
   const scenarios: LoadedScenario[] = [];
   for (const name of given) scenarios.push(await loadScenario(name, { set: options.set, failOn: [] }, terminal));
   const seed = options.seed ?? scenarios[0]?.seed ?? 1;
-  const runs = plannedRuns(scenarios, options.strategies);
+  const planned = plannedRuns(scenarios, options.strategies);
   const directory = options.output === undefined ? undefined : resolve(terminal.cwd, options.output);
   if (directory !== undefined) openRunDirectory(directory, options.output ?? '', 'comparison.json');
   const say = (line: string): void => {
@@ -42,17 +42,16 @@ export async function compareCommand(
   };
   const hashes = scenarios.map(({ scenario, hash }) => `${scenario.name} ${hash}`).join(', ');
   say(`vm-sim ${VERSION}, Node ${process.versions.node}, seed ${seed}, scenario ${hashes}`);
-  // What cannot be built is the user's to know before the first row has taken its time.
-  for (const run of runs) builtFor(run.loaded, { seed }, buildMachine);
+  const { runs, skipped } = possible(planned, seed, buildMachine);
   const { rows, interrupted } = await runAll(
     { runs, seed, quiet: options.quiet ?? false, say },
     terminal,
     buildMachine,
   );
-  const comparison: Comparison = { schema: COMPARISON_SCHEMA, version: VERSION, seed, interrupted, rows };
+  const comparison: Comparison = { schema: COMPARISON_SCHEMA, version: VERSION, seed, interrupted, rows, skipped };
   const again = compareCommandLine(terminal.startedAs, { ...options, scenarios: given, seed });
   terminal.stdout.write(
-    options.json ? jsonText(comparison) : comparisonText(rows, paletteFor(terminal.stdout, terminal.env)),
+    options.json ? jsonText(comparison) : comparisonText(comparison, paletteFor(terminal.stdout, terminal.env)),
   );
   if (directory !== undefined) {
     writeRunFiles(directory, {
@@ -76,6 +75,30 @@ function plannedRuns(scenarios: readonly LoadedScenario[], named: string | undef
       strategy,
     })),
   );
+}
+
+/**
+ * What cannot be built is known before the first row has taken its time.
+ * @throws UsageError for a scenario that cannot be built with its own strategy, or nothing to run
+ */
+function possible(
+  planned: readonly PlannedRun[],
+  seed: number,
+  buildMachine: MachineFactory,
+): { runs: PlannedRun[]; skipped: SkippedRun[] } {
+  const runs: PlannedRun[] = [];
+  const skipped: SkippedRun[] = [];
+  for (const run of planned) {
+    try {
+      builtFor(run.loaded, { seed }, buildMachine);
+      runs.push(run);
+    } catch (error) {
+      if (!(error instanceof UsageError) || run.strategy === run.own) throw error;
+      skipped.push({ scenario: run.loaded.scenario.name, strategy: run.strategy, reason: error.message });
+    }
+  }
+  if (runs.length === 0) throw new UsageError(skipped.map(({ reason }) => reason).join('\n'));
+  return { runs, skipped };
 }
 
 function strategiesOf(named: string): readonly Strategy[] {

@@ -2,7 +2,7 @@ import { formatDurationNs } from '@faultline/address';
 import { counted } from '../columns.ts';
 import { escaped, htmlPage, table } from '../run/html-page.ts';
 import type { Comparison, ComparisonRow } from './comparison.ts';
-import { COLUMN_NOTE, comparisonTable, isByScenario, remarkOf } from './comparison-text.ts';
+import { COLUMN_NOTE, comparisonTable, isByScenario, remarkOf, skippedText } from './comparison-text.ts';
 
 const WIDTH = 900;
 const BAR_LEFT = 250;
@@ -10,7 +10,7 @@ const NUMBER_WIDTH = 110;
 const ROW = 24;
 
 /** A page of one comparison: the table, and a picture of what the innocents and the DMA paid. It holds no wall-clock time. */
-export function comparisonPage({ rows, seed, version, interrupted }: Comparison, again: string): string {
+export function comparisonPage({ rows, skipped, seed, version, interrupted }: Comparison, again: string): string {
   const byScenario = isByScenario(rows);
   const [heading = [], ...cells] = comparisonTable(rows, byScenario);
   const title = [...new Set(rows.map(({ scenario }) => scenario))].join(', ');
@@ -22,6 +22,7 @@ export function comparisonPage({ rows, seed, version, interrupted }: Comparison,
 ${table(heading, cells, { text: byScenario ? [1, 2] : [1] })}
 <p class="dim">${escaped(COLUMN_NOTE)}</p>
 ${remarks.map((row) => `<p>${escaped(remarkOf(row, byScenario))}</p>`).join('\n')}
+${skipped.map((run) => `<p>${escaped(skippedText(run))}</p>`).join('\n')}
 ${bars('Innocent pages that faulted', ({ innocent }) => innocent.faulted, counted)}
 ${bars('How long DMA waited for them', ({ innocent }) => innocent.stalledNs, formatDurationNs)}
 ${bars('DMA request p99', ({ dma }) => dma.p99Ns, formatDurationNs)}

@@ -1,7 +1,7 @@
 import { formatBytes, formatDurationNs } from '@faultline/address';
 import { aligned, counted, wrapped } from '../columns.ts';
 import type { Palette } from '../terminal.ts';
-import type { ComparisonRow } from './comparison.ts';
+import type { ComparisonRow, SkippedRun } from './comparison.ts';
 
 const VERDICTS: Readonly<Record<ComparisonRow['verdict'], string>> = {
   ok: 'held',
@@ -44,8 +44,11 @@ export function comparisonTable(rows: readonly ComparisonRow[], byScenario: bool
 export const isByScenario = (rows: readonly ComparisonRow[]): boolean =>
   new Set(rows.map(({ scenario }) => scenario)).size > 1;
 
-/** The text that `vm-sim compare` prints: the table, and a line for each crash, refusal and unkept claim. */
-export function comparisonText(rows: readonly ComparisonRow[], color: Palette): string {
+/** The text that `vm-sim compare` prints: the table, and a line for each crash, refusal, unkept claim and run that cannot be. */
+export function comparisonText(
+  { rows, skipped }: { readonly rows: readonly ComparisonRow[]; readonly skipped: readonly SkippedRun[] },
+  color: Palette,
+): string {
   const byScenario = isByScenario(rows);
   const [heading = '', ...lines] = aligned(comparisonTable(rows, byScenario));
   const painted = lines.map((line, index) => {
@@ -56,7 +59,7 @@ export function comparisonText(rows: readonly ComparisonRow[], color: Palette): 
   const remarks = rows
     .filter(({ remark, asClaimed }) => remark !== '' || !asClaimed)
     .map((row) => remarkOf(row, byScenario));
-  return `${[color.bold(heading), ...painted, '', ...[...remarks, COLUMN_NOTE].flatMap((text) => wrapped(text, 100))].join('\n')}\n`;
+  return `${[color.bold(heading), ...painted, '', ...[...remarks, ...skipped.map(skippedText), COLUMN_NOTE].flatMap((text) => wrapped(text, 100))].join('\n')}\n`;
 }
 
 /** `naive: the host crashed: bad page state ...`. */
@@ -66,3 +69,7 @@ export function remarkOf(row: ComparisonRow, byScenario: boolean): string {
   const claim = row.asClaimed ? '' : ' NOT AS CLAIMED';
   return `${name}: ${what}${row.remark}${claim}`.trim();
 }
+
+/** `pinned: cannot be run: ...`. */
+export const skippedText = ({ scenario, strategy, reason }: SkippedRun): string =>
+  `${scenario}, ${strategy}: cannot be run: ${reason}`;

@@ -37,6 +37,15 @@ export interface Comparison {
   readonly seed: number;
   readonly interrupted: boolean;
   readonly rows: readonly ComparisonRow[];
+  /** Runs that cannot be: a strategy that does not go with the scenario. */
+  readonly skipped: readonly SkippedRun[];
+}
+
+/** A run that cannot be, and why. */
+export interface SkippedRun {
+  readonly scenario: string;
+  readonly strategy: string;
+  readonly reason: string;
 }
 
 /** A run that is to be made: a scenario with one strategy. */
@@ -59,7 +68,7 @@ export function comparisonRow({ loaded, strategy, own }: PlannedRun, stats: Stat
     scenario: stats.scenario,
     strategy,
     verdict: stats.verdict,
-    asClaimed: isAsClaimed({ own, strategy, expect: loaded.scenario.expect }, stats),
+    asClaimed: isAsClaimed({ loaded, strategy, own }, stats),
     remark: stats.crash?.reason ?? stats.refusal?.reason ?? firstViolation(stats),
     innocent: { ...innocent },
     invalidations: iotlb.invalidations,
@@ -90,13 +99,11 @@ function firstViolation({ invariants }: StatsDocument): string {
  * violates nothing, except that a device which cannot wait may die (I13) where neighbours fault. Those that are there to be
  * refuted may end as they do.
  */
-function isAsClaimed(
-  { own, strategy, expect }: { own: Strategy; strategy: Strategy; expect: StatsDocument['expect'] },
-  { verdict, invariants }: StatsDocument,
-): boolean {
+function isAsClaimed({ loaded, strategy, own }: PlannedRun, { verdict, invariants }: StatsDocument): boolean {
+  const { expect } = loaded.scenario;
   const found = verdict === 'threshold-failed' ? 'ok' : verdict;
   if (strategy === own) return found === expect;
-  const { safe, hitless } = claimsOf(strategy);
+  const { safe, hitless } = claimsOf(loaded.scenario);
   if (!safe) return true;
   if (found === 'refused') return expect === 'refused';
   if (found === 'invariant-violated')

@@ -1,5 +1,6 @@
 import { DEFAULT_FAULT_POLICY, type FaultPolicy } from '../stage2/fault-policy.ts';
-import type { IoptPages, PageSpan } from './iopt-pages.ts';
+import type { IoptPages } from './iopt-pages.ts';
+import type { PageSpan } from './run-list.ts';
 
 /** Where an {@link Area} is and what it maps. */
 export interface AreaOptions {
