@@ -131,13 +131,7 @@ export class VirtualMachine {
       },
     });
     // After iommufd's own: when it is called, iommufd has let go.
-    this.mm.registerNotifier({
-      *invalidateRangeStart() {},
-      // biome-ignore lint/correctness/useYield: nothing to wait for
-      release: function* (this: VirtualMachine): Task<void> {
-        this.checker.processGone(this.#survivors);
-      }.bind(this),
-    });
+    this.mm.registerNotifier(this.#exitWatcher());
     this.#allocator = new GuestPageAllocator(this.layout, Math.min(FIRST_FREE_INDEX, this.layout.pages >> 1));
     this.#cpu = {
       access: (agent, page, write, lo, hi) => this.#cpuAccess(agent, page, write, lo, hi),
@@ -330,6 +324,17 @@ export class VirtualMachine {
     load.requests++;
     load.latency.record(ns);
     this.latency.record(ns);
+  }
+
+  #exitWatcher() {
+    const gone = (): void => this.checker.processGone(this.#survivors);
+    return {
+      *invalidateRangeStart(): Task<void> {},
+      // biome-ignore lint/correctness/useYield: a notifier that has nothing to wait for
+      *release(): Task<void> {
+        gone();
+      },
+    };
   }
 
   #rangeWatcher() {
