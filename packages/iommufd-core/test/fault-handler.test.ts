@@ -221,6 +221,29 @@ describe('at any step of a fault', () => {
     });
 });
 
+it('at any step of what the host does to a neighbour, a fault maps nothing around it that is being taken away', () => {
+  for (const what of ['pageOut', 'dontNeed', 'munmap', 'migrate'] as const)
+    for (let steps = 1; ; steps++) {
+      const { setup, hwpt } = ready({ backing: '4K', pages: 64, frames: 256 }, { policy: { around: 16 } });
+      setup.pageOut(7);
+      const runs = setup.beside(
+        (agent): Task<unknown> => {
+          if (what === 'pageOut') return setup.mm.pageOut(agent, USER + 9);
+          if (what === 'dontNeed') return setup.mm.madviseDontNeed(agent, USER + 8, 4);
+          if (what === 'munmap') return setup.mm.munmap(agent, USER + 8, 4);
+          return setup.host.migratePage(agent, setup.mm.lookup(USER + 9));
+        },
+        steps,
+        (agent) => hwpt.handleFault(agent, 7, true),
+      );
+      if (runs === null) {
+        expect(steps).toBeGreaterThan(5);
+        break;
+      }
+      expect([runs.first.done, runs.second.value, setup.stale()]).toEqual([true, FaultOutcome.success, []]);
+    }
+});
+
 it('faults of many workers on few pages map each page once, whatever the host does meanwhile', () => {
   const action = fc.record({
     kind: fc.constantFrom('read', 'write', 'pageOut', 'dontNeed', 'fork', 'cpuWrite'),
