@@ -172,7 +172,10 @@ describe('policies', () => {
       [{ prefault: 'all' as 'none' }, 'policy.prefault: all is not one of none, resident, populate'],
       [{ largest: '8K' as '4K' }, 'policy.largest: 8K is not one of 4K, 2M, 1G'],
     ];
-    for (const [policy, message] of bad) expect(() => setup.map(0, 512, { policy })).toThrow(message);
+    for (const [policy, message] of bad) expect(() => setup.map(0, 512, { policy })).toThrow(`EINVAL: ${message}`);
+    expect(() => setup.map(0, 512, { policy: {}, unpinned: false })).toThrow(
+      'EINVAL: policy: of a range that is pinned',
+    );
     expect(setup.ioas.areas.size).toBe(0);
   });
 });
