@@ -1,6 +1,7 @@
 export { InvariantError } from './execution.ts';
 export type { ExplorationResult, ExploreOptions } from './explorer.ts';
 export { explore } from './explorer.ts';
+export { patch2023Protocol } from './patch-2023-protocol.ts';
 export type { Protocol, ProtocolConfiguration } from './protocol.ts';
 export { PROTOCOLS, protocolNamed, SPLIT_CONFIGURATIONS, splitProtocol } from './protocols.ts';
 export type { RandomExplorationOptions } from './random-exploration.ts';

@@ -1,4 +1,4 @@
-import { STRATEGIES } from '@faultline/iommufd-core';
+import { cutAndCollapse, STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
 import { type SplitConfiguration, type SplitProtocol, SplitWorld } from './split-world.ts';
 
@@ -18,6 +18,32 @@ const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: 
     title: 'the whole leaf goes: safe, but its innocent neighbours may fault (I4 is not claimed)',
     strategy: STRATEGIES['whole-leaf'],
     hitless: false,
+  },
+  paired: {
+    title: 'all that was mapped as one goes as one: safe, and every innocent of the unit may fault (I4 is not claimed)',
+    strategy: STRATEGIES.paired,
+    hitless: false,
+  },
+  'break-before-make': {
+    title: 'the leaf is cleared, flushed and mapped back small: innocents may fault in between (I4 is not claimed)',
+    strategy: STRATEGIES['break-before-make'],
+    hitless: false,
+  },
+  'patch-2023': {
+    title: 'the posted patch to the letter, all its defects on',
+    strategy: STRATEGIES['patch-2023'],
+    hitless: true,
+  },
+  'cut+collapse': {
+    title:
+      'a page is cut out, comes back by a fault, and the large leaf is put back in the background: hitless throughout',
+    strategy: cutAndCollapse({ quietPasses: 1 }),
+    hitless: true,
+  },
+  'shared-ept': {
+    title: "the CPU's second-stage table is the domain's: CPU and device faults fill it, and a page is cut out of it",
+    strategy: STRATEGIES['shared-ept'],
+    hitless: true,
   },
 };
 

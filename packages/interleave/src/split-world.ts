@@ -2,7 +2,14 @@ import { type AddressSpace, HostMemory } from '@faultline/host-mm';
 import { Ioas, IopfQueue, type Strategy } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
-import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
+import {
+  entryFrame,
+  faultReasonText,
+  isLeaf,
+  isWalkError,
+  type PhysicalWords,
+  TableMemory,
+} from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 
@@ -28,6 +35,22 @@ export interface SplitProtocol {
   readonly hitless: boolean;
   /** Whether the guest keeps page-directory words at the start of its memory, for a protocol that reads guest data. */
   readonly guestWords?: boolean;
+  /** What the world has beside the ordinary one. */
+  readonly variant?: SplitVariant;
+}
+
+/** What a protocol needs of its world to show what it does. All optional. */
+export interface SplitVariant {
+  /** Table pages kept back; default as the domain's. */
+  readonly reservePages?: number;
+  /** Hardware sets A and D. */
+  readonly accessedDirty?: boolean;
+  /** False: hardware does not snoop the CPU's caches. */
+  readonly coherent?: boolean;
+  /** Attribute bits of the large leaf that every innocent page has to keep. */
+  readonly attributes?: bigint;
+  /** The host discards so many pages from the victim on (MADV_DONTNEED), instead of swapping one out. */
+  readonly discardedPages?: number;
 }
 
 const USER_PAGE = 0x40000;
@@ -58,12 +81,15 @@ export class SplitWorld implements ExploredSystem {
   readonly #ioas: Ioas;
   readonly #areasHash: string;
   readonly #protocol: SplitProtocol;
+  readonly #variant: SplitVariant;
   #violation: Violation | null = null;
   #written = false;
 
   constructor(configuration: SplitConfiguration, protocol: SplitProtocol) {
     this.#configuration = configuration;
     this.#protocol = protocol;
+    this.#variant = protocol.variant ?? {};
+    const { coherent = true, accessedDirty = false, reservePages } = this.#variant;
     const pages = configuration.leaf === '1G' ? 262144 : 512;
     const setup = new Agent('set-up');
     this.#host = new HostMemory({
@@ -76,7 +102,7 @@ export class SplitWorld implements ExploredSystem {
     this.#mm = this.#host.createAddressSpace('mm');
     this.#mm.mmap({ startPage: USER_PAGE, pages, backing: configuration.leaf === '1G' ? 'pud-thp' : 'thp-2M' });
     runToEnd(this.#mm.populate(setup, USER_PAGE, pages));
-    this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 32 });
+    this.#tables = new TableMemory({ basePfn: TABLE_BASE_PFN, pages: 32, coherent });
     this.#unit = new RemappingUnit({
       memory: this.#tables,
       iotlb: { geometry: SMALL_CACHE },
@@ -90,6 +116,8 @@ export class SplitWorld implements ExploredSystem {
       domainId: 1,
       physical: this.#guestMemory(),
       allocationMayFail: configuration.allocationMayFail,
+      accessedDirty,
+      ...(reservePages === undefined ? {} : { reservePages }),
       onFreeTables: (tables) => this.#tablesFreed(tables),
     });
     this.#ioas = new Ioas({ mm: this.#mm, strategy: protocol.strategy });
@@ -99,9 +127,10 @@ export class SplitWorld implements ExploredSystem {
     if (configuration.warm) runToEnd(this.#dma(setup));
     this.tasks = [
       { agent: DEVICE, task: this.#dma(DEVICE) },
-      { agent: HOST, task: this.#mm.pageOut(HOST, USER_PAGE + VICTIM) },
+      { agent: HOST, task: this.#takeAway(HOST) },
       { agent: QUEUE, task: this.#unit.run(QUEUE), daemon: true },
       ...(configuration.device === 'ATS and PRI' ? this.#faultPath() : []),
+      ...this.#byStrategy(),
     ];
   }
 
@@ -125,13 +154,28 @@ export class SplitWorld implements ExploredSystem {
     if (answers.success + answers.invalid + answers.failure !== this.#endpoint.counters.pageRequests)
       return { invariant: 'I9', message: 'a page group has no answer' };
     const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
-    if (this.#written && content.tagLo !== 1) return { invariant: 'I2', message: 'what the device wrote is lost' };
+    const mayBeLost = this.#isTaken(this.#targetPage) && this.#variant.discardedPages !== undefined;
+    if (this.#written && content.tagLo !== 1 && !mayBeLost)
+      return { invariant: 'I2', message: 'what the device wrote is lost' };
     if (this.#unit.inFlight.count !== 0) return { invariant: 'I12', message: 'a DMA is still in flight' };
     // The unit's, context table, PASID directory and table of the device, the tables in use, the reserve: nothing else.
     const expected = this.#unitPages + 3 + table.tablePages + table.reserve.held;
     if (this.#tables.used !== expected)
       return { invariant: 'I12', message: `${this.#tables.used} table pages in use, ${expected} accounted for` };
     return null;
+  }
+
+  #takeAway(agent: Agent): Task<unknown> {
+    const { discardedPages } = this.#variant;
+    if (discardedPages === undefined) return this.#mm.pageOut(agent, USER_PAGE + VICTIM);
+    return this.#mm.madviseDontNeed(agent, USER_PAGE + VICTIM, discardedPages);
+  }
+
+  /** What a strategy does of its own beside the notifier: a collapse in the background, CPU faults on a shared table. */
+  #byStrategy(): ExploredTask[] {
+    const { hwpt } = this.#ioas;
+    if (hwpt?.strategy?.backgroundPass) return [{ agent: COLLAPSER, task: hwpt.strategy.backgroundPass(COLLAPSER) }];
+    return hwpt?.sharesCpuTable ? [{ agent: CPU, task: hwpt.cpuFault(CPU, VICTIM, true) }] : [];
   }
 
   *#setUp(agent: Agent, pages: number): Task<void> {
@@ -143,8 +187,11 @@ export class SplitWorld implements ExploredSystem {
       unpinned: true,
     });
     yield* this.#ioas.addDomain(agent, this.#domain, {
-      takenAway: (page) => this.#taken(page),
+      takenAway: (page, count) => this.#taken(page, count),
     });
+    // A table that is shared with the CPU is empty until the CPU uses it.
+    if (this.#ioas.hwpt?.sharesCpuTable) yield* this.#ioas.hwpt.cpuFault(agent, 0, true);
+    this.#setAttributes();
     // A guest that keeps its own page directory at the start of its memory: data that looks like page-table entries.
     if (this.#protocol.guestWords)
       this.#host.memory.writeWords(
@@ -210,7 +257,7 @@ export class SplitWorld implements ExploredSystem {
 
   #missing(path: DmaPath, page: number, reason: number): void {
     if (isWalkError(reason)) this.#fail('I3', `the walk of page 0x${page.toString(16)}: ${faultReasonText(reason)}`);
-    if (this.#protocol.hitless && page !== VICTIM)
+    if (this.#protocol.hitless && !this.#isTaken(page))
       this.#fail(
         'I4',
         `${path} DMA to page 0x${page.toString(16)}, which nobody took away: ${faultReasonText(reason)}`,
@@ -232,9 +279,38 @@ export class SplitWorld implements ExploredSystem {
     };
   }
 
-  #taken(page: number): void {
-    if (this.#domain.frameAt(page) >= 0)
-      this.#fail('I8', `page 0x${page.toString(16)} is still mapped after the notifier`);
+  #isTaken(page: number): boolean {
+    return page >= VICTIM && page < VICTIM + (this.#variant.discardedPages ?? 1);
+  }
+
+  #taken(first: number, pages: number): void {
+    for (let page = first; page < first + pages; page++)
+      if (this.#domain.frameAt(page) >= 0)
+        this.#fail('I8', `page 0x${page.toString(16)} is still mapped after the notifier`);
+    this.#checkAttributes();
+  }
+
+  /** Writes the attributes into the large leaf, before anybody uses it. */
+  #setAttributes(): void {
+    const { attributes } = this.#variant;
+    const { table } = this.#domain;
+    if (attributes === undefined) return;
+    let pfn = table.rootPfn;
+    for (let level = table.levels as number; level > 1; level--) {
+      const entry = this.#tables.load(pfn, 0);
+      if (isLeaf(entry, level)) this.#tables.store(pfn, 0, entry | attributes);
+      pfn = entryFrame(entry);
+      if (isLeaf(entry, level)) return;
+    }
+  }
+
+  /** Innocents are translated as before, attributes included (I4). */
+  #checkAttributes(): void {
+    const { attributes } = this.#variant;
+    const leaf = this.#domain.leafAt(VICTIM - 1);
+    if (attributes === undefined || leaf === null || (leaf.entry & attributes) === attributes) return;
+    const lost = attributes & ~leaf.entry;
+    this.#fail('I4', `page 0x${(VICTIM - 1).toString(16)} has lost the attributes 0x${lost.toString(16)} of its leaf`);
   }
 
   #tablesFreed(tables: readonly number[]): void {
@@ -254,6 +330,8 @@ const ONE_SET = { sets: 1, ways: 4 } as const;
 const SMALL_STRUCTURE_CACHE = { pde: ONE_SET, pdpe: ONE_SET, pml4e: ONE_SET, pml5e: ONE_SET } as const;
 const DEVICE = new Agent('device');
 const HOST = new Agent('host');
+const COLLAPSER = new Agent('collapser');
+const CPU = new Agent('guest CPU');
 const QUEUE = new Agent('invalidation queue');
 const INTERRUPT = new Agent('page request interrupt');
 const WORKER = new Agent('iopf worker');

@@ -1,6 +1,6 @@
 import { type AddressSpace, HostMemory, type HostMemoryOptions, type Memfd } from '@faultline/host-mm';
 import { Endpoint } from '@faultline/pci-device';
-import { Agent, type RandomStream, runToEnd, type Task, TaskRun } from '@faultline/sim';
+import { Agent, type RandomStream, type Task, TaskRun } from '@faultline/sim';
 import { isWalkError, TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import fc from 'fast-check';
@@ -369,6 +369,3 @@ export class FollowingWorld {
     }
   }
 }
-
-/** Set-up and checks that need no scheduler. */
-export const atOnce = runToEnd;

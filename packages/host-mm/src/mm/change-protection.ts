@@ -84,6 +84,8 @@ export function* changeEntries(
     const unitStart = blockStart(page, unit);
     if (level !== 0 && (unitStart < page || unitStart + unit > span.endPage)) {
       yield* splitLeafAt(host, mm, agent, page);
+      // Somebody may have emptied it meanwhile, and an empty entry is never split.
+      page = table.nextUsed(page, span.endPage);
       continue;
     }
     const endPage = Math.min(unitStart + unit, span.endPage);

@@ -1,0 +1,9 @@
+import { type Protocol, type VerifyOptions, type VerifyResult, verify } from '../src/index.ts';
+
+/** Runs a verification to its end. */
+export function outcome(protocol: Protocol, options: VerifyOptions = {}): VerifyResult {
+  const search = verify(protocol, options);
+  let next = search.next();
+  while (!next.done) next = search.next();
+  return next.value;
+}

@@ -1,0 +1,24 @@
+import { expect, it } from 'vitest';
+import { patch2023Protocol, protocolNamed } from '../src/index.ts';
+import { outcome } from './outcome.ts';
+
+it.each(['paired', 'break-before-make', 'cut+collapse'])('%s holds in every order of every configuration', (name) => {
+  const result = outcome(protocolNamed(name));
+  expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
+  expect(result.configurations).toHaveLength(34);
+});
+
+it('shared-ept holds with one preemption in every configuration', () => {
+  expect(outcome(protocolNamed('shared-ept'), { preemptions: 1 }).verdict).toBe('holds');
+});
+
+it.each(['D1', 'D3', 'D5', 'D6', 'D8', 'D9'] as const)(
+  'the posted patch without defects holds in all orders of the worlds of %s',
+  (stage) => {
+    expect(outcome(patch2023Protocol(stage, [])).verdict).toBe('holds');
+  },
+);
+
+it('the posted patch without defects holds with one preemption where 700 pages are discarded', () => {
+  expect(outcome(patch2023Protocol('D4', []), { preemptions: 1 }).verdict).toBe('holds');
+});
