@@ -11,6 +11,9 @@ export interface ContiguousRun {
 /** An open file as MAP_FILE takes it: a memfd, or something that cannot be pinned and so fails only when it would be. */
 export interface MappableFile {
   readonly name: string;
+  /** Pins pages by their index in the file (memfd_pin_folios); without it every pin is EINVAL. Errors have a `code`. */
+  pinPages?(agent: Agent, startIndex: number, pages: number): Task<readonly ContiguousRun[]>;
+  unpinPages?(agent: Agent, runs: readonly ContiguousRun[]): Task<void>;
 }
 
 /** A range of pages whose host mapping changes. */
@@ -53,6 +56,10 @@ export interface HostAddressSpace {
   /** The frames that the last {@link pin} of exactly this range holds, which is not always what a look-up finds. */
   pinnedRuns(startPage: number, pages: number): readonly ContiguousRun[];
   unpin(agent: Agent, startPage: number, pages: number): Task<void>;
+  /** Pins for a caller who keeps the frames. @returns one run for each CPU leaf, in order */
+  pinUserPages(agent: Agent, startPage: number, pages: number, write: boolean): Task<readonly ContiguousRun[]>;
+  /** Gives pins back by frame; each run lies within one that {@link pinUserPages} returned. */
+  unpinUserPages(agent: Agent, runs: readonly ContiguousRun[]): Task<void>;
   registerNotifier(notifier: HostNotifier): void;
   unregisterNotifier(notifier: HostNotifier): void;
   /** Location of a page's entry within `Location.cpuEntry`, for steps that look it up. */

@@ -1,10 +1,14 @@
 export { IommufdError } from './errno.ts';
 export type { ContiguousRun, HostAddressSpace, HostNotifier, HostRange, MappableFile } from './host-address-space.ts';
 export { VM_FAULT_ERROR, VM_FAULT_OOM } from './host-address-space.ts';
-export type { Area, AreaSlice } from './ioas/io-pagetable.ts';
+export { Area } from './ioas/area.ts';
+export type { AreaSlice } from './ioas/io-pagetable.ts';
 export { IoPagetable } from './ioas/io-pagetable.ts';
-export type { IoasMapRequest } from './ioas/ioas.ts';
+export type { IoasMapFile, IoasMapRequest } from './ioas/ioas.ts';
 export { Ioas } from './ioas/ioas.ts';
+export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
+export type { AccessUnmap } from './ioas/iopt.ts';
+export { Iopt } from './ioas/iopt.ts';
 export type { IommuDevice, IommuGroup, PagingDomain, PagingDomainRequest, ReservedRegion } from './iommu-device.ts';
 export type { DomainGather, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
 export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
@@ -69,9 +73,9 @@ export type {
 } from './object/ioctl-request.ts';
 export type { IommufdOptions, IommufdVersion } from './object/iommufd.ts';
 export { Iommufd } from './object/iommufd.ts';
-export type { LockedMemory, ProcessCapability, ProcessOptions } from './object/process.ts';
-export { Process } from './object/process.ts';
 export type { Vevent, VeventQueue } from './object/vevent-queue.ts';
+export type { LockedMemory, ProcessCapability, ProcessOptions } from './process.ts';
+export { Process } from './process.ts';
 export type { FaultOutcomeCode, HwptObserver } from './stage2/hwpt-paging.ts';
 export { FaultOutcome, HwptPaging } from './stage2/hwpt-paging.ts';
 export type { Strategy, StrategySeat, StrategyState, TakeAway, TakeAwayOutcome } from './stage2/strategy.ts';

@@ -30,7 +30,11 @@ export interface MistakenEntry {
  */
 export interface IommuDomain<Gather extends DomainGather = DomainGather> {
   gather(): Gather;
-  map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number>;
+  /** @param request `read` left out means true */
+  map(
+    agent: Agent,
+    request: { page: number; frame: number; pages: number; write: boolean; read?: boolean },
+  ): Task<number>;
   cut(agent: Agent, page: number, pages: number, gather: Gather): Task<{ readonly ok: boolean }>;
   unmap(
     agent: Agent,

@@ -33,6 +33,43 @@ export function* pinRange(
   agent: Agent,
   range: { readonly startPage: number; readonly pages: number; readonly write: boolean },
 ): Task<void> {
+  const parts = yield* pinParts(host, mm, agent, range);
+  const records = mm.pins.get(range.startPage) ?? [];
+  records.push({ pages: range.pages, parts });
+  mm.pins.set(range.startPage, records);
+}
+
+/**
+ * The same for a caller who keeps the frames himself (pin_user_pages): whoever has several pins of one range at once, or gives
+ * back a part. @returns the frames, one run for each leaf, in order
+ */
+export function* pinUserPages(
+  host: HostState,
+  mm: MmState,
+  agent: Agent,
+  range: { readonly startPage: number; readonly pages: number; readonly write: boolean },
+): Task<PageRun[]> {
+  return runsOf(yield* pinParts(host, mm, agent, range));
+}
+
+/** Gives pins back by frame (unpin_user_pages), whatever is mapped at the pages now; one step a run, which is within one folio. */
+export function* unpinUserPages(host: HostState, mm: MmState, agent: Agent, runs: readonly PageRun[]): Task<void> {
+  for (const { startPage, pages, pfn } of runs) {
+    yield agent.writes('unpin folio', Location.cpuEntry, mm.entryLocation(startPage), Cost.lock);
+    mm.accountedPinPages -= pages;
+    unpinPart(host, { folio: host.folios.at(pfn), pfn, startPage, pages });
+  }
+}
+
+const runsOf = (parts: readonly PinnedPart[]): PageRun[] =>
+  parts.map(({ startPage, pages, pfn }) => ({ startPage, pages, pfn }));
+
+function* pinParts(
+  host: HostState,
+  mm: MmState,
+  agent: Agent,
+  range: { readonly startPage: number; readonly pages: number; readonly write: boolean },
+): Task<PinnedPart[]> {
   const endPage = range.startPage + range.pages;
   const parts: PinnedPart[] = [];
   for (let page = range.startPage; page < endPage; ) {
@@ -49,10 +86,8 @@ export function* pinRange(
     for (const each of parts) unpinPart(host, each);
     throw faultError(bits, page, 'pin');
   }
-  const records = mm.pins.get(range.startPage) ?? [];
-  records.push({ pages: range.pages, parts });
-  mm.pins.set(range.startPage, records);
   mm.accountedPinPages += range.pages;
+  return parts;
 }
 
 /** Pins what the leaf at the page maps of the range. @returns null if a fault must come first: missing, or write-protected */
@@ -105,7 +140,7 @@ export function* unpinRange(
 export function pinnedRuns(mm: MmState, range: { startPage: number; pages: number }): PageRun[] {
   const record = mm.pins.get(range.startPage)?.findLast((each) => each.pages === range.pages);
   if (record === undefined) throw notPinned(range);
-  return record.parts.map(({ startPage, pages, pfn }) => ({ startPage, pages, pfn }));
+  return runsOf(record.parts);
 }
 
 const notPinned = (range: { startPage: number; pages: number }): RangeError =>

@@ -14,7 +14,7 @@ import { Userfaultfd } from '../action/userfaultfd.ts';
 import { checkPageRange } from '../argument.ts';
 import { handleMmFault } from '../fault/handle-mm-fault.ts';
 import { type HmmRange, hmmRangeFault } from '../fault/hmm.ts';
-import { pinnedRuns, pinRange, unpinRange } from '../fault/pin.ts';
+import { pinnedRuns, pinRange, pinUserPages, unpinRange, unpinUserPages } from '../fault/pin.ts';
 import { VM_FAULT_ERROR, VmFault } from '../fault/vm-fault.ts';
 import { FolioFlag } from '../folio/folio-table.ts';
 import type { PageContent } from '../frame/page-content.ts';
@@ -307,6 +307,26 @@ export class AddressSpace {
    */
   unpin(agent: Agent, startPage: number, pages: number): Task<void> {
     return unpinRange(this.#host, this.#mm, agent, { startPage, pages });
+  }
+
+  /**
+   * Pins as {@link pin} does, for a caller who keeps the frames himself and gives them back by {@link unpinUserPages}, all or in part.
+   * @returns the frames, one run for each leaf, in order
+   * @throws HostMemoryError ENOMEM, EFAULT or EHWPOISON, with nothing pinned
+   */
+  *pinUserPages(agent: Agent, startPage: number, pages: number, write: boolean): Task<PageRun[]> {
+    checkPageRange({ startPage, pages });
+    yield* this.mmapLock.acquireRead(agent);
+    try {
+      return yield* pinUserPages(this.#host, this.#mm, agent, { startPage, pages, write });
+    } finally {
+      this.mmapLock.releaseRead(agent);
+    }
+  }
+
+  /** Gives frames of {@link pinUserPages} back, each run within one that it returned. Also works after {@link exit}. */
+  unpinUserPages(agent: Agent, runs: readonly PageRun[]): Task<void> {
+    return unpinUserPages(this.#host, this.#mm, agent, runs);
   }
 
   /**

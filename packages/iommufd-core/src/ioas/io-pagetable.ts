@@ -1,21 +1,10 @@
 import { hex } from '@faultline/address';
 import SortedBTree from 'sorted-btree';
 import { IommufdError } from '../errno.ts';
+import type { Area } from './area.ts';
 
 // The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
 const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;
-
-/** What the user asked to be mapped as one: the unit of unmap. */
-export interface Area {
-  /** First IOVA page. */
-  readonly page: number;
-  readonly pages: number;
-  /** First page of the memory in the owner's address space. */
-  readonly userPage: number;
-  readonly writeable: boolean;
-  /** Not pinned: mapped as far as memory is resident, and faulted in otherwise. Ours; no kernel has this flag. */
-  readonly unpinned: boolean;
-}
 
 /** A range of IOVA pages within one area. */
 export interface AreaSlice {
@@ -26,7 +15,7 @@ export interface AreaSlice {
 
 /** The io_pagetable: the record of what the user mapped. Faults and notifiers only read it (I7). */
 export class IoPagetable {
-  readonly #areas = new BTree<number, Area>();
+  readonly #areas = new BTree<bigint, Area>(undefined, (a, b) => (a < b ? -1 : a > b ? 1 : 0));
 
   /** Number of areas. */
   get size(): number {
@@ -38,45 +27,56 @@ export class IoPagetable {
     return [...this.#areas.values()];
   }
 
-  /** Records an area. @throws IommufdError EINVAL (zero length), EEXIST (overlap) */
+  /** Records an area. @throws IommufdError EEXIST (overlap) */
   insert(area: Area): void {
-    if (area.pages <= 0) throw new IommufdError('EINVAL', `length: ${hex(area.pages * 4096)} is not positive`);
-    const before = this.#areas.getPairOrNextLower(area.page + area.pages - 1)?.[1];
-    if (before && before.page + before.pages > area.page)
-      throw new IommufdError('EEXIST', `iova: ${describe(area)} overlaps the area ${describe(before)}`);
-    this.#areas.set(area.page, area);
+    const other = this.firstIn(area.iova, area.last);
+    if (other) throw new IommufdError('EEXIST', `iova: ${formatArea(area)} overlaps the area ${formatArea(other)}`);
+    this.#areas.set(area.iova, area);
   }
 
-  /** The area that holds a page, or undefined. */
+  /** Forgets an area. */
+  remove(area: Area): void {
+    this.#areas.delete(area.iova);
+  }
+
+  /** The area that holds an IOVA page and is not being torn down, or undefined: what a fault may map. */
   find(page: number): Area | undefined {
-    const area = this.#areas.getPairOrNextLower(page)?.[1];
-    return area && page < area.page + area.pages ? area : undefined;
+    const area = this.#areas.getPairOrNextLower(BigInt(page) * 4096n)?.[1];
+    return area && page < area.page + area.pages && area.state !== 'going' ? area : undefined;
+  }
+
+  /** The area with the lowest address that has any byte of a range, or undefined. */
+  firstIn(first: bigint, last: bigint): Area | undefined {
+    const before = this.#areas.getPairOrNextLower(first)?.[1];
+    if (before && before.last >= first) return before;
+    const next = this.#areas.nextHigherPair(first)?.[1];
+    return next && next.iova <= last ? next : undefined;
   }
 
   /**
-   * Removes the areas that a range covers whole, in order. As Linux: an area covered in part gives ENOENT, and those before
-   * it are gone already; nothing in the range gives ENOENT too. `removed` is called with each area that has gone.
+   * Areas that cover a range without a hole, in order: iopt_for_each_contig_area. @returns null if there is a hole, or an area that
+   * is being made or torn down
    */
-  removeRange(page: number, pages: number, removed: (area: Area) => void): number {
-    const end = page + pages;
-    let total = 0;
-    const first = this.find(page);
-    if (first && first.page < page) throw partial(page, pages, first);
-    for (const [start, area] of this.#areas.getRange(page, end, false)) {
-      if (start + area.pages > end) throw partial(page, pages, area);
-      this.#areas.delete(area.page);
-      removed(area);
-      total += area.pages;
+  contiguous(first: bigint, last: bigint): Area[] | null {
+    const found: Area[] = [];
+    for (let at = first; at <= last; ) {
+      const area = this.firstIn(at, at);
+      if (area?.state !== 'mapped') return null;
+      found.push(area);
+      at = area.last + 1n;
     }
-    if (total === 0) throw new IommufdError('ENOENT', `iova: nothing is mapped in ${describe({ page, pages })}`);
-    return total;
+    return found;
   }
 
-  /** The parts of areas that map a range of the owner's memory. Walks all areas: a VM has a handful. */
+  /**
+   * The parts of unpinned areas that map a range of the owner's memory: what a notifier has to look after, since the frames of
+   * pinned areas stay. Areas that are being made or torn down count, they may be in a domain. Walks all areas: a VM has a handful.
+   */
   slicesOfMemory(userPage: number, pages: number): AreaSlice[] {
     const slices: AreaSlice[] = [];
     const end = userPage + pages;
     for (const area of this.#areas.values()) {
+      if (!area.unpinned) continue;
       const from = Math.max(userPage, area.userPage);
       const to = Math.min(end, area.userPage + area.pages);
       if (from < to) slices.push({ area, page: area.page + (from - area.userPage), pages: to - from });
@@ -87,18 +87,15 @@ export class IoPagetable {
   /** A hash over all areas: equal hashes before and after faults and notifiers show I7. */
   hash(): string {
     let hash = 0xcbf29ce484222325n;
-    for (const area of this.#areas.values())
-      for (const value of [area.page, area.pages, area.userPage, Number(area.writeable) * 2 + Number(area.unpinned)])
-        hash = BigInt.asUintN(64, (hash ^ BigInt(value)) * 0x100000001b3n);
+    for (const area of this.#areas.values()) {
+      const flags = (area.readable ? 4n : 0n) + (area.writeable ? 2n : 0n) + (area.unpinned ? 1n : 0n);
+      for (const value of [area.iova, area.length, BigInt(area.userPage), area.pageOffset, flags])
+        hash = BigInt.asUintN(64, (hash ^ value) * 0x100000001b3n);
+    }
     return hash.toString(16).padStart(16, '0');
   }
 }
 
-const describe = (range: { page: number; pages: number }): string =>
-  `[${hex(BigInt(range.page) * 4096n)}-${hex(BigInt(range.page + range.pages) * 4096n - 1n)}]`;
-
-const partial = (page: number, pages: number, area: Area): IommufdError =>
-  new IommufdError(
-    'ENOENT',
-    `iova: ${describe({ page, pages })} covers the area ${describe(area)} only in part; what was mapped as one is unmapped as one`,
-  );
+/** For messages: an area's IOVAs. */
+export const formatArea = (area: { readonly iova: bigint; readonly last: bigint }): string =>
+  `[${hex(area.iova)}-${hex(area.last)}]`;

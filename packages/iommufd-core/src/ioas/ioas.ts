@@ -1,110 +1,162 @@
 import { hex } from '@faultline/address';
-import { type Agent, RwSemaphore, type Task } from '@faultline/sim';
+import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
-import type { HostAddressSpace, HostNotifier, HostRange } from '../host-address-space.ts';
+import type { HostAddressSpace, HostNotifier, HostRange, MappableFile } from '../host-address-space.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
+import { Process } from '../process.ts';
 import { FaultOutcome, type HwptObserver, HwptPaging } from '../stage2/hwpt-paging.ts';
 import type { Strategy } from '../stage2/strategy.ts';
 import { type DeviceReport, formatPages, rangesToPin } from '../vfio/device-report.ts';
-import { type Area, IoPagetable } from './io-pagetable.ts';
+import type { Area } from './area.ts';
+import type { IoPagetable } from './io-pagetable.ts';
+import type { DomainGeometry, IoasPlacement, MemoryPart } from './ioas-layout.ts';
+import { Iopt } from './iopt.ts';
+import { IoptPages } from './iopt-pages.ts';
+import type { AccountMode } from './locked-memory.ts';
 import { type PinnedRange, PinnedRanges } from './pinned-ranges.ts';
+import { greater, LAST_IOVA, lesser } from './reserved-iovas.ts';
 
 /** A map call: bytes, as the ioctl takes them. */
-export interface IoasMapRequest {
-  readonly iova: bigint;
+export interface IoasMapRequest extends IoasPlacement {
   readonly userVa: bigint;
   readonly length: bigint;
-  readonly writeable: boolean;
   /** Do not pin: ours, no kernel has this flag. */
   readonly unpinned: boolean;
+  /** Whose memory it is; default the IOAS's own process. */
+  readonly process?: Process;
+  /** Against what pins are counted; default by the process's CAP_IPC_LOCK. */
+  readonly account?: AccountMode;
+}
+
+/** A map of a file's pages. */
+export interface IoasMapFile extends IoasPlacement {
+  readonly file: MappableFile;
+  readonly start: bigint;
+  readonly length: bigint;
+  readonly process?: Process;
+  readonly account?: AccountMode;
 }
 
 /**
- * An I/O address space: what the user mapped (io_pagetable), one paging HWPT once a domain is there, and the devices
- * attached to it. With `strategy` null it is today's iommufd: everything is pinned at map, and no notifier is registered.
+ * An I/O address space: what the user mapped (io_pagetable), the paging HWPTs that it is mapped into, and the devices attached to it. With
+ * `strategy` null it is today's iommufd: everything is pinned as long as a domain maps it, and no notifier is registered.
  */
 export class Ioas implements HostNotifier {
-  readonly areas = new IoPagetable();
-  readonly mm: HostAddressSpace;
+  readonly process: Process;
+  readonly iopt = new Iopt();
   readonly #strategy: Strategy | null;
-  readonly #iovaRwsem = new RwSemaphore('iova_rwsem');
   readonly #pins = new PinnedRanges();
   readonly #devices = new Set<string>();
   /** Whether the mm calls this notifier: until it is destroyed, or the mm goes away. */
   #registered: boolean;
-  #hwpt: HwptPaging | null = null;
 
-  constructor(options: { readonly mm: HostAddressSpace; readonly strategy: Strategy | null }) {
-    this.mm = options.mm;
+  constructor(
+    options: ({ readonly mm: HostAddressSpace } | { readonly process: Process }) & {
+      readonly strategy: Strategy | null;
+    },
+  ) {
+    this.process = 'process' in options ? options.process : new Process({ mm: options.mm });
     this.#strategy = options.strategy;
     this.#registered = this.#strategy !== null;
     if (this.#registered) this.mm.registerNotifier(this);
   }
 
-  /** The paging HWPT, once a domain was added. */
+  /** What the user mapped. */
+  get areas(): IoPagetable {
+    return this.iopt.layout.areas;
+  }
+
+  /** The address space whose changes unpinned areas follow. */
+  get mm(): HostAddressSpace {
+    return this.process.mm;
+  }
+
+  /** The first paging HWPT, once a domain was added. */
   get hwpt(): HwptPaging | null {
-    return this.#hwpt;
+    return this.iopt.hwpts[0] ?? null;
   }
 
   /**
-   * IOMMU_IOAS_MAP at a fixed IOVA. Pinned memory is faulted in and pinned now; unpinned memory is mapped as far as it is
+   * IOMMU_IOAS_MAP. With a domain, pinned memory is faulted in and pinned now; unpinned memory is mapped as far as it is
    * resident. A failure leaves nothing behind.
-   * @throws IommufdError EINVAL, EOVERFLOW, EEXIST, EOPNOTSUPP (unpinned without a take-away strategy); errors of pin and domain
+   * @throws IommufdError EINVAL, EOVERFLOW, EEXIST, ENOSPC, EOPNOTSUPP (unpinned without a strategy that follows the host, or another
+   * process's memory); errors of pin and domain
    */
   *map(agent: Agent, request: IoasMapRequest): Task<Area> {
-    const area = this.#checkMap(request);
-    yield* this.#iovaRwsem.acquireWrite(agent);
-    try {
-      this.areas.insert(area);
-      try {
-        yield* this.#fillArea(agent, area);
-      } catch (error) {
-        yield* this.#removeAreas(agent, area.page, area.pages);
-        throw error;
-      }
-      return area;
-    } finally {
-      this.#iovaRwsem.releaseWrite(agent);
-    }
+    const { process = this.process, userVa, length } = request;
+    if (request.unpinned) this.#checkUnpinned(process.mm);
+    if (userVa + length > LAST_IOVA)
+      throw new IommufdError('EOVERFLOW', `user_va: ${hex(userVa)} + ${hex(length)} wraps`);
+    const memory = this.#newMemory({ ...request, process, start: userVa, file: null });
+    return yield* this.#mapWhole(agent, memory, request);
+  }
+
+  /** IOMMU_IOAS_MAP_FILE. A file that cannot be pinned is EINVAL once a domain is there. @throws IommufdError as {@link map} */
+  *mapFile(agent: Agent, request: IoasMapFile): Task<Area> {
+    const { process = this.process, start, length } = request;
+    if (start + length > LAST_IOVA) throw new IommufdError('EOVERFLOW', `start: ${hex(start)} + ${hex(length)} wraps`);
+    const memory = this.#newMemory({ ...request, process, unpinned: false });
+    return yield* this.#mapWhole(agent, memory, request);
   }
 
   /**
-   * IOMMU_IOAS_UNMAP: whole areas only. IOVA 0 with length 2^64-1 means everything, and may find nothing.
-   * @returns bytes unmapped. @throws IommufdError ENOENT, EINVAL, EOVERFLOW
+   * IOMMU_IOAS_COPY of a range of another IOAS, or of this one: the pages are shared, and pinned once. One area for each that the source
+   * range touches. @returns the first IOVA
+   * @throws IommufdError ENOENT (the source is not covered without a hole), EPERM (writeable, of pages that are not); as {@link map}
    */
-  *unmap(agent: Agent, iova: bigint, length: bigint): Task<bigint> {
-    const everything = iova === 0n && length === ALL_BYTES;
-    if (!everything) checkWrap('iova', iova, length);
-    const page = pageOf('iova', iova);
-    const pages = everything ? 2 ** 52 : pageOf('length', length);
-    if (pages === 0) throw new IommufdError('EINVAL', 'length: 0x0 is not positive');
-    yield* this.#iovaRwsem.acquireWrite(agent);
-    try {
-      return everything && this.areas.size === 0 ? 0n : yield* this.#removeAreas(agent, page, pages);
-    } finally {
-      this.#iovaRwsem.releaseWrite(agent);
-    }
+  *copy(agent: Agent, source: Ioas, range: { iova: bigint; length: bigint }, to: IoasPlacement): Task<bigint> {
+    const { iova, length } = range;
+    if (length === 0n) throw new IommufdError('EINVAL', 'length: 0x0 is not positive');
+    const last = iova + length - 1n;
+    if (last > LAST_IOVA) throw new IommufdError('EOVERFLOW', `src_iova: ${hex(iova)} + ${hex(length)} wraps`);
+    const areas = yield* source.iopt.read(agent, () => source.areas.contiguous(iova, last));
+    if (areas === null)
+      throw new IommufdError('ENOENT', `src_iova: [${hex(iova)}-${hex(last)}] is not mapped without a hole`);
+    const parts = areas.map((area): MemoryPart => {
+      const start = greater(area.iova, iova);
+      const end = lesser(area.last, last);
+      const startByte = area.startByte + (start - area.iova);
+      return { memory: area.memory, startByte, length: end - start + 1n };
+    });
+    for (const { memory } of parts) if (memory.unpinned) this.#checkUnpinned(memory.mm);
+    const [first] = yield* this.iopt.map(agent, parts, to);
+    return (first as Area).iova;
   }
 
-  /** Adds the domain that the areas are mapped into: the HWPT. @throws IommufdError EBUSY if there is one */
-  *addDomain(agent: Agent, domain: IommuDomain, observer: HwptObserver = {}): Task<HwptPaging> {
-    yield* this.#iovaRwsem.acquireWrite(agent);
-    try {
-      if (this.#hwpt) throw new IommufdError('EBUSY', 'the IOAS has a paging HWPT already');
-      const { areas, mm } = this;
-      const hwpt = new HwptPaging({ domain, areas, mm, strategy: this.#strategy, pins: this.#pins, observer });
-      this.#hwpt = hwpt; // from here on the notifier finds it
-      try {
-        for (const area of areas.areas()) yield* hwpt.mapResident(agent, area);
-      } catch (error) {
-        yield* hwpt.unmapAreas(agent, areas.areas(), () => undefined);
-        this.#hwpt = null;
-        throw error;
-      }
-      return hwpt;
-    } finally {
-      this.#iovaRwsem.releaseWrite(agent);
-    }
+  /**
+   * IOMMU_IOAS_UNMAP: whole areas only. IOVA 0 with length 2^64-1 means everything, and may find nothing. Areas before one that fails
+   * are gone. @returns bytes unmapped
+   * @throws IommufdError ENOENT (an area covered in part, or nothing there), EBUSY (being mapped or unmapped), EDEADLOCK (an access does not
+   * let go), EINVAL, EOVERFLOW
+   */
+  *unmap(agent: Agent, iova: bigint, length: bigint): Task<bigint> {
+    const everything = iova === 0n && length === LAST_IOVA;
+    if (length <= 0n) throw new IommufdError('EINVAL', `length: ${hex(length)} is not positive`);
+    const last = everything ? LAST_IOVA : iova + length - 1n;
+    if (last > LAST_IOVA) throw new IommufdError('EOVERFLOW', `iova: ${hex(iova)} + ${hex(length)} wraps`);
+    const bytes = yield* this.iopt.unmap(agent, iova, last);
+    if (bytes === 0n && !everything)
+      throw new IommufdError('ENOENT', `iova: nothing is mapped in [${hex(iova)}-${hex(last)}]`);
+    return bytes;
+  }
+
+  /**
+   * Adds a domain that the areas are mapped into: a HWPT. What it cannot map is reserved.
+   * @throws IommufdError EADDRINUSE (an area or an allowed range is outside its aperture, or not aligned to its pages), EINVAL (its least
+   * page is larger than 4K); errors of pin and domain, with nothing left behind
+   */
+  *addDomain(
+    agent: Agent,
+    domain: IommuDomain,
+    observer: HwptObserver = {},
+    geometry: DomainGeometry = { aperture: { start: 0n, last: LAST_IOVA }, minPageSize: 4096 },
+  ): Task<HwptPaging> {
+    const { areas, mm, iopt } = this;
+    const strategy = this.#strategy;
+    const largePages = () => iopt.largePages;
+    const hwpt = new HwptPaging({ domain, areas, mm, strategy, pins: this.#pins, observer, largePages });
+    yield* iopt.addDomain(agent, hwpt, geometry);
+    return hwpt;
   }
 
   /**
@@ -129,7 +181,7 @@ export class Ioas implements HostNotifier {
     this.#devices.delete(name);
     const ofDevice = (range: PinnedRange) => range.device === name;
     for (let pin = this.#pins.take(ofDevice); pin; pin = this.#pins.take(ofDevice)) {
-      if (this.#hwpt) yield* this.#hwpt.dropStale(agent, pin.userPage, pin.pages);
+      for (const hwpt of this.iopt.hwpts) yield* hwpt.dropStale(agent, pin.userPage, pin.pages);
       yield* this.mm.unpin(agent, pin.userPage, pin.pages);
     }
   }
@@ -138,14 +190,14 @@ export class Ioas implements HostNotifier {
   *destroy(agent: Agent): Task<void> {
     if (this.#devices.size > 0)
       throw new IommufdError('EBUSY', `devices are attached: ${[...this.#devices].join(', ')}`);
-    yield* this.unmap(agent, 0n, ALL_BYTES);
+    yield* this.unmap(agent, 0n, LAST_IOVA);
     if (this.#registered) this.mm.unregisterNotifier(this); // only now: until then the domain must follow the host
     this.#registered = false;
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
   *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    if (this.#hwpt) yield* this.#hwpt.invalidateRangeStart(agent, range);
+    for (const hwpt of this.iopt.hwpts) yield* hwpt.invalidateRangeStart(agent, range);
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeEnd} */
@@ -156,37 +208,28 @@ export class Ioas implements HostNotifier {
   /** {@inheritDoc HostNotifier.release} */
   *release(agent: Agent): Task<void> {
     this.#registered = false;
-    if (this.#hwpt) yield* this.#hwpt.release(agent);
+    for (const hwpt of this.iopt.hwpts) yield* hwpt.release(agent);
   }
 
-  *#fillArea(agent: Agent, area: Area): Task<void> {
-    if (!area.unpinned) {
-      yield* this.mm.pin(agent, area.userPage, area.pages);
-      this.#pins.add({ userPage: area.userPage, pages: area.pages, device: null });
-    }
-    if (this.#hwpt) yield* this.#hwpt.mapResident(agent, area);
+  #newMemory(options: {
+    readonly process: Process;
+    readonly start: bigint;
+    readonly length: bigint;
+    readonly writeable: boolean;
+    readonly unpinned: boolean;
+    readonly file: MappableFile | null;
+    readonly account?: AccountMode;
+  }): IoptPages {
+    if (options.length <= 0n || options.length > LAST_IOVA - 4096n)
+      throw new IommufdError('EINVAL', `length: ${hex(options.length)} is not positive`);
+    const account = options.account ?? (options.process.capabilities.has('CAP_IPC_LOCK') ? 'none' : 'user');
+    return new IoptPages({ ...options, account });
   }
 
-  /** Removes whole areas, from the domain too, and gives their pins back. @returns bytes */
-  *#removeAreas(agent: Agent, page: number, pages: number): Task<bigint> {
-    const removed: Area[] = [];
-    const remove = (): void => {
-      this.areas.removeRange(page, pages, (area) => removed.push(area));
-    };
-    try {
-      if (this.#hwpt) yield* this.#hwpt.unmapAreas(agent, removed, remove);
-      else remove();
-    } finally {
-      for (const area of removed) yield* this.#unpinArea(agent, area);
-    }
-    return removed.reduce((bytes, area) => bytes + BigInt(area.pages) * 4096n, 0n);
-  }
-
-  *#unpinArea(agent: Agent, { userPage, pages, unpinned }: Area): Task<void> {
-    const held = (pin: PinnedRange) => pin.device === null && pin.userPage === userPage && pin.pages === pages;
-    if (unpinned || !this.#pins.take(held)) return; // not pinned, or its pin failed
-    if (this.#hwpt) yield* this.#hwpt.dropStale(agent, userPage, pages); // for an unpinned area of the same memory
-    yield* this.mm.unpin(agent, userPage, pages);
+  *#mapWhole(agent: Agent, memory: IoptPages, request: IoasPlacement & { length: bigint }): Task<Area> {
+    const part = { memory, startByte: memory.start & 0xfffn, length: request.length };
+    const [area] = yield* this.iopt.map(agent, [part], request);
+    return area as Area;
   }
 
   *#pinForDevice(agent: Agent, device: string, range: { page: number; pages: number }): Task<void> {
@@ -197,42 +240,25 @@ export class Ioas implements HostNotifier {
     const userPage = area.userPage + (range.page - area.page);
     yield* this.mm.pin(agent, userPage, range.pages);
     this.#pins.add({ userPage, pages: range.pages, device });
-    for (let page = range.page; this.#hwpt && page < range.page + range.pages; page++) {
-      if (this.#hwpt.domain.frameAt(page) >= 0) continue;
-      const outcome = yield* this.#hwpt.handleFault(agent, page, area.writeable);
-      if (outcome !== FaultOutcome.success)
-        throw new IommufdError('ENOMEM', `${device}: ${formatPages({ page, pages: 1 })} could not be mapped`);
-    }
+    for (const hwpt of this.iopt.hwpts)
+      for (let page = range.page; page < range.page + range.pages; page++) {
+        if (hwpt.domain.frameAt(page) >= 0) continue;
+        const outcome = yield* hwpt.handleFault(agent, page, area.writeable);
+        if (outcome !== FaultOutcome.success)
+          throw new IommufdError('ENOMEM', `${device}: ${formatPages({ page, pages: 1 })} could not be mapped`);
+      }
   }
 
-  #checkMap(request: IoasMapRequest): Area {
-    if (request.unpinned && this.#strategy === null)
+  #checkUnpinned(mm: HostAddressSpace): void {
+    if (this.#strategy === null)
       throw new IommufdError(
         'EOPNOTSUPP',
         'flags: an unpinned map needs a strategy that follows the host (not `pinned`)',
       );
-    if (request.length <= 0n) throw new IommufdError('EINVAL', `length: ${hex(request.length)} is not positive`);
-    checkWrap('iova', request.iova, request.length);
-    checkWrap('user_va', request.userVa, request.length);
-    return {
-      page: pageOf('iova', request.iova),
-      pages: pageOf('length', request.length),
-      userPage: pageOf('user_va', request.userVa),
-      writeable: request.writeable,
-      unpinned: request.unpinned,
-    };
+    if (mm !== this.mm)
+      throw new IommufdError(
+        'EOPNOTSUPP',
+        'flags: an unpinned map of memory of a process that is not the one of the IOAS',
+      );
   }
-}
-
-/** U64_MAX as the length of an unmap from IOVA 0: everything. */
-const ALL_BYTES = (1n << 64n) - 1n;
-
-function checkWrap(name: string, start: bigint, length: bigint): void {
-  if (start + length > 1n << 64n) throw new IommufdError('EOVERFLOW', `${name}: ${hex(start)} + ${hex(length)} wraps`);
-}
-
-function pageOf(name: string, bytes: bigint): number {
-  if (bytes < 0n || (bytes & 0xfffn) !== 0n)
-    throw new IommufdError('EINVAL', `${name}: ${hex(bytes)} is not a multiple of 0x1000`);
-  return Number(bytes >> 12n);
 }

@@ -1,6 +1,7 @@
 import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { IommuDevice } from '../iommu-device.ts';
+import type { Process } from '../process.ts';
 import type { Strategy } from '../stage2/strategy.ts';
 import type {
   DestroyRequest,
@@ -39,7 +40,6 @@ import type {
   ViommuAllocReply,
   ViommuAllocRequest,
 } from './ioctl-request.ts';
-import type { Process } from './process.ts';
 
 /** Whose iommufd it is. */
 export type IommufdVersion = '6.12' | '7.3';

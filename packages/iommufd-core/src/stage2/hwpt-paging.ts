@@ -6,7 +6,8 @@ import {
   VM_FAULT_ERROR,
   VM_FAULT_OOM,
 } from '../host-address-space.ts';
-import type { Area, IoPagetable } from '../ioas/io-pagetable.ts';
+import type { Area } from '../ioas/area.ts';
+import type { IoPagetable } from '../ioas/io-pagetable.ts';
 import { PinnedRanges } from '../ioas/pinned-ranges.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import type { Strategy, StrategyState, TakeAwayOutcome } from './strategy.ts';
@@ -45,6 +46,7 @@ export class HwptPaging {
   readonly mm: HostAddressSpace;
   readonly #strategy: StrategyState | null;
   readonly #pins: PinnedRanges;
+  readonly #largePages: () => boolean;
   readonly #observer: HwptObserver;
   readonly #updateLock = new Mutex('hwpt update lock');
   /** The address space has gone: nothing is mapped any more. */
@@ -60,8 +62,10 @@ export class HwptPaging {
     readonly areas: IoPagetable;
     readonly mm: HostAddressSpace;
     readonly strategy: Strategy | null;
-    /** What is pinned for areas and devices; a notifier leaves it alone. */
+    /** What is pinned for devices; a notifier leaves it alone. */
     readonly pins?: PinnedRanges;
+    /** False: a pinned area is mapped 4K by 4K (IOMMU_OPTION_HUGE_PAGES 0). Default true. */
+    readonly largePages?: () => boolean;
     readonly observer?: HwptObserver;
   }) {
     this.domain = options.domain;
@@ -69,6 +73,7 @@ export class HwptPaging {
     this.mm = options.mm;
     this.#strategy = options.strategy?.start({ domain: options.domain }) ?? null;
     this.#pins = options.pins ?? new PinnedRanges();
+    this.#largePages = options.largePages ?? (() => true);
     this.#observer = options.observer ?? {};
   }
 
@@ -103,7 +108,14 @@ export class HwptPaging {
   *#mapPinned(agent: Agent, area: Area): Task<number> {
     yield* this.#updateLock.acquire(agent);
     try {
-      for (const run of this.mm.pinnedRuns(area.userPage, area.pages)) yield* this.#mapRun(agent, area, run);
+      const { wholeSpan: span, readable: read, writeable: write } = area;
+      for (const run of area.memory.runs(span)) {
+        const step = this.#largePages() ? run.pages : 1;
+        for (let done = 0; done < run.pages; done += step) {
+          const page = area.page + (run.index - span.first) + done;
+          yield* this.domain.map(agent, { page, frame: run.pfn + done, pages: step, read, write });
+        }
+      }
       return area.pages;
     } finally {
       this.#updateLock.release(agent);

@@ -1,4 +1,4 @@
-import type { HostAddressSpace } from '../host-address-space.ts';
+import type { HostAddressSpace } from './host-address-space.ts';
 
 /** Linux's capabilities that iommufd asks for. */
 export type ProcessCapability = 'CAP_IPC_LOCK' | 'CAP_SYS_RESOURCE' | 'CAP_SYS_RAWIO';
