@@ -9,11 +9,28 @@ export { Ioas } from './ioas/ioas.ts';
 export type { DomainGeometry, IoasPlacement } from './ioas/ioas-layout.ts';
 export type { AccessUnmap } from './ioas/iopt.ts';
 export { Iopt } from './ioas/iopt.ts';
-export type { IommuDevice, IommuGroup, PagingDomain, PagingDomainRequest, ReservedRegion } from './iommu-device.ts';
-export type { DomainGather, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
+export type { IoptPagesOptions, PageSpan, PinnedRun } from './ioas/iopt-pages.ts';
+export { IoptPages } from './ioas/iopt-pages.ts';
+export type { AccountMode } from './ioas/locked-memory.ts';
+export type { IovaRange } from './ioas/reserved-iovas.ts';
+export type {
+  DirtyOps,
+  InvalidateRequest,
+  IommuDevice,
+  IommuGroup,
+  NestedDomain,
+  PagingDomain,
+  PagingDomainRequest,
+  ReservedRegion,
+  ViommuDriver,
+} from './iommu-device.ts';
 export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
-export type { FaultQueue, PageResponse, Pgfault } from './object/fault-queue.ts';
+export type { AccessOps, AccessPage } from './object/access-object.ts';
+export { AccessObject } from './object/access-object.ts';
+export type { PageFaultHandler } from './object/driver-side.ts';
+export type { FaultQueue, PageResponse, Pgfault, UserFault, UserFaultGroup } from './object/fault-object.ts';
+export { FaultObject } from './object/fault-object.ts';
 export {
   AccessFlag,
   DirtyBitmapFlag,
@@ -59,7 +76,6 @@ export type {
   IoasNoiommuGetPaRequest,
   IoasUnmapReply,
   IoasUnmapRequest,
-  IovaRange,
   OptionReply,
   OptionRequest,
   VdeviceAllocReply,
@@ -71,9 +87,11 @@ export type {
   ViommuAllocReply,
   ViommuAllocRequest,
 } from './object/ioctl-request.ts';
-export type { IommufdOptions, IommufdVersion } from './object/iommufd.ts';
 export { Iommufd } from './object/iommufd.ts';
-export type { Vevent, VeventQueue } from './object/vevent-queue.ts';
+export type { IommufdOptions, IommufdVersion } from './object/iommufd-context.ts';
+export type { ObjectType } from './object/object-table.ts';
+export type { Vevent, VeventQueue } from './object/veventq-object.ts';
+export { VeventqObject } from './object/veventq-object.ts';
 export type { LockedMemory, ProcessCapability, ProcessOptions } from './process.ts';
 export { Process } from './process.ts';
 export type { FaultOutcomeCode, HwptObserver } from './stage2/hwpt-paging.ts';

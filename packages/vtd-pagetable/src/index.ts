@@ -85,7 +85,7 @@ export {
   pasidEntryReason,
   pasidEntryReserved,
 } from './pasid-entry.ts';
-export { clearPasidEntry, clearPasidPresent, writePasidEntry } from './pasid-table.ts';
+export { clearPasidEntry, clearPasidPresent, setPasidAccessedDirty, writePasidEntry } from './pasid-table.ts';
 export type { ProtectRequest } from './protect.ts';
 export { protect } from './protect.ts';
 export { SS_FLUSHED } from './publication.ts';

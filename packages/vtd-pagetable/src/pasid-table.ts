@@ -66,6 +66,27 @@ export function clearPasidPresent(memory: TableMemory, directoryPfn: number, pas
   memory.flush(tablePfn, first);
 }
 
+/** SSADE: bit 9 of the first quadword. */
+const SECOND_STAGE_ACCESSED_DIRTY = 0x200n;
+
+/**
+ * Turns the setting of A and D bits on or off in an entry that is in use (SSADE), by one store. The caller then invalidates the PASID cache and
+ * the IOTLB. Without an entry nothing happens.
+ */
+export function setPasidAccessedDirty(
+  memory: TableMemory,
+  directoryPfn: number,
+  pasid: number,
+  enabled: boolean,
+): void {
+  const tablePfn = presentTable(memory, directoryPfn, pasid);
+  if (tablePfn < 0) return;
+  const first = entryIndex(pasid);
+  const word = memory.load(tablePfn, first) & ~SECOND_STAGE_ACCESSED_DIRTY;
+  memory.store(tablePfn, first, enabled ? word | SECOND_STAGE_ACCESSED_DIRTY : word);
+  memory.flush(tablePfn, first);
+}
+
 /** Zeroes a PASID entry, the quadword with P first. The PASID table stays. */
 export function clearPasidEntry(memory: TableMemory, directoryPfn: number, pasid: number): void {
   const tablePfn = presentTable(memory, directoryPfn, pasid);

@@ -64,4 +64,6 @@ export type { VtdDomainOptions } from './vtd-domain.ts';
 export { coverLog2, VtdDomain } from './vtd-domain.ts';
 export type { AttachTarget, VtdDriverOptions } from './vtd-driver.ts';
 export { VtdDriver } from './vtd-driver.ts';
+export type { VtdFunctionOptions, VtdGroup, VtdPagingDomain, VtdPagingRequest } from './vtd-function.ts';
+export { FunctionGroup, VtdFunction } from './vtd-function.ts';
 export type { DmaRequest, TranslationRequest } from './walker.ts';

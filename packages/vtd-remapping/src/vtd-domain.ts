@@ -35,6 +35,10 @@ export interface VtdDomainOptions extends Omit<SecondStageTableOptions, 'memory'
   readonly domainId: number;
   /** SSADE for whoever is attached: hardware sets A and D. Default false; needs scalable mode and ECAP.SSADS. */
   readonly accessedDirty?: boolean;
+  /** With `accessedDirty`: leave SSADE off until {@link VtdDomain.setDirtyTracking}. Default false. */
+  readonly trackingOff?: boolean;
+  /** Leaves that are mapped writeable only get R too, as Linux 6.12's driver maps them. Default false: as asked, Linux 7.3. */
+  readonly writeImpliesRead?: boolean;
   /** Host memory by words, for {@link VtdDomain.unmapWithoutSplit}. */
   readonly physical?: PhysicalWords;
   /** Called with unlinked table pages right before they are freed, for checks of I5. */
@@ -57,7 +61,9 @@ export class VtdDomain {
   readonly driver: VtdDriver;
   readonly domainId: number;
   readonly table: SecondStageTable;
-  readonly #accessedDirty: boolean;
+  readonly #writeImpliesRead: boolean;
+  /** SSADE of the functions attached. */
+  #accessedDirty: boolean;
   readonly #physical: PhysicalWords | null;
   readonly #onFreeTables: (tables: readonly number[]) => void;
   readonly #onDirty: (ranges: readonly DirtyRange[]) => void;
@@ -65,10 +71,12 @@ export class VtdDomain {
 
   /** @throws RangeError for A and D on a unit or in a mode that has none */
   constructor(options: VtdDomainOptions) {
-    const { driver, domainId, accessedDirty = false, physical, onFreeTables, onDirty, ...table } = options;
+    const { driver, domainId, accessedDirty = false, trackingOff = false, writeImpliesRead = false } = options;
+    const { physical, onFreeTables, onDirty, ...table } = options;
     this.driver = driver;
     this.domainId = domainId;
-    this.#accessedDirty = accessedDirty;
+    this.#accessedDirty = accessedDirty && !trackingOff;
+    this.#writeImpliesRead = writeImpliesRead;
     if (accessedDirty && (driver.mode === 'legacy' || !this.unit.capabilities.accessedDirty))
       throw new RangeError('accessedDirty: needs scalable mode and A and D bits in the second stage (ECAP.SSADS)');
     this.#physical = physical ?? null;
@@ -103,12 +111,17 @@ export class VtdDomain {
    * Maps with the largest leaves that fit; see `map` of vtd-pagetable. With CAP.CM what was mapped is flushed, since hardware may
    * have cached that it was not there. @returns 4K pages mapped
    */
-  *map(agent: Agent, request: { page: number; frame: number; pages: number; write: boolean }): Task<number> {
+  *map(
+    agent: Agent,
+    request: { page: number; frame: number; pages: number; write: boolean; read?: boolean },
+  ): Task<number> {
     const gather = new InvalidationGather();
-    const rights = request.write ? 3 : 1;
+    const read = (request.read ?? true) || this.#writeImpliesRead;
+    const rights = (request.write ? 2 : 0) | (read ? 1 : 0);
     try {
       if (this.unit.capabilities.cachingMode) gather.add(request.page, request.pages);
-      return yield* map(agent, this.table, { ...request, rights }, gather);
+      const { page, frame, pages } = request;
+      return yield* map(agent, this.table, { page, frame, pages, rights }, gather);
     } finally {
       // At CM=0 only a replaced vacant table owes anything: not present to present needs no invalidation (6.5.3.5).
       if (!gather.empty) yield* this.flush(agent, gather);
@@ -158,6 +171,13 @@ export class VtdDomain {
     yield* readAndClearDirty(agent, this.table, { page, pages, clear }, gather, report);
     yield* this.flush(agent, gather);
     return dirty;
+  }
+
+  /** Turns A and D bits on or off for the functions attached, and for those to come. @throws RangeError for a table without `accessedDirty` */
+  *setDirtyTracking(agent: Agent, enabled: boolean): Task<void> {
+    if (!this.table.accessedDirty) throw new RangeError('enabled: the domain was made without accessedDirty');
+    this.#accessedDirty = enabled;
+    for (const { sourceId } of [...this.#attachments]) yield* this.driver.setAccessedDirty(agent, sourceId, enabled);
   }
 
   /** Fills the table reserve up after a cut under memory shortage. */

@@ -7,6 +7,7 @@ import {
   clearPasidPresent,
   clearScalableContext,
   PasidTranslationType,
+  setPasidAccessedDirty,
   type TableMemory,
   TranslationType,
   writeContext,
@@ -69,6 +70,7 @@ export class VtdDriver {
   /** Null in legacy mode, and if the unit has no page requests. */
   readonly pageRequests: PageRequestPort | null;
   readonly #attachments = new Map<number, Attachment>();
+  readonly #domainIds = new Set<number>();
 
   /** @throws RangeError if there are no pages for tables and queues, or the unit has no scalable mode */
   constructor(options: VtdDriverOptions) {
@@ -226,6 +228,37 @@ export class VtdDriver {
       yield* this.pageRequests.drain(agent, { sourceId, domainId });
     if (endpoint) this.unit.disconnect(sourceId);
     if (isScalable) this.#freeDirectory(directoryPfn);
+  }
+
+  /**
+   * Turns A and D bits on or off for an attached function (intel_pasid_setup_dirty_tracking): SSADE in its PASID entry, then the caches, so that
+   * when this returns every translation that is used follows it.
+   */
+  *setAccessedDirty(agent: Agent, sourceId: number, enabled: boolean): Task<void> {
+    const attachment = this.#attachments.get(sourceId);
+    assert(attachment !== undefined && this.mode === 'scalable', () => `device ${hex(sourceId)} has no PASID entry`);
+    const { domainId, endpoint, directoryPfn } = attachment;
+    yield agent.writes('set SSADE', Location.entry, this.#contextLocation(sourceId), Cost.entryWrite);
+    setPasidAccessedDirty(this.memory, directoryPfn, RID_PASID, enabled);
+    yield* this.invalidations.submit(agent, [
+      pasidCacheOf(domainId),
+      iotlbOf(domainId),
+      ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
+    ]);
+  }
+
+  /** A domain-id that no domain of {@link VtdFunction}s has, from 1 on, until it is given back. @throws RangeError if none is left */
+  takeDomainId(): number {
+    let id = 1; // 0 is the unit's own where entries that are not present are cached
+    while (this.#domainIds.has(id)) id++;
+    checkWidth('domainId', id, this.unit.capabilities.domainIdBits);
+    this.#domainIds.add(id);
+    return id;
+  }
+
+  /** Gives a domain-id of {@link takeDomainId} back; nothing is cached under it any more. */
+  returnDomainId(domainId: number): void {
+    this.#domainIds.delete(domainId);
   }
 
   #freeDirectory(directoryPfn: number): void {

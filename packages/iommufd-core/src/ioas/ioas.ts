@@ -66,6 +66,11 @@ export class Ioas implements HostNotifier {
     return this.iopt.layout.areas;
   }
 
+  /** Whether it may have unpinned areas. */
+  get followsHost(): boolean {
+    return this.#strategy !== null;
+  }
+
   /** The address space whose changes unpinned areas follow. */
   get mm(): HostAddressSpace {
     return this.process.mm;
