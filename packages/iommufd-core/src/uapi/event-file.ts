@@ -1,6 +1,6 @@
 import type { Agent, Task } from '@faultline/sim';
-import type { FaultQueue } from '../object/fault-queue.ts';
-import type { VeventQueue } from '../object/vevent-queue.ts';
+import type { FaultQueue } from '../object/fault-object.ts';
+import type { VeventQueue } from '../object/veventq-object.ts';
 import type { OpenFile } from './file-table.ts';
 import { StructView } from './struct-layout.ts';
 import { UAPI } from './uapi-structs.ts';

@@ -33,7 +33,7 @@ function* hwptAlloc(call: IoctlCall, command: StructView<Fields<'iommu_hwpt_allo
       return copyFromUser(call.memory, command.bigint('data_uptr'), Math.min(dataBytes, LARGEST_DATA_BYTES));
     },
   };
-  const reply = yield* call.iommufd.hwptAlloc(call.agent, request, call.process);
+  const reply = yield* call.iommufd.hwptAlloc(call.agent, request);
   command.set('out_hwpt_id', reply.outHwptId);
   call.respond();
 }
@@ -45,7 +45,7 @@ function* getHwInfo(call: IoctlCall, command: StructView<Fields<'iommu_hw_info'>
     devId: command.number('dev_id'),
     inDataType: command.number('in_data_type'),
   };
-  const reply = yield* call.iommufd.getHwInfo(call.agent, request, call.process);
+  const reply = yield* call.iommufd.getHwInfo(call.agent, request);
   const roomBytes = command.number('data_len');
   const address = command.bigint('data_uptr');
   const copied = reply.data.subarray(0, roomBytes);
@@ -82,7 +82,7 @@ function* getDirtyBitmap(call: IoctlCall, command: StructView<Fields<'iommu_hwpt
       return bitmap;
     },
   };
-  yield* call.iommufd.hwptGetDirtyBitmap(call.agent, request, call.process);
+  yield* call.iommufd.hwptGetDirtyBitmap(call.agent, request);
   if (bitmap !== undefined) copyToUser(call.memory, address, bitmap);
 }
 
@@ -110,7 +110,7 @@ function* invalidate(call: IoctlCall, command: StructView<Fields<'iommu_hwpt_inv
     },
   };
   try {
-    const reply = yield* call.iommufd.hwptInvalidate(call.agent, request, call.process);
+    const reply = yield* call.iommufd.hwptInvalidate(call.agent, request);
     command.set('entry_num', reply.entryNum);
     call.respond();
   } catch (error) {
@@ -139,7 +139,7 @@ export const HWPT_IOCTLS: readonly IoctlEntry[] = [
     *execute(call, command) {
       checkReserved(command, '__reserved');
       const request = { flags: command.number('flags'), hwptId: command.number('hwpt_id') };
-      yield* call.iommufd.hwptSetDirtyTracking(call.agent, request, call.process);
+      yield* call.iommufd.hwptSetDirtyTracking(call.agent, request);
     },
   }),
   ioctlEntry({

@@ -1,6 +1,7 @@
 import type { Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
-import type { IoasIovaRangesReply, IovaRange } from '../object/ioctl-request.ts';
+import type { IovaRange } from '../ioas/reserved-iovas.ts';
+import type { IoasIovaRangesReply } from '../object/ioctl-request.ts';
 import { checkReserved, type IoctlCall, type IoctlEntry, ioctlEntry } from './ioctl-call.ts';
 import { StructView } from './struct-layout.ts';
 import { UAPI } from './uapi-structs.ts';
@@ -38,7 +39,7 @@ function* iovaRanges(
     call.respond();
   };
   try {
-    write(yield* call.iommufd.ioasIovaRanges(call.agent, request, call.process));
+    write(yield* call.iommufd.ioasIovaRanges(call.agent, request));
   } catch (error) {
     // The kernel writes what fits, and how many there are, before it says that they did not fit.
     if (error instanceof IommufdError && error.code === 'EMSGSIZE' && error.reply !== undefined)
@@ -74,7 +75,7 @@ export const IOAS_IOCTLS: readonly IoctlEntry[] = [
           return readRanges(call, command.bigint('allowed_iovas'), command.number('num_iovas'));
         },
       };
-      yield* call.iommufd.ioasAllowIovas(call.agent, request, call.process);
+      yield* call.iommufd.ioasAllowIovas(call.agent, request);
     },
   }),
   ioctlEntry({
@@ -91,7 +92,7 @@ export const IOAS_IOCTLS: readonly IoctlEntry[] = [
         dstIova: command.bigint('dst_iova'),
         srcIova: command.bigint('src_iova'),
       };
-      const reply = yield* call.iommufd.ioasCopy(call.agent, request, call.process);
+      const reply = yield* call.iommufd.ioasCopy(call.agent, request);
       command.set('dst_iova', reply.dstIova);
       call.respond();
     },
@@ -133,7 +134,7 @@ export const IOAS_IOCTLS: readonly IoctlEntry[] = [
         iova: command.bigint('iova'),
         length: command.bigint('length'),
       };
-      const reply = yield* call.iommufd.ioasUnmap(call.agent, request, call.process);
+      const reply = yield* call.iommufd.ioasUnmap(call.agent, request);
       command.set('length', reply.length);
       call.respond();
     },
@@ -171,7 +172,7 @@ export const IOAS_IOCTLS: readonly IoctlEntry[] = [
     since: '7.3',
     *execute(call, command) {
       checkReserved(command, '__reserved');
-      yield* call.iommufd.ioasChangeProcess(call.agent, {}, call.process);
+      yield* call.iommufd.ioasChangeProcess(call.agent, call.process);
       call.respond();
     },
   }),
@@ -189,7 +190,7 @@ export const IOAS_IOCTLS: readonly IoctlEntry[] = [
         iova: command.bigint('iova'),
         length: command.bigint('length'),
       };
-      yield* call.iommufd.ioasNoiommuGetPa(call.agent, request, call.process);
+      yield* call.iommufd.ioasNoiommuGetPa(call.agent, request);
     },
   }),
 ];

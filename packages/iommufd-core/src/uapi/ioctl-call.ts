@@ -1,7 +1,7 @@
 import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { Iommufd } from '../object/iommufd.ts';
-import type { Process } from '../object/process.ts';
+import type { Process } from '../process.ts';
 import type { FileTable } from './file-table.ts';
 import type { StructLayout, StructView } from './struct-layout.ts';
 import type { UserMemory } from './user-memory.ts';

@@ -1,7 +1,7 @@
 import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { Iommufd } from '../object/iommufd.ts';
-import type { Process } from '../object/process.ts';
+import type { Process } from '../process.ts';
 import { FileTable } from './file-table.ts';
 import { HWPT_IOCTLS } from './hwpt-ioctls.ts';
 import { IOAS_IOCTLS } from './ioas-ioctls.ts';
@@ -90,7 +90,7 @@ export class IommufdFile {
 
   /** The row of a number; `hole` within the table; null for the VFIO decoder. */
   #entry(nr: number): IoctlEntry | 'hole' | null {
-    const last = this.iommufd.version === '6.12' ? LAST_NR_6_12 : LAST_NR_7_3;
+    const last = this.iommufd.context.version === '6.12' ? LAST_NR_6_12 : LAST_NR_7_3;
     return nr < FIRST_NR || nr > last ? null : (ENTRIES.get(nr) ?? 'hole');
   }
 }

@@ -9,7 +9,7 @@ import { UAPI } from './uapi-structs.ts';
 function* install(call: IoctlCall, id: number, file: OpenFile): Task<number> {
   if (call.files.hasRoom) return call.files.open(file);
   file.close?.();
-  yield* call.iommufd.destroy(call.agent, { id }, call.process);
+  yield* call.iommufd.destroy(call.agent, { id });
   throw new IommufdError('EMFILE', 'fd: the process has no descriptor left');
 }
 
@@ -21,7 +21,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
     layout: UAPI.iommu_destroy,
     last: 'id',
     *execute(call, command) {
-      yield* call.iommufd.destroy(call.agent, { id: command.number('id') }, call.process);
+      yield* call.iommufd.destroy(call.agent, { id: command.number('id') });
     },
   }),
   ioctlEntry({
@@ -50,7 +50,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
     *execute(call, command) {
       checkReserved(command, '__reserved');
       const request = { ioasId: command.number('ioas_id'), op: command.number('op') };
-      const reply = yield* call.iommufd.vfioIoas(call.agent, request, call.process);
+      const reply = yield* call.iommufd.vfioIoas(call.agent, request);
       command.set('ioas_id', reply.ioasId);
       call.respond();
     },
@@ -61,7 +61,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
     layout: UAPI.iommu_fault_alloc,
     last: 'out_fault_fd',
     *execute(call, command) {
-      const reply = yield* call.iommufd.faultQueueAlloc(call.agent, { flags: command.number('flags') }, call.process);
+      const reply = yield* call.iommufd.faultQueueAlloc(call.agent, { flags: command.number('flags') });
       command.set('out_fault_fd', yield* install(call, reply.outFaultId, faultFile(reply.outFaultFile)));
       command.set('out_fault_id', reply.outFaultId);
       call.respond();
@@ -81,7 +81,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
         devId: command.number('dev_id'),
         hwptId: command.number('hwpt_id'),
       };
-      const reply = yield* call.iommufd.viommuAlloc(call.agent, request, call.process);
+      const reply = yield* call.iommufd.viommuAlloc(call.agent, request);
       command.set('out_viommu_id', reply.outViommuId);
       call.respond();
     },
@@ -98,7 +98,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
         devId: command.number('dev_id'),
         virtId: command.bigint('virt_id'),
       };
-      const reply = yield* call.iommufd.vdeviceAlloc(call.agent, request, call.process);
+      const reply = yield* call.iommufd.vdeviceAlloc(call.agent, request);
       command.set('out_vdevice_id', reply.outVdeviceId);
       call.respond();
     },
@@ -117,7 +117,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
         type: command.number('type'),
         veventqDepth: command.number('veventq_depth'),
       };
-      const reply = yield* call.iommufd.veventqAlloc(call.agent, request, call.process);
+      const reply = yield* call.iommufd.veventqAlloc(call.agent, request);
       command.set('out_veventq_fd', yield* install(call, reply.outVeventqId, veventFile(reply.outVeventqFile)));
       command.set('out_veventq_id', reply.outVeventqId);
       call.respond();
@@ -138,7 +138,7 @@ export const OBJECT_IOCTLS: readonly IoctlEntry[] = [
         nestingParentIova: command.bigint('nesting_parent_iova'),
         length: command.bigint('length'),
       };
-      yield* call.iommufd.hwQueueAlloc(call.agent, request, call.process);
+      yield* call.iommufd.hwQueueAlloc(call.agent, request);
     },
   }),
 ];

@@ -1,7 +1,9 @@
+import { hex } from '@faultline/address';
 import type { Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
-import { IoasMapFlag, IommuOption, IommuOptionOp } from '../object/ioctl-flags.ts';
-import type { IoasIovaRangesReply, IovaRange } from '../object/ioctl-request.ts';
+import type { Ioas } from '../ioas/ioas.ts';
+import { type IovaRange, LAST_IOVA } from '../ioas/reserved-iovas.ts';
+import { IoasMapFlag } from '../object/ioctl-flags.ts';
 import type { IoctlCall } from './ioctl-call.ts';
 import { type StructLayout, StructView } from './struct-layout.ts';
 import { UAPI } from './uapi-structs.ts';
@@ -26,8 +28,6 @@ const INFO_PGSIZES = 1;
 const INFO_CAPS = 2;
 const CAP_IOVA_RANGE = 1;
 const CAP_DMA_AVAIL = 3;
-const MOST_RANGES = 1 << 16;
-const ALL_BYTES = (1n << 64n) - 1n;
 
 /** The argument of an ioctl: the struct that it points to, or the number itself. */
 export type IoctlArgument = Uint8Array | number;
@@ -55,33 +55,41 @@ export function* vfioIoctl(call: IoctlCall, command: number, argument: IoctlArgu
   }
 }
 
-/** The compatibility IOAS. @throws IommufdError ENODEV */
-function* compatIoas({ agent, iommufd, process }: IoctlCall): Task<number> {
-  return (yield* iommufd.vfioIoas(agent, { ioasId: 0, op: 0 }, process)).ioasId;
+/** The IOAS of the compatibility, held while it is used. @throws IommufdError ENODEV */
+function* withCompatIoas<R>({ iommufd }: IoctlCall, use: (ioas: Ioas, id: number) => Task<R>): Task<R> {
+  const { table, vfioIoas } = iommufd.context;
+  if (vfioIoas === null) throw new IommufdError('ENODEV', 'no IOAS is set for VFIO compatibility');
+  const object = iommufd.context.get(vfioIoas.id, 'IOAS');
+  try {
+    return yield* use(object.ioas, object.id);
+  } finally {
+    table.put(object);
+  }
 }
 
 function* checkExtension(call: IoctlCall, argument: IoctlArgument): Task<number> {
-  const extension = typeof argument === 'number' ? argument : -1;
   const { TYPE1, TYPE1V2, UNMAP_ALL: unmapAll, DMA_CC } = VfioExtension;
-  if (extension === DMA_CC) {
-    yield* compatIoas(call);
-    return 0; // No modelled unit forces snooping (ECAP.SC), so no HWPT is coherent whatever the device does.
+  switch (argument) {
+    case TYPE1:
+    case TYPE1V2:
+    case unmapAll:
+      return 1;
+    case DMA_CC:
+      // No modelled unit forces snooping (ECAP.SC): a HWPT is never coherent whatever the device does.
+      return yield* withCompatIoas(call, ({ iopt }) => iopt.read(call.agent, () => (iopt.hwpts.length === 0 ? 1 : 0)));
+    default:
+      return 0;
   }
-  return extension === TYPE1 || extension === TYPE1V2 || extension === unmapAll ? 1 : 0;
 }
 
 function* setIommu(call: IoctlCall, argument: IoctlArgument): Task<number> {
   const { TYPE1, TYPE1V2 } = VfioExtension;
   if (argument !== TYPE1 && argument !== TYPE1V2)
     throw new IommufdError('EINVAL', 'VFIO_SET_IOMMU: neither type 1 nor type 1 v2');
-  const ioasId = yield* compatIoas(call);
-  if (argument === TYPE1) yield* hugePages(call, ioasId, IommuOptionOp.SET);
+  yield* withCompatIoas(call, function* ({ iopt }) {
+    if (argument === TYPE1) yield* iopt.setLargePages(call.agent, false);
+  });
   return 0;
-}
-
-function* hugePages({ agent, iommufd, process }: IoctlCall, objectId: number, op: number): Task<bigint> {
-  const request = { optionId: IommuOption.HUGE_PAGES, op, objectId, val64: 0n };
-  return (yield* iommufd.option(agent, request, process)).val64;
 }
 
 /** The user's struct. @throws IommufdError EFAULT if it is not there, EINVAL if its argsz is too small */
@@ -103,8 +111,9 @@ function userStruct<Field extends string>(
 function* getInfo(call: IoctlCall, argument: IoctlArgument): Task<number> {
   const layout = UAPI.vfio_iommu_type1_info;
   const info = userStruct(argument, layout, 16);
-  const ioasId = yield* compatIoas(call);
-  const { ranges, alignment } = yield* allRanges(call, ioasId);
+  const { ranges, alignment } = yield* withCompatIoas(call, ({ iopt }) =>
+    iopt.read(call.agent, () => ({ ranges: iopt.layout.reserved.holes(), alignment: iopt.layout.alignment })),
+  );
   const capabilities = capabilityChain(layout.size, [dmaAvail(), iovaRanges(ranges)]);
   const room = info.number('argsz');
   const total = layout.size + capabilities.length;
@@ -119,12 +128,6 @@ function* getInfo(call: IoctlCall, argument: IoctlArgument): Task<number> {
   info.set('cap_offset', room >= total ? layout.size : 0);
   user.set(info.bytes.subarray(0, given));
   return 0;
-}
-
-function* allRanges(call: IoctlCall, ioasId: number): Task<{ ranges: readonly IovaRange[]; alignment: bigint }> {
-  const { agent, iommufd, process } = call;
-  const reply: IoasIovaRangesReply = yield* iommufd.ioasIovaRanges(agent, { ioasId, numIovas: MOST_RANGES }, process);
-  return { ranges: reply.allowedIovas, alignment: reply.outIovaAlignment };
 }
 
 function capability(id: number, body: Uint8Array): Uint8Array {
@@ -171,41 +174,30 @@ function* mapDma(call: IoctlCall, argument: IoctlArgument): Task<number> {
     throw new IommufdError('EINVAL', `flags: 0x${flags.toString(16)} has more than READ and WRITE`);
   const { FIXED_IOVA, READABLE, WRITEABLE } = IoasMapFlag;
   const rights = ((flags & MAP_READ) !== 0 ? READABLE : 0) | ((flags & MAP_WRITE) !== 0 ? WRITEABLE : 0);
-  const request = {
-    flags: FIXED_IOVA | rights,
-    ioasId: yield* compatIoas(call),
-    userVa: map.bigint('vaddr'),
-    length: map.bigint('size'),
-    iova: map.bigint('iova'),
-  };
-  yield* call.iommufd.ioasMap(call.agent, request, call.process);
+  const place = { userVa: map.bigint('vaddr'), length: map.bigint('size'), iova: map.bigint('iova') };
+  yield* withCompatIoas(call, (_, ioasId) =>
+    call.iommufd.ioasMap(call.agent, { flags: FIXED_IOVA | rights, ioasId, ...place }, call.process),
+  );
   return 0;
 }
 
 function* unmapDma(call: IoctlCall, argument: IoctlArgument): Task<number> {
-  const { agent, iommufd, process } = call;
+  const { agent } = call;
   const unmap = userStruct(argument, UAPI.vfio_iommu_type1_dma_unmap);
   const flags = unmap.number('flags');
   if ((flags & ~UNMAP_ALL) !== 0) throw new IommufdError('EINVAL', `flags: 0x${flags.toString(16)} has more than ALL`);
   const [iova, size] = [unmap.bigint('iova'), unmap.bigint('size')];
-  const ioasId = yield* compatIoas(call);
-  const isAll = (flags & UNMAP_ALL) !== 0;
-  if (isAll && (iova !== 0n || size !== 0n))
-    throw new IommufdError('EINVAL', 'iova, size: not zero although flags say ALL');
-  let unmapped: bigint;
-  try {
-    const range = { iova, length: isAll ? ALL_BYTES : size };
-    unmapped = (yield* iommufd.ioasUnmap(agent, { ioasId, ...range }, process)).length;
-  } catch (error) {
-    const isEmpty = !isAll && error instanceof IommufdError && error.code === 'ENOENT' && (yield* nothingIn());
-    if (!isEmpty) throw error;
-    unmapped = 0n;
-  }
+  const unmapped = yield* withCompatIoas(call, function* ({ iopt }) {
+    if ((flags & UNMAP_ALL) !== 0) {
+      if (iova !== 0n || size !== 0n) throw new IommufdError('EINVAL', 'iova, size: not zero although flags say ALL');
+      return yield* iopt.unmap(agent, 0n, LAST_IOVA);
+    }
+    if (size === 0n) throw new IommufdError('EINVAL', 'size: 0x0 is not positive');
+    const last = iova + size - 1n;
+    if (last > LAST_IOVA) throw new IommufdError('EOVERFLOW', `iova: ${hex(iova)} + ${hex(size)} wraps`);
+    return yield* iopt.unmap(agent, iova, last); // unlike IOMMU_IOAS_UNMAP, to find nothing is no error
+  });
   unmap.set('size', unmapped);
   (argument as Uint8Array).set(unmap.bytes);
   return 0;
-}
-
-function* nothingIn(): Task<boolean> {
-  return false;
 }
