@@ -97,7 +97,7 @@ const CALL_NAMES =
   'VFIO (?:ATTACH|BIND|DETACH)|IOAS_ALLOC|IOVA_RANGES|GET_HW_INFO|MAP|UNMAP|COPY|DESTROY|OPTION|HWPT_ALLOC|FAULT_QUEUE_ALLOC|ALLOW_IOVAS|MADV_[A-Z]+|munmap|unknown command';
 const KNOWN_CALL = new RegExp(`^(?:${CALL_NAMES})\\b.* -> (?:0|E[A-Z0-9]+)\\b`);
 const OPEN = /^open iommu=(\d+) vfio cdev=(\d+) errno=0$/;
-const CALL = /^(\S.*?)\s*-> (0|E[A-Z][A-Z0-9]*)(?:,? (.*))?$/;
+const CALL = /^(\S.*?)\s*-> (0|E[A-Z0-9]+)(?:,? (.*))?$/;
 const ARGUMENT = /\s(va%2M|len|iova|fl)=([0-9a-f]+)(?=\s|$)/g;
 const OUT_FIELD = /(?:^|\s)([a-z_]+)=(\S+)/g;
 const READS = /^now reads ([0-9a-f]+)/;
