@@ -24,6 +24,7 @@ export type {
   ReservedRegion,
   ViommuDriver,
 } from './iommu-device.ts';
+export type { DomainGather, IommuDomain, MistakenEntry, UnsplitUnmapReport } from './iommu-domain.ts';
 export type { IoPageRequest, IopfQueueOptions, PageRequestSource } from './iopf/iopf-queue.ts';
 export { IopfQueue } from './iopf/iopf-queue.ts';
 export type { AccessOps, AccessPage } from './object/access-object.ts';

@@ -81,6 +81,11 @@ export class HostSetup {
     return this.run((agent) => this.ioas.addDomain(agent, this.domain, observer));
   }
 
+  /** Another domain of the same unit. */
+  secondDomain(): VtdDomain {
+    return new VtdDomain({ driver: this.domain.driver, domainId: 2, physical: this.host.memory });
+  }
+
   fault(page: number, write = true): number {
     const { hwpt } = this.ioas;
     if (hwpt === null) throw new Error('no domain');

@@ -10,6 +10,7 @@ import { attachAutomatic, putHwpt } from './hwpt-alloc.ts';
 import { type AnyHwpt, type IoasObject, pagingOf } from './hwpt-object.ts';
 import { IommufdContext, type IommufdOptions, type ObjectOfType } from './iommufd-context.ts';
 import type { ObjectType } from './object-table.ts';
+import { reported } from './reported.ts';
 import { VeventqObject } from './veventq-object.ts';
 
 /** Where the page requests of a device go. */
@@ -133,7 +134,7 @@ export abstract class IommufdDriverSide {
   protected *with<T extends ObjectType, R>(id: number, type: T, use: (object: ObjectOfType[T]) => Task<R>): Task<R> {
     const object = this.context.get(id, type);
     try {
-      return yield* use(object);
+      return yield* reported(use(object));
     } finally {
       this.context.table.put(object);
     }
