@@ -40,6 +40,8 @@ export class RecordedProgram {
   #user: { readonly section: string; readonly process: Process } | null = null;
   /** IOVA and page of what the program calls the DMA's source; the page behind it is its destination. */
   #dma = { iova: 0n, page: 0 };
+  /** The fault queue allocated last; 0 before. */
+  #faultId = 0;
 
   constructor(machine: RecordedMachine) {
     this.#machine = machine;
@@ -278,18 +280,13 @@ export class RecordedProgram {
     command.set('dev_id', this.#objects.deviceId);
     command.set('pt_id', this.#objects.namedIoas(text) ?? this.#objects.mainIoas);
     if (flag === 'FAULT_ID_VALID') command.set('fault_id', this.#faultId);
-    if (isNested) {
-      command.set('data_type', HwptDataType.VTD_S1);
-      command.set('data_len', UAPI.iommu_hwpt_vtd_s1.size);
-      command.set('data_uptr', SCRATCH);
-    }
+    // The type alone, without data: with data the driver would be asked, and VT-d's says EOPNOTSUPP.
+    if (isNested) command.set('data_type', HwptDataType.VTD_S1);
     const result = this.#machine.ioctl(NR.HWPT_ALLOC, command.bytes, process);
     const id = command.number('out_hwpt_id');
     if (result === '0') this.#objects.hwptId = id;
     return { result, out: { out_hwpt: `${id}` } };
   }
-
-  #faultId = 0;
 
   #faultQueueAlloc(process: Process): CallOutcome {
     const command = new StructView(UAPI.iommu_fault_alloc);
