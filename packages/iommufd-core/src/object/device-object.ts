@@ -27,6 +27,8 @@ export class DeviceObject extends IommufdObject {
   readonly type = 'DEVICE';
   readonly device: IommuDevice;
   readonly group: GroupState;
+  /** vfio's dev_set lock: attach, detach and unbind of a device are one at a time. */
+  readonly vfioLock = new Mutex('dev_set lock');
   vdevice: VdeviceObject | null = null;
   /** Its unbind has begun. */
   isGoing = false;
@@ -78,7 +80,7 @@ export class DeviceObject extends IommufdObject {
   }
 
   /**
-   * Moves the whole group to another HWPT, without a moment in between in which it has none.
+   * Moves the whole group to another HWPT.
    * @returns the old one, one of whose users is the caller's to give back; null if it is the same
    * @throws IommufdError EINVAL (not attached), EADDRINUSE, ENODEV, EOPNOTSUPP; the group stays where it was then
    */

@@ -37,11 +37,16 @@ export abstract class IommufdDriverSide {
     return context.table.finalize(context.table.add(object)).id;
   }
 
-  /** The end of a binding: detaches, and waits until nobody uses the device. A VDEVICE of it leaves a tombstone. */
+  /** The end of a binding: detaches, and waits until nobody uses the device. A VDEVICE of it leaves a tombstone. @throws IommufdError EINVAL (not bound) */
   *unbind(agent: Agent, devId: number): Task<void> {
-    const device = this.#device(devId);
-    yield* this.detach(agent, devId);
+    const device = yield* this.#lock(agent, devId);
     const { table } = this.context;
+    try {
+      device.isGoing = true;
+      yield* this.#detach(agent, device);
+    } finally {
+      device.vfioLock.release(agent);
+    }
     const { vdevice } = device;
     if (vdevice) yield* table.destroyInKernel(agent, vdevice, true);
     device.users--; // the binder's
@@ -54,34 +59,22 @@ export abstract class IommufdDriverSide {
    * @throws IommufdError EINVAL (not bound; another HWPT than its group's; of a type that takes no device), ENOENT, EADDRINUSE, ENODEV, EOPNOTSUPP
    */
   *attach(agent: Agent, devId: number, ptId: number): Task<number> {
-    const device = this.#device(devId);
-    const { context } = this;
-    const target = context.get(ptId);
+    const device = yield* this.#lock(agent, devId);
     try {
-      const isMove = device.hwpt !== null;
-      const attachTo = isMove
-        ? (hwpt: AnyHwpt) => device.replace(agent, hwpt)
-        : function* (hwpt: AnyHwpt): Task<null> {
-            yield* device.attach(agent, hwpt);
-            return null;
-          };
-      let attached: { readonly hwpt: AnyHwpt; readonly old: AnyHwpt | null };
-      if (target.type === 'IOAS')
-        attached = yield* attachAutomatic(context, agent, { ioas: target as IoasObject, device, attachTo, isMove });
-      else if (target.type === 'HWPT_PAGING' || target.type === 'HWPT_NESTED')
-        attached = { hwpt: target as AnyHwpt, old: yield* attachTo(target as AnyHwpt) };
-      else throw new IommufdError('EINVAL', `pt_id: a ${target.type} takes no device`);
-      if (attached.old) yield* putHwpt(context, agent, attached.old);
-      return attached.hwpt.id;
+      return yield* this.#attach(agent, device, ptId);
     } finally {
-      context.table.put(target);
+      device.vfioLock.release(agent);
     }
   }
 
-  /** VFIO_DEVICE_DETACH_IOMMUFD_PT; of a device that is not attached: nothing. */
+  /** VFIO_DEVICE_DETACH_IOMMUFD_PT; of a device that is not attached: nothing. @throws IommufdError EINVAL (not bound) */
   *detach(agent: Agent, devId: number): Task<void> {
-    const hwpt = yield* this.#device(devId).detach(agent);
-    if (hwpt) yield* putHwpt(this.context, agent, hwpt);
+    const device = yield* this.#lock(agent, devId);
+    try {
+      yield* this.#detach(agent, device);
+    } finally {
+      device.vfioLock.release(agent);
+    }
   }
 
   /** iommufd_access_create. @throws IommufdError EINVAL (pins, and no `unmap`) */
@@ -145,10 +138,42 @@ export abstract class IommufdDriverSide {
     return this.with(id, 'IOAS', ({ ioas }) => use(ioas));
   }
 
-  /** @throws IommufdError EINVAL, as vfio for a device that is not bound */
-  #device(devId: number): DeviceObject {
+  *#attach(agent: Agent, device: DeviceObject, ptId: number): Task<number> {
+    const { context } = this;
+    const target = context.get(ptId);
+    try {
+      const isMove = device.hwpt !== null;
+      const attachTo = isMove
+        ? (hwpt: AnyHwpt) => device.replace(agent, hwpt)
+        : function* (hwpt: AnyHwpt): Task<null> {
+            yield* device.attach(agent, hwpt);
+            return null;
+          };
+      let attached: { readonly hwpt: AnyHwpt; readonly old: AnyHwpt | null };
+      if (target.type === 'IOAS')
+        attached = yield* attachAutomatic(context, agent, { ioas: target as IoasObject, device, attachTo, isMove });
+      else if (target.type === 'HWPT_PAGING' || target.type === 'HWPT_NESTED')
+        attached = { hwpt: target as AnyHwpt, old: yield* attachTo(target as AnyHwpt) };
+      else throw new IommufdError('EINVAL', `pt_id: a ${target.type} takes no device`);
+      if (attached.old) yield* putHwpt(context, agent, attached.old);
+      return attached.hwpt.id;
+    } finally {
+      context.table.put(target);
+    }
+  }
+
+  *#detach(agent: Agent, device: DeviceObject): Task<void> {
+    const hwpt = yield* device.detach(agent);
+    if (hwpt) yield* putHwpt(this.context, agent, hwpt);
+  }
+
+  /** Takes the lock of a bound device. @throws IommufdError EINVAL, as vfio for a device that is not bound */
+  *#lock(agent: Agent, devId: number): Task<DeviceObject> {
     const object = this.context.table.objects().find((each) => each.id === devId);
     if (!(object instanceof DeviceObject)) throw new IommufdError('EINVAL', `dev_id: no device is bound as ${devId}`);
-    return object;
+    yield* object.vfioLock.acquire(agent);
+    if (!object.isGoing) return object;
+    object.vfioLock.release(agent);
+    throw new IommufdError('EINVAL', `dev_id: device ${devId} is being unbound`);
   }
 }

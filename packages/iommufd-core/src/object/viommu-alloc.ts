@@ -48,6 +48,7 @@ export function* allocateVdevice(
   const device = table.peek(context.get(devId, 'DEVICE'));
   if (viommu.unit !== device.device.unit)
     throw new IommufdError('EINVAL', `dev_id: ${device.device.name} is not behind the IOMMU of VIOMMU ${viommuId}`);
+  if (device.isGoing) throw new IommufdError('ENOENT', `dev_id: ${device.device.name} is being unbound`);
   if (device.vdevice) throw new IommufdError('EEXIST', `dev_id: ${device.device.name} has a vdevice already`);
   if (viommu.vdevices.has(virtId)) throw new IommufdError('EEXIST', `virt_id: 0x${virtId.toString(16)} is taken`);
   return { outVdeviceId: table.finalize(table.add(new VdeviceObject({ viommu, device, virtId }))).id };
