@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { errnoName, type IoctlArgument, UAPI, VfioCommand, VfioExtension } from '../src/index.ts';
 import { THP } from './iommufd-setup.ts';
@@ -118,6 +119,69 @@ describe('VFIO type1 on an IOAS', () => {
     expect(setup.unmapDma(0n, 0n, { flags: 2, argsz: 23 })).toEqual(['EINVAL', 0n]);
     expect(setup.unmapDma(0n, 0n, { flags: 2 })).toEqual(['0', 0x4000n]);
     expect(setup.unmapDma(0n, 0n, { flags: 2 })).toEqual(['0', 0n]);
+  });
+
+  test('type 1 without v2 cuts areas at both ends, in 4K units; what is left stays mapped and pinned', () => {
+    const setup = new VfioSetup();
+    expect(setup.vfio(VfioCommand.SET_IOMMU, VfioExtension.TYPE1)).toBe('0');
+    setup.mapDma(0n, 0x4000n);
+    const reaches = (): number[] =>
+      [0, 1, 2, 3].filter((page) => setup.unit.dma({ sourceId: 0x28, iovaHi: 0, iovaLo: page << 12, access: 1 }) > 0);
+    expect(setup.unmapDma(0x1000n, 0x1000n)).toEqual(['0', 0x1000n]);
+    expect(reaches()).toEqual([0, 2, 3]);
+    expect(setup.mm.accountedPinBytes).toBe(0x3000);
+    expect(setup.unmapDma(0x2800n, 0x800n)).toEqual(['EINVAL', 0x800n]);
+    expect(setup.unmapDma(0x3000n, 0x9000n)).toEqual(['0', 0x1000n]);
+    expect(reaches()).toEqual([0, 2]);
+    expect(setup.unmapDma(0n, 0x1000n)).toEqual(['0', 0x1000n]);
+    expect(setup.unmapDma(0n, 0n, { flags: 2 })).toEqual(['0', 0x1000n]);
+    expect([reaches(), setup.mm.accountedPinBytes]).toEqual([[], 0]);
+  });
+
+  test('SET_IOMMU type 1 on an IOAS in use is EINVAL, as is a cut with large pages', () => {
+    const setup = new VfioSetup();
+    setup.mapDma(0n, 0x4000n);
+    expect(setup.vfio(VfioCommand.SET_IOMMU, VfioExtension.TYPE1)).toBe('EINVAL');
+    expect(setup.vfio(VfioCommand.SET_IOMMU, VfioExtension.TYPE1V2)).toBe('0');
+    const { ioas } = setup.fd.context.get(setup.ioasId, 'IOAS');
+    expect(() => setup.run(ioas.iopt.cut(setup.agent, [0xfffn]))).toThrow(
+      'EINVAL: iova: the area [0x0-0x3fff] cannot be cut at 0x1000',
+    );
+  });
+
+  test('any maps and unmaps of type 1, attached or not, are those of a set of pages', () => {
+    const range = fc.tuple(fc.nat(63), fc.integer({ min: 1, max: 24 }));
+    const step = fc.record({ unmap: fc.boolean(), range });
+    fc.assert(
+      fc.property(fc.boolean(), fc.array(step, { maxLength: 30 }), (attached, steps) => {
+        const setup = new VfioSetup({ attached });
+        setup.vfio(VfioCommand.SET_IOMMU, VfioExtension.TYPE1);
+        const mapped = new Set<number>();
+        for (const {
+          unmap,
+          range: [first, count],
+        } of steps) {
+          const pages = Array.from({ length: count }, (_, i) => first + i);
+          const [iova, size] = [BigInt(first) << 12n, BigInt(count) << 12n];
+          const there = pages.filter((page) => mapped.has(page));
+          if (unmap) {
+            expect(setup.unmapDma(iova, size)).toEqual(['0', BigInt(there.length) << 12n]);
+            for (const page of pages) mapped.delete(page);
+          } else {
+            expect(setup.mapDma(iova, size)).toBe(there.length > 0 ? 'EEXIST' : '0');
+            if (there.length === 0) for (const page of pages) mapped.add(page);
+          }
+          if (attached) expect(setup.mm.accountedPinBytes).toBe(mapped.size * 4096);
+        }
+        for (let page = 0; page < 90 && attached; page++) {
+          const reached = setup.unit.dma({ sourceId: 0x28, iovaHi: 0, iovaLo: page << 12, access: 0 }) > 0;
+          expect([page, reached]).toEqual([page, mapped.has(page)]);
+        }
+        setup.unmapDma(0n, 0n, { flags: 2 });
+        expect(setup.mm.accountedPinBytes).toBe(0);
+      }),
+      { numRuns: 60 },
+    );
   });
 
   test('ENABLE, DISABLE and DIRTY_PAGES are ENOTTY', () => {

@@ -195,6 +195,8 @@ function* unmapDma(call: IoctlCall, argument: IoctlArgument): Task<number> {
     if (size === 0n) throw new IommufdError('EINVAL', 'size: 0x0 is not positive');
     const last = iova + size - 1n;
     if (last > LAST_IOVA) throw new IommufdError('EOVERFLOW', `iova: ${hex(iova)} + ${hex(size)} wraps`);
+    // Type 1 without v2 unmaps what it is asked to, whatever was mapped as one.
+    if (!iopt.largePages) yield* iopt.cut(agent, iova === 0n ? [last] : [last, iova - 1n]);
     return yield* iopt.unmap(agent, iova, last); // unlike IOMMU_IOAS_UNMAP, to find nothing is no error
   });
   unmap.set('size', unmapped);
