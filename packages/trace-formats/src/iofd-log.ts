@@ -113,6 +113,9 @@ const PAGEMAP = /^pagemap (.+): present=(\d+) swapped=(\d+) of (\d+)$/;
 /** Whether a line is of such a log: its first line, or a call that is known by name. */
 export const isIofdLine = (line: string): boolean => OPEN.test(line) || KNOWN_CALL.test(line);
 
+const U64_MAX = (1n << 64n) - 1n;
+const BYTES_2M = 1n << 21n;
+
 const hexadecimal = (text: string | undefined): bigint => BigInt(`0x${text ?? '0'}`);
 
 function readCall(text: string): IofdCall | null {
@@ -121,6 +124,7 @@ function readCall(text: string): IofdCall | null {
   const [, before = '', result = '', after = ''] = found;
   const call: Record<string, bigint> = {};
   for (const [, name = '', value] of before.matchAll(ARGUMENT)) call[name] = hexadecimal(value);
+  if (Object.values(call).some((value) => value > U64_MAX) || (call['va%2M'] ?? 0n) >= BYTES_2M) return null;
   const out: Record<string, string> = {};
   for (const [, name = '', value = ''] of after.matchAll(OUT_FIELD)) out[name] = value;
   const reads = READS.exec(after);

@@ -112,6 +112,8 @@ describe('log of iommufd calls', () => {
       '      pt leaves in [0,fff]: 4K=1 2M=0',
       'open iommu=-1 vfio cdev=-1 errno=2',
       'MAP x -> ',
+      'MAP x va%2M=200000 len=1000 iova=1000 fl=7 -> 0 iova_out=1000',
+      'MAP x va%2M=0 len=10000000000000000 iova=1000 fl=7 -> EOVERFLOW iova_out=1000',
     ])
       expect(read(line)).toBeNull();
   });

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type IofdReplayResult, replayIofd, TraceFormatError } from '../src/index.ts';
 
@@ -158,6 +159,29 @@ describe('what is wrong in a log is reported at its line', () => {
     expect(error).toMatchObject({ code });
   });
 });
+
+test('calls left out, repeated, in another order and with other numbers: a result all the same', async () => {
+  const top = log('7.3.4')
+    .trimEnd()
+    .split('\n')
+    .filter((line) => !/hugetlb 1G/.test(line)); // slow, and like 2M
+  expect(top.length).toBeGreaterThan(250);
+  const numbers = fc.constantFrom('0', '7ff', '1000', '1ff000', '200000', 'fffffffffffff000', 'ffffffffffffffff');
+  const edit = fc.option(fc.tuple(fc.constantFrom('va%2M', 'len', 'iova', 'fl'), numbers), { freq: 6 });
+  const line = fc.tuple(fc.nat(top.length - 1), edit).map(([at, change]) => {
+    const text = top[at] ?? '';
+    return change === null ? text : text.replace(new RegExp(`\\b${change[0]}=[0-9a-f]+`), `${change[0]}=${change[1]}`);
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(line, { minLength: 20, maxLength: 90 }), async (lines) => {
+      const text = ['open iommu=3 vfio cdev=4 errno=0', ...lines].join('\n');
+      const { calls, agree, differ, differences } = await replay(text);
+      expect(agree + differ).toBe(calls);
+      expect(differences.every((each) => each.line > 1 && each.line <= lines.length + 1)).toBe(true);
+    }),
+    { numRuns: 40 },
+  );
+}, 60_000);
 
 describe('other logs of the same program', () => {
   test('other descriptors, ids, addresses and order', async () => {

@@ -21,6 +21,7 @@ const PAGES_1G = 512 * 512;
 /** Regions lie 4 GiB apart. */
 const REGION_PAGES = 1 << 20;
 const FIRST_REGION_PAGE = 0x7e00_0000_0;
+const MOST_SMALL_PAGES = 1 << 12;
 const LARGEST_REGION = 1n << 30n;
 const FIRST_PFN = 0x10_0000;
 const SWAP_SLOTS = 1 << 14;
@@ -59,7 +60,9 @@ export class RecordedProcess {
       if (call.kind !== 'call' || !call.text.startsWith('MAP ')) continue;
       const kind = regionKind(call.text);
       const end = (call.arguments['va%2M'] ?? 0n) + (call.arguments.len ?? 0n);
-      if (end > (this.#bytesOf.get(kind) ?? 0n)) this.#bytesOf.set(kind, end < LARGEST_REGION ? end : LARGEST_REGION);
+      // A length beyond all memory is there to fail.
+      const bytes = end > 0n && end <= LARGEST_REGION ? end : 1n;
+      if (bytes > (this.#bytesOf.get(kind) ?? 0n)) this.#bytesOf.set(kind, bytes);
     }
     const has1G = this.#bytesOf.has('hugetlb-1G');
     const pool2M = this.#bytesOf.has('hugetlb-2M') ? this.#pages('hugetlb-2M', PAGES_2M) / PAGES_2M : 0;
@@ -112,7 +115,7 @@ export class RecordedProcess {
   *#makeSmall(agent: Agent, region: { kind: RegionKind; text: string; startPage: number; bytes: bigint }): Task<void> {
     const { mm } = this;
     const { kind, startPage } = region;
-    const pages = Math.max(1, Number((region.bytes + 0xfffn) >> 12n));
+    const pages = Math.min(MOST_SMALL_PAGES, Math.max(1, Number((region.bytes + 0xfffn) >> 12n)));
     mm.mmap({ startPage, pages, backing: '4K', readOnly: kind === 'read-only' });
     if (kind === 'prot-none') yield* mm.mprotect(agent, startPage, pages, { readable: false, writeable: false });
     if (kind === 'hole') yield* mm.munmap(agent, startPage + Math.min(holeAt(region.text), pages - 1), 1);
