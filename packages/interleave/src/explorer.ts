@@ -1,37 +1,7 @@
-import { type Agent, type Footprint, stepsConflict, type Task, TaskRun } from '@faultline/sim';
-
-/** One task under exploration. */
-export interface ExploredTask {
-  readonly agent: Agent;
-  readonly task: Task<unknown>;
-  /** A worker that waits for ever when there is nothing to do, such as the invalidation queue's hardware. */
-  readonly daemon?: boolean;
-}
-
-/** A broken invariant. */
-export interface Violation {
-  /** `I1` .. `I13`. */
-  readonly invariant: string;
-  readonly message: string;
-}
-
-/** A small world that is built anew for every execution. Building must be deterministic. */
-export interface ExploredSystem {
-  readonly tasks: readonly ExploredTask[];
-  /** After every step: what is broken, or null. Looks only at what the steps' footprints name. */
-  check(): Violation | null;
-  /** After the last step. */
-  checkEnd(): Violation | null;
-}
-
-/** One step of a schedule. */
-export interface ScheduledStep {
-  readonly agent: string;
-  /** The step's label. */
-  readonly step: string;
-  /** The location touched, and the choice taken, in words. */
-  readonly what: string;
-}
+import { dependent, Execution, type Transition } from './execution.ts';
+import { type Event, HappensBefore } from './happens-before.ts';
+import type { Counterexample } from './schedule.ts';
+import type { ExploredSystem, Violation } from './system.ts';
 
 /** What an exploration found. */
 export interface ExplorationResult {
@@ -39,34 +9,40 @@ export interface ExplorationResult {
   readonly executions: number;
   /** Executions given up because every continuation was equivalent to one already explored. */
   readonly pruned: number;
-  /** Steps over all executions. */
+  /** Steps over all executions, those that only lead back to a branching point included. */
   readonly steps: number;
+  /** States visited: nodes of the tree of schedules. */
+  readonly states: number;
   /** Steps of the longest execution. */
   readonly longest: number;
-  readonly violation: (Violation & { readonly schedule: readonly ScheduledStep[] }) | null;
+  readonly violation: Counterexample | null;
 }
 
 /** Limits and reductions of {@link explore}. */
 export interface ExploreOptions {
-  /** Leave out orders that differ only in steps that do not conflict (sleep sets). Default true; false for comparison. */
-  readonly sleepSets?: boolean;
+  /**
+   * Which orders are left out as equivalent to others: none; by sleep sets; or by dynamic partial-order reduction with source sets
+   * (Abdulla et al., POPL 2014) and sleep sets, the default.
+   */
+  readonly reduction?: 'none' | 'sleep-sets' | 'dpor';
+  /**
+   * At most so many preemptions in an execution: switches away from a task that could have gone on (Musuvathi and Qadeer, PLDI
+   * 2007). No bound if left out; with one, nothing else is left out.
+   */
+  readonly preemptions?: number;
   /** @throws RangeError in {@link explore} when an execution gets longer than this: a task that never ends. Default 10,000 */
   readonly longestExecution?: number;
 }
 
-/** A transition: a task's announced step, with the outcome if it has choices. */
-interface Transition {
-  readonly task: number;
-  readonly chosen: number;
-  readonly footprint: Footprint;
-}
-
-/** One branching point of the depth-first search. */
+/** One branching point of the depth-first search, and the event taken there. */
 interface Branch {
   readonly transitions: readonly Transition[];
+  /** Tasks to be tried here. */
+  readonly backtrack: Set<number>;
   index: number;
   /** Transitions whose subtree needs no exploration from here: an equivalent order was explored elsewhere. */
   readonly sleep: Transition[];
+  event: Event | null;
 }
 
 /**
@@ -78,43 +54,44 @@ export function* explore(
   build: () => ExploredSystem,
   options: ExploreOptions = {},
 ): Generator<{ executions: number; steps: number }, ExplorationResult> {
-  const search = new Search(build, options.sleepSets ?? true, options.longestExecution ?? 10_000);
+  const search = new Search(build, options);
   do {
     search.execute();
-    if (search.violation === null && search.executions % 256 === 255)
+    if (search.violation === null && (search.executions + search.pruned) % 256 === 255)
       yield { executions: search.executions, steps: search.steps };
   } while (search.violation === null && search.backtrack());
-  const { executions, pruned, steps, longest, violation } = search;
-  return { executions, pruned, steps, longest, violation };
+  const { executions, pruned, steps, states, longest, violation } = search;
+  return { executions, pruned, steps, states, longest, violation };
 }
 
 class Search {
   executions = 0;
   pruned = 0;
   steps = 0;
+  states = 0;
   longest = 0;
-  violation: ExplorationResult['violation'] = null;
+  violation: Counterexample | null = null;
   readonly #build: () => ExploredSystem;
-  readonly #sleepSets: boolean;
+  readonly #reduction: 'none' | 'sleep-sets' | 'dpor';
+  readonly #preemptions: number;
   readonly #limit: number;
   readonly #path: Branch[] = [];
 
-  constructor(build: () => ExploredSystem, sleepSets: boolean, limit: number) {
+  constructor(build: () => ExploredSystem, options: ExploreOptions) {
     this.#build = build;
-    this.#sleepSets = sleepSets;
-    this.#limit = limit;
+    this.#preemptions = options.preemptions ?? Number.POSITIVE_INFINITY;
+    this.#reduction = options.preemptions === undefined ? (options.reduction ?? 'dpor') : 'none';
+    this.#limit = options.longestExecution ?? 10_000;
   }
 
   /** Runs one execution along the path, extending it to the end. */
   execute(): void {
-    const system = this.#build();
-    const runs = system.tasks.map(({ agent, task }) => new TaskRun(agent, task));
-    const schedule: ScheduledStep[] = [];
-    for (const run of runs) run.advance(); // to the first announced step: private work
-    let depth = 0;
-    let sleep: Transition[] = [];
-    for (;;) {
-      const transitions = enabledTransitions(runs);
+    const execution = new Execution(this.#build);
+    const order = this.#reduction === 'dpor' ? new HappensBefore(execution.tasks) : null;
+    const budget = new PreemptionBudget(this.#preemptions);
+    let sleep: readonly Transition[] = [];
+    for (let depth = 0; execution.violation === null; depth++) {
+      const transitions = budget.allowed(execution.enabled());
       if (transitions.length === 0) break;
       const branch = this.#path[depth] ?? this.#extend(transitions, sleep);
       if (branch === null) {
@@ -122,137 +99,94 @@ class Search {
         return;
       }
       const transition = branch.transitions[branch.index] as Transition;
-      sleep = branch.sleep.filter((other) => other.task !== transition.task && independent(other, transition));
-      depth++;
-      const failure = this.#step(system, runs, transition, schedule);
-      if (failure) {
-        this.#ended(schedule, failure);
-        return;
-      }
-      if (schedule.length > this.#limit) throw new RangeError(`an execution exceeds ${this.#limit} steps`);
+      sleep = branch.sleep.filter((other) => !dependent(other, transition));
+      budget.take(transition, execution);
+      if (order) this.#noteEvent(order, branch, transition, execution);
+      this.steps++;
+      execution.perform(transition);
+      if (execution.schedule.length > this.#limit) throw new RangeError(`an execution exceeds ${this.#limit} steps`);
     }
-    this.#ended(schedule, stuckTask(system, runs) ?? system.checkEnd());
-  }
-
-  #ended(schedule: readonly ScheduledStep[], failure: Violation | null): void {
-    this.executions++;
-    this.longest = Math.max(this.longest, schedule.length);
-    if (failure) this.violation = { ...failure, schedule };
+    if (order) for (const transition of execution.blocked()) this.#noteRaces(order, transition);
+    this.#ended(execution, execution.violation ?? execution.end());
   }
 
   /** Moves the path to the next unexplored branch. @returns false when there is none */
   backtrack(): boolean {
     for (let branch = this.#path.at(-1); branch; branch = this.#path.at(-1)) {
-      const done = branch.transitions[branch.index] as Transition;
-      if (this.#sleepSets) branch.sleep.push(done);
-      do branch.index++;
-      while (
-        branch.index < branch.transitions.length &&
-        asleep(branch, branch.transitions[branch.index] as Transition)
-      );
-      if (branch.index < branch.transitions.length) return true;
+      const { transitions, backtrack, sleep } = branch;
+      const done = transitions[branch.index] as Transition;
+      if (this.#reduction === 'none') branch.index++;
+      else {
+        sleep.push(done);
+        branch.index = transitions.findIndex((other) => backtrack.has(other.task) && !asleep(sleep, other));
+      }
+      if (branch.index >= 0 && branch.index < transitions.length) {
+        branch.event = null;
+        return true;
+      }
       this.#path.pop();
     }
     return false;
   }
 
-  #extend(transitions: readonly Transition[], sleep: Transition[]): Branch | null {
-    const branch: Branch = { transitions, index: 0, sleep };
-    while (branch.index < transitions.length && asleep(branch, transitions[branch.index] as Transition)) branch.index++;
-    if (branch.index === transitions.length) return null;
+  #ended(execution: Execution, failure: Violation | null): void {
+    this.executions++;
+    this.longest = Math.max(this.longest, execution.schedule.length);
+    if (failure) this.violation = { ...failure, schedule: execution.schedule };
+  }
+
+  #extend(transitions: readonly Transition[], sleep: readonly Transition[]): Branch | null {
+    const index = transitions.findIndex((transition) => !asleep(sleep, transition));
+    if (index < 0) return null;
+    const first = (transitions[index] as Transition).task;
+    const backtrack = new Set(this.#reduction === 'dpor' ? [first] : transitions.map(({ task }) => task));
+    const branch = { transitions, backtrack, index, sleep: [...sleep], event: null };
     this.#path.push(branch);
+    this.states++;
     return branch;
   }
 
-  #step(
-    system: ExploredSystem,
-    runs: readonly TaskRun[],
-    transition: Transition,
-    schedule: ScheduledStep[],
-  ): Violation | null {
-    const run = runs[transition.task] as TaskRun;
-    const step = run.pending;
-    if (step === null) throw new Error('a scheduled task has no step');
-    step.chosen = transition.chosen;
-    schedule.push({ agent: run.agent.name, step: step.label, what: describe(transition) });
-    this.steps++;
-    try {
-      run.advance();
-    } catch (error) {
-      return { invariant: invariantOf(error), message: error instanceof Error ? error.message : String(error) };
+  /** Adds the transition to the happens-before relation; where it races, the other order is to be tried too. */
+  #noteEvent(order: HappensBefore, branch: Branch, transition: Transition, execution: Execution): void {
+    order.observe((task) => execution.isEnabled(task));
+    branch.event ??= this.#noteRaces(order, transition);
+    order.add(branch.event);
+  }
+
+  #noteRaces(order: HappensBefore, transition: Transition): Event {
+    const { event, races } = order.next(transition);
+    for (const index of races) {
+      const { transitions, backtrack } = this.#path[index] as Branch;
+      const initials = order.initials(index, event);
+      if (initials.some((task) => backtrack.has(task))) continue;
+      const enabled = initials.find((task) => transitions.some((other) => other.task === task));
+      if (enabled !== undefined) backtrack.add(enabled);
+      else for (const { task } of transitions) backtrack.add(task);
     }
-    return system.check();
+    return event;
   }
 }
 
-/** Errors thrown through a task: an {@link InvariantError} names its invariant, anything else is a broken assertion. */
-const invariantOf = (error: unknown): string => (error instanceof InvariantError ? error.invariant : 'assertion');
+const asleep = (sleep: readonly Transition[], transition: Transition): boolean =>
+  sleep.some((other) => other.task === transition.task && other.chosen === transition.chosen);
 
-/** Thrown by a system's own code where an invariant breaks inside a step. */
-export class InvariantError extends Error {
-  readonly invariant: string;
+/** Counts preemptions, and leaves out transitions that would need one too many. */
+class PreemptionBudget {
+  #left: number;
+  #last = -1;
 
-  constructor(invariant: string, message: string) {
-    super(message);
-    this.invariant = invariant;
+  constructor(bound: number) {
+    this.#left = bound;
   }
-}
 
-/** What may happen next. A step that touches nothing shared and has no choice goes first, alone: its order cannot matter. */
-function enabledTransitions(runs: readonly TaskRun[]): Transition[] {
-  const transitions: Transition[] = [];
-  for (const [task, run] of runs.entries()) {
-    const step = run.pending;
-    if (step === null || !run.enabled) continue;
-    const { access, kind, location, alsoAccess, alsoKind, alsoLocation } = step;
-    const footprint = { access, kind, location, alsoAccess, alsoKind, alsoLocation };
-    if (access === 0 && alsoAccess === 0 && step.choices === 0) return [{ task, chosen: 0, footprint }];
-    for (let chosen = 0; chosen < Math.max(1, step.choices); chosen++) transitions.push({ task, chosen, footprint });
+  allowed(transitions: readonly Transition[]): readonly Transition[] {
+    if (this.#left > 0) return transitions;
+    const same = transitions.filter(({ task }) => task === this.#last);
+    return same.length > 0 ? same : transitions;
   }
-  return transitions;
-}
 
-const independent = (a: Transition, b: Transition): boolean =>
-  a.task !== b.task && !stepsConflict(a.footprint, b.footprint);
-
-const asleep = (branch: Branch, transition: Transition): boolean =>
-  branch.sleep.some((other) => other.task === transition.task && other.chosen === transition.chosen);
-
-function stuckTask(system: ExploredSystem, runs: readonly TaskRun[]): Violation | null {
-  const stuck = runs.find((run, index) => !run.done && system.tasks[index]?.daemon !== true);
-  return stuck
-    ? {
-        invariant: 'I13',
-        message: `${stuck.agent.name} waits for ever for ${stuck.pending?.waitFor?.name ?? 'nothing'}`,
-      }
-    : null;
-}
-
-const KIND_NAMES = [
-  '',
-  'entry',
-  'translation cache',
-  'invalidation queue',
-  'page request queue',
-  'frame',
-  'lock',
-  'CPU page-table entry',
-  'notifier sequence',
-  'allocator',
-  'device',
-  'context cache',
-  'folio',
-] as const;
-
-function describe({ footprint, chosen }: Transition): string {
-  const kind = KIND_NAMES[footprint.kind] ?? '';
-  // An entry's location is its physical address divided by 8.
-  const where =
-    footprint.kind === 1
-      ? `0x${(footprint.location * 8).toString(16)}`
-      : footprint.kind === 5 || footprint.kind === 12
-        ? `0x${footprint.location.toString(16)}`
-        : '';
-  const choice = chosen === 0 ? '' : ' (fails)';
-  return `${kind} ${where}`.trim() + choice;
+  take({ task }: Transition, execution: Execution): void {
+    if (this.#last >= 0 && task !== this.#last && execution.isEnabled(this.#last)) this.#left--;
+    this.#last = task;
+  }
 }

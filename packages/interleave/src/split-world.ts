@@ -4,7 +4,7 @@ import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, type PhysicalWords, TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
-import type { ExploredSystem, ExploredTask, Violation } from './explorer.ts';
+import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 
 /** One small configuration of a protocol that takes a page away while a device uses its leaf. */
 export interface SplitConfiguration {
@@ -24,8 +24,6 @@ export interface SplitConfiguration {
 /** Parts of a protocol under test that a configuration does not decide. */
 export interface SplitProtocol {
   readonly strategy: Strategy;
-  /** What is claimed, in one line. */
-  readonly title?: string;
   /** Whether addresses outside the range may not notice (I4). */
   readonly hitless: boolean;
   /** Whether the guest keeps page-directory words at the start of its memory, for a protocol that reads guest data. */
@@ -188,7 +186,7 @@ export class SplitWorld implements ExploredSystem {
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     const iopf = new IopfQueue({
       source: pageRequests,
-      hwptOf: () => this.#ioas.hwpt ?? undefined,
+      handlerOf: () => this.#ioas.hwpt && { kind: 'kernel', hwpt: this.#ioas.hwpt },
     });
     return [
       { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },

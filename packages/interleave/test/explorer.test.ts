@@ -3,72 +3,117 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type ExplorationResult, type ExploredSystem, explore, InvariantError } from '../src/index.ts';
 
-function run(build: () => ExploredSystem, sleepSets = true): ExplorationResult {
-  const search = explore(build, { sleepSets });
+function run(build: () => ExploredSystem, reduction: 'none' | 'sleep-sets' | 'dpor' = 'dpor'): ExplorationResult {
+  const search = explore(build, { reduction });
   let next = search.next();
   while (!next.done) next = search.next();
   return next.value;
 }
 
-/** Programs over a few shared cells: each operation reads or writes one of them, and what was read decides what is written. */
-interface Operation {
-  readonly cell: number;
-  readonly write: boolean;
-}
+/** One operation of a random program over shared cells, locks and flags; what was read shows in the outcome. */
+type Operation =
+  | { readonly does: 'read' | 'write'; readonly cell: number }
+  | { readonly does: 'lock' | 'unlock'; readonly lock: number }
+  | { readonly does: 'raise' | 'await'; readonly flag: number }
+  | { readonly does: 'choose' | 'local' };
 
-function program(threads: readonly (readonly Operation[])[], finals: Set<string>): () => ExploredSystem {
+/** A program of some threads. Outcomes, deadlocks among them, are added to `outcomes`. */
+function program(threads: readonly (readonly Operation[])[], outcomes: Set<string>): () => ExploredSystem {
   return () => {
     const cells = [0, 0, 0];
-    const seen: number[][] = threads.map(() => []);
+    const flags = [false, false];
+    const locks = [new Mutex('a'), new Mutex('b')];
+    const raised = flags.map((_, flag) => new Condition(`flag ${flag}`, () => flags[flag] === true));
+    const seen: unknown[][] = threads.map(() => []);
+    const note = (index: number, what: unknown) => {
+      (seen[index] as unknown[]).push(what);
+      return null;
+    };
     const task = function* (agent: Agent, index: number): Task<void> {
-      for (const [at, { cell, write }] of (threads[index] ?? []).entries()) {
-        if (write) yield agent.writes('write', Location.frame, cell, Cost.free);
-        else yield agent.reads('read', Location.frame, cell, Cost.free);
-        if (write) cells[cell] = (cells[cell] as number) * 10 + index * 3 + at + 1;
-        else seen[index]?.push(cells[cell] as number);
-      }
+      for (const [at, operation] of (threads[index] ?? []).entries())
+        switch (operation.does) {
+          case 'write':
+            yield agent.writes('write', Location.frame, operation.cell, Cost.free);
+            cells[operation.cell] = (cells[operation.cell] as number) * 10 + index * 3 + at + 1;
+            break;
+          case 'read':
+            yield agent.reads('read', Location.frame, operation.cell, Cost.free);
+            note(index, cells[operation.cell]);
+            break;
+          case 'lock':
+            if (locks[operation.lock]?.owner !== agent) yield* (locks[operation.lock] as Mutex).acquire(agent);
+            break;
+          case 'unlock':
+            if (locks[operation.lock]?.owner === agent) locks[operation.lock]?.release(agent);
+            break;
+          case 'raise':
+            yield agent.writes('raise', Location.device, operation.flag, Cost.free);
+            flags[operation.flag] = true;
+            break;
+          case 'await':
+            yield agent.waits('await', raised[operation.flag] as Condition);
+            break;
+          case 'choose':
+            yield agent.chooses('choose', 2);
+            note(index, `chose ${agent.step.chosen}`);
+            break;
+          default:
+            yield agent.spends('think', Cost.free);
+        }
+      for (const lock of locks) if (lock.owner === agent) lock.release(agent);
+      note(index, 'done');
     };
     const agents = threads.map((_, index) => new Agent(`t${index}`));
     return {
-      tasks: agents.map((agent, index) => ({ agent, task: task(agent, index) })),
+      // Daemons: a program that waits for ever is an outcome like any other.
+      tasks: agents.map((agent, index) => ({ agent, task: task(agent, index), daemon: true })),
       check: () => null,
       checkEnd: () => {
-        finals.add(JSON.stringify([cells, seen]));
+        outcomes.add(JSON.stringify([cells, seen]));
         return null;
       },
     };
   };
 }
 
-const operation = fc.record({ cell: fc.integer({ min: 0, max: 2 }), write: fc.boolean() });
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  fc.record({ does: fc.constantFrom('read' as const, 'write' as const), cell: fc.integer({ min: 0, max: 2 }) }),
+  fc.record({ does: fc.constantFrom('lock' as const, 'unlock' as const), lock: fc.integer({ min: 0, max: 1 }) }),
+  fc.record({ does: fc.constantFrom('raise' as const, 'await' as const), flag: fc.integer({ min: 0, max: 1 }) }),
+  fc.record({ does: fc.constantFrom('choose' as const, 'local' as const) }),
+);
 
 describe('explore', () => {
   it('tries all orders of conflicting steps: two threads of two writes to one cell have six', () => {
     const two = [
-      { cell: 0, write: true },
-      { cell: 0, write: true },
-    ];
+      { does: 'write', cell: 0 },
+      { does: 'write', cell: 0 },
+    ] as const;
     expect(run(program([two, two], new Set())).executions).toBe(6);
   });
 
   it('tries one order of steps that do not conflict', () => {
     const result = run(
-      program([[{ cell: 0, write: true }], [{ cell: 1, write: true }], [{ cell: 2, write: true }]], new Set()),
+      program([[{ does: 'write', cell: 0 }], [{ does: 'write', cell: 1 }], [{ does: 'write', cell: 2 }]], new Set()),
     );
     expect(result.executions).toBe(1);
   });
 
-  it('sleep sets lose no outcome and need no more executions', () => {
+  it('no reduction loses an outcome of a random program, and each needs no more executions than the one before', () => {
     fc.assert(
-      fc.property(fc.array(fc.array(operation, { maxLength: 3 }), { minLength: 1, maxLength: 3 }), (threads) => {
-        const all = new Set<string>();
-        const reduced = new Set<string>();
-        const plain = run(program(threads, all), false);
-        const sleeping = run(program(threads, reduced), true);
-        expect([...reduced].sort()).toEqual([...all].sort());
-        expect(sleeping.executions).toBeLessThanOrEqual(plain.executions);
+      fc.property(fc.array(fc.array(operation, { maxLength: 4 }), { minLength: 2, maxLength: 3 }), (threads) => {
+        const results = (['none', 'sleep-sets', 'dpor'] as const).map((reduction) => {
+          const outcomes = new Set<string>();
+          const { executions, pruned } = run(program(threads, outcomes), reduction);
+          return { outcomes: [...outcomes].sort(), tried: executions + pruned };
+        });
+        const [all, sleeping, reduced] = results as [(typeof results)[0], (typeof results)[0], (typeof results)[0]];
+        expect(sleeping.outcomes).toEqual(all.outcomes);
+        expect(reduced.outcomes).toEqual(all.outcomes);
+        expect(sleeping.tried).toBeLessThanOrEqual(all.tried);
+        expect(reduced.tried).toBeLessThanOrEqual(sleeping.tried);
       }),
-      { numRuns: 200 },
+      { numRuns: 300 },
     );
   });
 

@@ -25,10 +25,19 @@ export interface HostRange {
   readonly blockable: boolean;
 }
 
+/** Linux's `enum mmu_notifier_event`, as far as it tells how much of a mapping goes. */
+export const HostEvent = { PROTECTION_PAGE: 3, SOFT_DIRTY: 4 } as const;
+
 /** What a host address space calls when its mappings change. */
 export interface HostNotifier {
-  invalidateRangeStart(agent: Agent, range: HostRange): Task<void>;
-  invalidateRangeEnd(agent: Agent, range: HostRange): void;
+  /** @returns false (EAGAIN) for a range that is not blockable, if it would have to sleep. Such a notifier hears no end */
+  invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean>;
+  /** Whether devices used the pages since they were last asked about; it counts from now on. Does not sleep. */
+  clearFlushYoung?(agent: Agent, startPage: number, pages: number): Task<boolean>;
+  /** The same with no flush, as part of the caller's step. */
+  clearYoung?(agent: Agent, startPage: number, pages: number): boolean;
+  /** Whether a device used the page, as part of the caller's step. */
+  testYoung?(agent: Agent, page: number): boolean;
   /** The address space goes away; nothing is told of its ranges afterwards. */
   release?(agent: Agent): Task<void>;
 }
@@ -42,10 +51,18 @@ export interface HostAddressSpace {
     acquireRead(agent: Agent): Task<void>;
     releaseRead(agent: Agent): void;
   };
-  /** @returns VM_FAULT bits; the caller holds mmapLock for read */
-  handleMmFault(agent: Agent, page: number, access: { readonly write: boolean }): Task<number>;
+  /**
+   * @returns VM_FAULT bits; the caller holds mmapLock for read. With `allowRetry` it may have been given back meanwhile: RETRY, COMPLETED
+   */
+  handleMmFault(
+    agent: Agent,
+    page: number,
+    access: { readonly write: boolean; readonly allowRetry?: boolean },
+  ): Task<number>;
   /** The frame of a present page, or -1. */
   lookup(page: number): number;
+  /** Whether the page is present and may be read without a fault. */
+  isReadable(page: number): boolean;
   /** Whether the page is present and may be written to without a fault. */
   isWriteable(page: number): boolean;
   /** Fills `out` with the contiguous run around a page within first .. last; with `write`, of writeable pages only. */
@@ -74,5 +91,9 @@ export interface HostAddressSpace {
 
 /** VM_FAULT bits that end a fault (VM_FAULT_ERROR), and those that tell how. Linux's numbering. */
 export const VM_FAULT_OOM = 0x1;
+/** mmap_lock was given back: take it and try again. */
+export const VM_FAULT_RETRY = 0x400;
+/** Done, and mmap_lock was given back. */
+export const VM_FAULT_COMPLETED = 0x4000;
 /** OOM, SIGBUS, HWPOISON, HWPOISON_LARGE, SIGSEGV, FALLBACK. */
 export const VM_FAULT_ERROR = 0x1 | 0x2 | 0x10 | 0x20 | 0x40 | 0x800;

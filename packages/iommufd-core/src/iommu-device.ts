@@ -1,5 +1,6 @@
 import type { Agent, Task } from '@faultline/sim';
 import type { IommuDomain } from './iommu-domain.ts';
+import type { DeviceFaults } from './vfio/device-pins.ts';
 import type { DeviceReport } from './vfio/device-report.ts';
 
 /** A reserved region of a device (iommu_get_resv_regions). */
@@ -94,6 +95,8 @@ export interface IommuDevice {
   };
   /** What its driver says of its DMA paths, for unpinned IOASes; without it no path is taken to be faultable. */
   readonly report?: DeviceReport;
+  /** Where its page requests go, if they are handled here: a detach or replace answers those that are under way. */
+  readonly pageFaults?: DeviceFaults;
   /** Null if the driver has no virtual IOMMUs. */
   readonly viommu?: ViommuDriver;
   /** @throws Error with code EOPNOTSUPP for what it does not have, ENOMEM */

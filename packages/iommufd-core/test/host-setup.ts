@@ -1,8 +1,16 @@
 import { HostMemory, type HostMemoryOptions } from '@faultline/host-mm';
-import { Agent, Cost, type CostProfile, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
+import { Agent, Cost, type CostProfile, type Task, TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, type VtdDomainOptions, VtdDriver } from '@faultline/vtd-remapping';
-import { type HwptObserver, type HwptPaging, Ioas, STRATEGIES, type Strategy } from '../src/index.ts';
+import {
+  DEFAULT_FAULT_POLICY,
+  type FaultPolicy,
+  type HwptObserver,
+  type HwptPaging,
+  Ioas,
+  STRATEGIES,
+  type Strategy,
+} from '../src/index.ts';
 
 /** 10 ns for whatever costs something, so that tasks interleave. */
 const PROFILE = Object.fromEntries(
@@ -23,6 +31,16 @@ export interface HostSetupOptions {
   readonly host?: Partial<HostMemoryOptions>;
   readonly tablePages?: number;
   readonly domain?: Partial<VtdDomainOptions>;
+  /** Requests that the page request queue holds, for overflows. */
+  readonly pageRequestLimit?: number;
+}
+
+/** How a map differs from the ordinary. */
+export interface MapFlags {
+  readonly unpinned?: boolean;
+  readonly writeable?: boolean;
+  readonly user?: number;
+  readonly policy?: Partial<FaultPolicy>;
 }
 
 /** The real host mm, a real domain, and an IOAS between them, in virtual time. */
@@ -44,7 +62,8 @@ export class HostSetup {
     this.mm = this.host.createAddressSpace('vmm');
     this.mm.mmap({ startPage: USER, pages, backing });
     this.tables = new TableMemory({ pages: options.tablePages ?? 64 });
-    this.unit = new RemappingUnit({ memory: this.tables });
+    const { pageRequestLimit } = options;
+    this.unit = new RemappingUnit({ memory: this.tables, ...(pageRequestLimit ? { pageRequestLimit } : {}) });
     const driver = new VtdDriver({ unit: this.unit, pageRequestEntries: 128 });
     this.domain = new VtdDomain({ driver, domainId: 1, physical: this.host.memory, ...options.domain });
     const hardware = new Agent('hardware');
@@ -54,22 +73,18 @@ export class HostSetup {
   }
 
   /** Maps `pages` of the memory at IOVA page `page`. */
-  mapTask(
-    agent: Agent,
-    page: number,
-    pages: number,
-    flags: { unpinned?: boolean; writeable?: boolean; user?: number } = {},
-  ) {
+  mapTask(agent: Agent, page: number, pages: number, flags: MapFlags = {}) {
     return this.ioas.map(agent, {
       iova: BigInt(page) * 4096n,
       userVa: BigInt(flags.user ?? USER + page) * 4096n,
       length: BigInt(pages) * 4096n,
       writeable: flags.writeable ?? true,
       unpinned: flags.unpinned ?? true,
+      ...(flags.policy ? { policy: { ...DEFAULT_FAULT_POLICY, ...flags.policy } } : {}),
     });
   }
 
-  map(page: number, pages: number, flags: { unpinned?: boolean; writeable?: boolean; user?: number } = {}) {
+  map(page: number, pages: number, flags: MapFlags = {}) {
     return this.run((agent) => this.mapTask(agent, page, pages, flags));
   }
 
@@ -105,6 +120,34 @@ export class HostSetup {
   spawn<T>(name: string, task: (agent: Agent) => Task<T>, daemon = false): TaskRun<T> {
     const agent = new Agent(name);
     return this.time.spawn(agent, task(agent), { daemon });
+  }
+
+  /**
+   * Runs a task for some steps, then a second one beside it until both are over, with a check after each turn.
+   * @returns null if the first was over before that
+   */
+  beside<T, U>(
+    first: (agent: Agent) => Task<T>,
+    steps: number,
+    second: (agent: Agent) => Task<U>,
+    check: () => void = () => undefined,
+  ): { first: TaskRun<T>; second: TaskRun<U> } | null {
+    const agent = new Agent('first');
+    const run = new TaskRun(agent, first(agent));
+    for (let n = 0; n < steps && !run.done; n++) {
+      if (!run.enabled) this.time.run();
+      run.advance();
+    }
+    if (run.done) return null;
+    const other = this.spawn('second', second, true);
+    for (let turns = 0; turns < 5000 && !(run.done && other.done); turns++) {
+      this.time.run();
+      check();
+      if (run.enabled && !run.done) run.advance();
+    }
+    this.time.run();
+    check();
+    return { first: run, second: other };
   }
 
   /** Pages that the domain maps to a frame that is not the host's for them: what must never be (I1). */

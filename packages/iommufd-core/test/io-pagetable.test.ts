@@ -1,6 +1,6 @@
 import { HostMemory } from '@faultline/host-mm';
 import { describe, expect, it } from 'vitest';
-import { Area, IommufdError, IoPagetable, IoptPages, Process, rangesToPin } from '../src/index.ts';
+import { Area, IommufdError, IoPagetable, IoptPages, Process } from '../src/index.ts';
 
 const mm = new HostMemory({ frames: 16, swapSlots: 0 }).createAddressSpace('owner');
 const process = new Process({ mm });
@@ -120,17 +120,5 @@ describe('the io_pagetable', () => {
       return table.hash();
     });
     expect(new Set([sound, ...others]).size).toBe(7);
-  });
-});
-
-describe('rangesToPin', () => {
-  it('is nothing if all paths can fault, else what those that cannot use; unknown is refused', () => {
-    const ranges = [{ page: 1, pages: 2 }];
-    const can = { path: 'read', canFault: true };
-    expect(rangesToPin({ name: 'a', paths: [can] })).toEqual([]);
-    expect(rangesToPin({ name: 'a', paths: [can, { path: 'write', canFault: false, ranges }] })).toEqual(ranges);
-    expect(errno(() => rangesToPin({ name: 'nic', paths: [{ path: 'write', canFault: false }] }))).toBe(
-      'EOPNOTSUPP: nic: its write DMA cannot fault and the ranges it uses are not declared; declare them, or map the IOAS pinned',
-    );
   });
 });

@@ -242,10 +242,19 @@ describe('domains and devices', () => {
     const setup = new HostSetup();
     setup.map(0, 512, { unpinned: false });
     setup.run((agent) => setup.ioas.attach(agent, { name: 'x', paths: [{ path: 'read', canFault: false }] }));
+    expect(() => setup.map(512, 512)).toThrow('EOPNOTSUPP: x: no DMA of it can fault (read); map the IOAS pinned');
+    setup.run((agent) => setup.ioas.detach(agent, 'x'));
     setup.map(512, 512);
-    expect(() =>
-      setup.run((agent) => setup.ioas.attach(agent, { name: 'y', paths: [{ path: 'read', canFault: false }] })),
-    ).toThrow('EOPNOTSUPP: y: its read DMA cannot fault');
+    const half = {
+      name: 'y',
+      paths: [
+        { path: 'read', canFault: true },
+        { path: 'write', canFault: false },
+      ],
+    };
+    expect(() => setup.run((agent) => setup.ioas.attach(agent, half))).toThrow(
+      'EOPNOTSUPP: y: its write DMA cannot fault and the ranges it uses are not declared',
+    );
   });
 
   it('destroy gives all back, and until it is over the domain follows the host', () => {

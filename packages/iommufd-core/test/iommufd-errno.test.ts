@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { HwptAllocFlag, IOMMU_IOAS_MAP_UNPINNED, IommufdError, IommuOption, STRATEGIES } from '../src/index.ts';
+import {
+  HwptAllocFlag,
+  IOMMU_IOAS_MAP_UNPINNED,
+  IommufdError,
+  IommuOption,
+  Process,
+  STRATEGIES,
+} from '../src/index.ts';
 import { FakeDevice } from './fake-device.ts';
 import { IommufdSetup, NOTHING_LEFT, RW, RW_FIXED, SMALL, THP } from './iommufd-setup.ts';
 
@@ -139,6 +146,32 @@ describe('MAP_FILE', () => {
     expect(setup.call(fd.ioasMapFile(agent, { ...map, start: MAX - 100n }))).toBe('EOVERFLOW');
     expect(setup.attach(devId, ioas)).toBe('EINVAL');
     expect(setup.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('of a memfd pins its pages, whoever maps them; a copy shares them; another process can pay', () => {
+    const { setup, ioas, fd, agent } = ready({ process: { memlockBytes: 0x4000n } });
+    const memfd = setup.host.createMemfd('guest', 8);
+    setup.mm.mmap({ startPage: 0xa0000, pages: 8, backing: '4K', file: { memfd, offset: 0 } });
+    const vtd = setup.device(0x30);
+    setup.attach(setup.bind(vtd), ioas);
+    const map = { flags: RW_FIXED, ioasId: ioas, file: memfd, start: 0x2000n, length: 0x3000n, iova: 0x1_0000n };
+    expect(setup.call(fd.ioasMapFile(agent, map))).toEqual({ iova: 0x1_0000n });
+    setup.run(setup.mm.cpuAccess(agent, 0xa0003, { write: true, tagLo: 1, tagHi: 0 }));
+    expect(vtd.domain?.frameAt(0x11)).toBe(setup.mm.lookup(0xa0003));
+    const copy = { flags: RW, dstIoasId: ioas, srcIoasId: ioas, length: 0x1000n, dstIova: 0n, srcIova: 0x1_1000n };
+    expect(setup.call(fd.ioasCopy(agent, copy))).toEqual({ dstIova: 0x1000n });
+    expect([setup.unmap(ioas, 0x1_0000, 0x3000), setup.process.user.lockedPages]).toEqual(['3000', 1]);
+    expect(vtd.domain?.frameAt(1)).toBe(setup.mm.lookup(0xa0003));
+    expect(setup.call(fd.ioasMapFile(agent, { ...map, start: 0x6000n }))).toBe('EINVAL'); // beyond its end
+    expect(setup.call(fd.ioasMapFile(agent, { ...map, start: 0n, length: 0x4000n }))).toBe('ENOMEM');
+    const child = new Process({ mm: setup.host.createAddressSpace('child'), memlockBytes: 0n });
+    expect(setup.call(fd.ioasChangeProcess(agent, child))).toBe('ENOMEM');
+    expect([setup.process.user.lockedPages, child.user.lockedPages]).toEqual([1, 0]);
+    const heir = new Process({ mm: child.mm });
+    expect(setup.call(fd.ioasChangeProcess(agent, heir))).toBe(undefined);
+    expect([setup.process.user.lockedPages, heir.user.lockedPages, heir.pinnedPages]).toEqual([0, 1, 1]);
+    expect(setup.leftovers()).toEqual(NOTHING_LEFT);
+    expect([heir.user.lockedPages, setup.host.audit()]).toEqual([0, []]);
   });
 
   it('is not in 6.12, nor are CHANGE_PROCESS, VIOMMUs and hardware queues', () => {

@@ -1,6 +1,12 @@
 import { Condition, Cost, type Task } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { type FaultOutcomeCode, type IoPageRequest, IopfQueue, type PageRequestSource } from '../src/index.ts';
+import {
+  type DeliveredGroup,
+  type FaultOutcomeCode,
+  type IoPageRequest,
+  IopfQueue,
+  type PageRequestSource,
+} from '../src/index.ts';
 import { HostSetup } from './host-setup.ts';
 
 /** Requests handed in by the test, answers kept. */
@@ -44,12 +50,16 @@ const request = (groupIndex: number, page: number, last = true, sourceId = 0x18)
   groupIndex,
 });
 
-function handler(workers = 1) {
+function handler(workers = 1, mayAllocate = () => true) {
   const setup = new HostSetup({ backing: '4K', populate: false });
   const hwpt = setup.addDomain();
   setup.map(0, 1024);
   const source = new ScriptedSource();
-  const queue = new IopfQueue({ source, hwptOf: (sourceId) => (sourceId === 0x18 ? hwpt : undefined) });
+  const queue = new IopfQueue({
+    source,
+    handlerOf: (sourceId) => (sourceId === 0x18 ? { kind: 'kernel', hwpt } : null),
+    mayAllocate,
+  });
   setup.spawn('interrupt', (agent) => queue.interruptThread(agent), true);
   for (let i = 0; i < workers; i++) setup.spawn(`worker ${i}`, (agent) => queue.worker(agent), true);
   return { setup, source, queue, hwpt };
@@ -115,5 +125,74 @@ describe('page groups', () => {
       return setup.time.nowNs;
     });
     expect(elapsed[1]).toBeLessThan((elapsed[0] as number) / 2);
+  });
+
+  it('without memory: a request of a partial list is dropped, a whole group is answered FAILURE', () => {
+    let refuse = true;
+    const { setup, source, queue } = handler(1, () => !refuse);
+    source.give([request(3, 10, false), request(4, 20)]);
+    setup.time.run();
+    expect([source.answers, queue.refusedPartial]).toEqual([[{ groupIndex: 4, outcome: 2 }], 1]);
+    refuse = false;
+    source.give([request(3, 11)]); // goes on without its first
+    setup.time.run();
+    expect([source.answers[1], setup.domain.frameAt(10), queue.outstanding]).toEqual([
+      { groupIndex: 3, outcome: 0 },
+      -1,
+      0,
+    ]);
+    expect(queue.answers).toEqual({ success: 1, invalid: 0, failure: 1 });
+  });
+
+  it('of one index are one group whatever their PASIDs, and user space sees them as the uAPI has them', () => {
+    const setup = new HostSetup({ backing: '4K', populate: false });
+    const source = new ScriptedSource();
+    const groups: DeliveredGroup[] = [];
+    const fault = { report: (group: DeliveredGroup) => groups.push(group) };
+    const queue = new IopfQueue({ source, handlerOf: () => ({ kind: 'user', fault, devId: 7, handle: source }) });
+    setup.spawn('interrupt', (agent) => queue.interruptThread(agent), true);
+    source.give([
+      { ...request(3, 10, false), read: false, pasid: 1 },
+      { ...request(3, 11), write: false },
+    ]);
+    setup.time.run();
+    expect(groups).toMatchObject([
+      {
+        devId: 7,
+        handle: source,
+        faults: [
+          { addr: 0xa000n, perm: 2, grpid: 3, pasid: 1 },
+          { addr: 0xb000n, perm: 1, grpid: 3, pasid: null },
+        ],
+      },
+    ]);
+    const [group] = groups;
+    if (!group) return;
+    setup.run((agent) => group.respond(agent, 0));
+    setup.run((agent) => group.respond(agent, 1)); // too late
+    expect([source.answers, queue.outstanding]).toEqual([[{ groupIndex: 3, outcome: 0 }], 0]);
+  });
+
+  it('are shown to whoever watches the device, before they are handled', () => {
+    const { setup, source, queue } = handler();
+    const seen: number[] = [];
+    queue.watch(0x18, ({ page }) => seen.push(page));
+    source.give([request(3, 10, false), request(4, 20, true, 0x20), request(3, 11)]);
+    setup.time.run();
+    expect(seen).toEqual([10, 11]);
+  });
+
+  it('flush waits for those of the device that workers have, and for no others', () => {
+    const { setup, source, queue } = handler(1);
+    source.give(Array.from({ length: 6 }, (_, i) => request(i, i)));
+    setup.spawn('flush', function* (agent): Task<void> {
+      while (source.answers.length === 0) yield agent.spends('wait', Cost.nanosecond, 1);
+      yield* queue.flush(agent, 0x20);
+      expect(source.answers.length).toBeLessThan(6);
+      yield* queue.flush(agent, 0x18);
+      expect(source.answers.length).toBeGreaterThanOrEqual(5);
+    });
+    setup.time.run();
+    expect(source.answers).toHaveLength(6);
   });
 });

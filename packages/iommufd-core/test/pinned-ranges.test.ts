@@ -22,7 +22,7 @@ describe('PinnedRanges', () => {
     fc.assert(
       fc.property(fc.array(range, { maxLength: 6 }), range, (pins, asked) => {
         const ranges = new PinnedRanges();
-        for (const pin of pins) ranges.add({ ...pin, device: 'd' });
+        for (const pin of pins) ranges.add({ ...pin, device: 'd', area: {}, runs: [] });
         const covered = new Set(
           pins.flatMap(({ userPage, pages }) => Array.from({ length: pages }, (_, i) => userPage + i)),
         );

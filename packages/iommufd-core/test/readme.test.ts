@@ -1,11 +1,28 @@
 import { HostMemory } from '@faultline/host-mm';
 import { Agent, runToEnd } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
+import { RemappingUnit, VtdDomain, VtdDriver, VtdFunction } from '@faultline/vtd-remapping';
 import { expect, it } from 'vitest';
-import { Ioas, STRATEGIES } from '../src/index.ts';
+import { Ioas, Iommufd, Process, STRATEGIES } from '../src/index.ts';
 
-it('the example of the README holds', () => {
+it('the example of the typed API holds', () => {
+  const agent = new Agent('vmm');
+  const mm = new HostMemory({ frames: 1 << 12, swapSlots: 64 }).createAddressSpace('vmm');
+  mm.mmap({ startPage: 0x40000, pages: 1024, backing: 'thp-2M' });
+  const unit = new RemappingUnit({ memory: new TableMemory({ pages: 64 }) });
+  const device = new VtdFunction({ driver: new VtdDriver({ unit }), sourceId: 0x28 });
+  const iommufd = new Iommufd({ process: new Process({ mm }), version: '7.3' });
+  const devId = runToEnd(iommufd.bind(agent, device));
+  const { outIoasId: ioasId } = runToEnd(iommufd.ioasAlloc(agent, { flags: 0 }));
+  expect([devId, ioasId, runToEnd(iommufd.attach(agent, devId, ioasId))]).toEqual([1, 2, 3]);
+  const map = { flags: 6, ioasId, userVa: 0x4000_0000n, length: 0x20_0000n, iova: 0n };
+  expect(runToEnd(iommufd.ioasMap(agent, map))).toEqual({ iova: 0x20_0000n });
+  expect(device.domain?.table.leafCounts['2M']).toBe(1);
+  const part = { ioasId, iova: 0x20_0000n, length: 4096n };
+  expect(() => runToEnd(iommufd.ioasUnmap(agent, part))).toThrow('ENOENT');
+});
+
+it('the example of an IOAS that follows the host holds', () => {
   const agent = new Agent('vmm');
   const mm = new HostMemory({ frames: 1 << 12, swapSlots: 64 }).createAddressSpace('vmm');
   mm.mmap({ startPage: 0x40000, pages: 1024, backing: 'thp-2M' });

@@ -215,10 +215,11 @@ export class Machine {
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
     return new IopfQueue({
       source: pageRequests,
-      hwptOf: (sourceId) =>
-        this.#vm.devices.some((device) => device.endpoint.sourceId === sourceId)
-          ? (this.#vm.ioas.hwpt ?? undefined)
-          : undefined,
+      handlerOf: (sourceId) => {
+        const isAttached = this.#vm.devices.some((device) => device.endpoint.sourceId === sourceId);
+        const { hwpt } = this.#vm.ioas;
+        return isAttached && hwpt ? { kind: 'kernel', hwpt } : null;
+      },
     });
   }
 

@@ -13,11 +13,20 @@ import {
   translationCompletion,
 } from '@faultline/vtd-remapping';
 import type { DmaFaultReport, DmaPath } from './dma-path.ts';
+import { PageRequestCredits } from './page-request-credits.ts';
 
 /** Where DMA ends: memory, and whoever checks that it was right. */
 export interface DmaTarget {
   /** A DMA reaches a frame. For a write the two halves are the page's new content tag. Called in the step of the access. */
-  access(endpoint: Endpoint, page: number, frame: number, write: boolean, tagLo: number, tagHi: number): void;
+  access(
+    endpoint: Endpoint,
+    page: number,
+    frame: number,
+    write: boolean,
+    tagLo: number,
+    tagHi: number,
+    path: DmaPath,
+  ): void;
   /** A DMA met a missing page. Called in the step in which the device learns of it. */
   missing(endpoint: Endpoint, agent: Agent, path: DmaPath, page: number, reason: number): void;
   /** The page request that followed has its answer. */
@@ -41,6 +50,13 @@ export interface EndpointOptions {
   readonly deviceTlb?: IotlbGeometry;
   /** Outstanding page request allocation; default 32, at most 512. */
   readonly pageRequestCredits?: number;
+  /**
+   * The physical function, if this is a virtual one: a VF has no PRI of its own and shares its PF's, with its outstanding page request
+   * allocation.
+   */
+  readonly physicalFunction?: Endpoint;
+  /** How device-TLB invalidations end once it was unplugged: nobody answers them (default), or a hot-plug port completes them. */
+  readonly invalidationsAfterRemoval?: 'timed-out' | 'completed';
 }
 
 /** A small device TLB: 64 x 4K, 32 x 2M, 8 x 1G entries. An assumption; devices publish no sizes. */
@@ -62,6 +78,10 @@ export interface EndpointCounters {
   responses: { success: number; invalid: number; failure: number };
   /** Answers for a group that was not outstanding: never right (I9). */
   unexpectedResponses: number;
+  /** Groups that had no answer when the device was unplugged. */
+  abandonedGroups: number;
+  /** Answers that came after the unplug. */
+  ignoredResponses: number;
 }
 
 /**
@@ -83,17 +103,20 @@ export class Endpoint implements AtsEndpoint {
     pageRequests: 0,
     responses: { success: 0, invalid: 0, failure: 0 },
     unexpectedResponses: 0,
+    abandonedGroups: 0,
+    ignoredResponses: 0,
   };
   readonly #target: DmaTarget;
   readonly #translated: InFlightDma;
   readonly #groups = new Map<number, OutstandingGroup>();
-  readonly #credits: number;
-  readonly #creditFree: Condition;
+  readonly #pri: PageRequestCredits;
+  readonly #removalOutcome: MessageOutcome;
+  #isRemoved = false;
   #nextGroup = 0;
   #tlbEpoch = 0;
   #dead = false;
 
-  /** @throws RangeError for a path that stalls on a device with no ATS, or credits outside 1..512 */
+  /** @throws RangeError for a path that stalls on a device with no ATS, credits outside 1..512, or credits of a virtual function */
   constructor(options: EndpointOptions) {
     this.name = options.name;
     this.sourceId = options.sourceId;
@@ -102,10 +125,15 @@ export class Endpoint implements AtsEndpoint {
     this.#target = options.target;
     this.#translated = new InFlightDma(`${options.name}: translated requests`);
     this.deviceTlb = options.deviceTlb ? new DeviceTlb({ geometry: options.deviceTlb }) : null;
-    this.#credits = options.pageRequestCredits ?? 32;
-    if (!Number.isInteger(this.#credits) || this.#credits < 1 || this.#credits > 512)
-      throw new RangeError(`pageRequestCredits: ${this.#credits} is not in 1..512`);
-    this.#creditFree = new Condition(`${options.name}: page request credit`, () => this.#groups.size < this.#credits);
+    this.#removalOutcome = options.invalidationsAfterRemoval ?? 'timed-out';
+    const { physicalFunction, pageRequestCredits } = options;
+    if (physicalFunction && pageRequestCredits !== undefined)
+      throw new RangeError(
+        `pageRequestCredits: ${options.name} is a virtual function, and uses those of ${physicalFunction.name}`,
+      );
+    this.#pri = physicalFunction
+      ? physicalFunction.#pri
+      : new PageRequestCredits(options.name, options.sourceId, pageRequestCredits);
     const stalls = (['descriptor', 'read', 'write', 'completion'] as const).filter(
       (path) => options.faults[path].whenMissing === 'stall',
     );
@@ -118,9 +146,29 @@ export class Endpoint implements AtsEndpoint {
     return this.#groups.size;
   }
 
-  /** A fatal path met a missing page: the device does nothing any more. */
+  /** A fatal path met a missing page, or the device was unplugged: it does nothing any more. */
   get dead(): boolean {
     return this.#dead;
+  }
+
+  /** {@inheritDoc AtsEndpoint.isRemoved} */
+  get isRemoved(): boolean {
+    return this.#isRemoved;
+  }
+
+  /**
+   * Surprise removal: from here on no DMA of it reaches memory, those that wait for a page or a credit end as aborted, its page
+   * groups are abandoned and answers to them are ignored.
+   */
+  unplug(): void {
+    if (this.#isRemoved) return;
+    this.#isRemoved = true;
+    this.#dead = true;
+    this.counters.abandonedGroups += this.#groups.size;
+    for (const group of this.#groups.values()) group.answer(REMOVED);
+    for (let left = this.#groups.size; left > 0; left--) this.#pri.put();
+    this.#groups.clear();
+    this.#pri.free.wake();
   }
 
   /**
@@ -152,7 +200,11 @@ export class Endpoint implements AtsEndpoint {
         const token = inFlight.begin();
         if (write) yield agent.writes('write memory', Location.frame, frame, Cost.dmaPayload);
         else yield agent.reads('read memory', Location.frame, frame, Cost.dmaPayload);
-        this.#target.access(this, page, frame, write, tagLo, tagHi);
+        if (this.#isRemoved) {
+          inFlight.end(token);
+          break;
+        }
+        this.#target.access(this, page, frame, write, tagLo, tagHi, path);
         inFlight.end(token);
         this.counters.completed++;
         return DmaStatus.completed;
@@ -221,17 +273,21 @@ export class Endpoint implements AtsEndpoint {
 
   /** One page request as a group of its own, and the wait for the answer. @returns whether to try again */
   *#askForPage(agent: Agent, page: number, write: boolean): Task<boolean> {
+    const { sourceId } = this;
+    const pri = this.#pri;
     do {
-      while (!this.#creditFree.ready()) yield agent.waits('page request credit', this.#creditFree);
-      yield agent.writes('open page group', Location.device, this.sourceId, Cost.free);
-    } while (!this.#creditFree.ready());
+      while (!pri.free.ready() && !this.#isRemoved) yield agent.waits('page request credit', pri.free);
+      yield agent.writes('open page group', Location.device, pri.location, Cost.free);
+      if (this.#isRemoved) return false;
+    } while (!pri.free.ready());
+    pri.take();
     const groupIndex = this.#freeGroupIndex();
     const group = new OutstandingGroup(`${this.name}: page group ${groupIndex}`);
     this.#groups.set(groupIndex, group);
     this.counters.pageRequests++;
-    const { sourceId } = this;
     yield* this.unit.pageRequest(agent, { sourceId, page, read: true, write, last: true, groupIndex });
     while (!group.answered.ready()) yield agent.waits('page group response', group.answered);
+    if (group.code === REMOVED) return false;
     this.#target.answered(this, agent, page, group.code);
     return group.code === ResponseCode.success;
   }
@@ -245,6 +301,10 @@ export class Endpoint implements AtsEndpoint {
 
   /** {@inheritDoc AtsEndpoint.pageGroupResponse} */
   pageGroupResponse(groupIndex: number, responseCode: number): void {
+    if (this.#isRemoved) {
+      this.counters.ignoredResponses++;
+      return;
+    }
     const group = this.#groups.get(groupIndex);
     if (!group) {
       this.counters.unexpectedResponses++;
@@ -256,13 +316,14 @@ export class Endpoint implements AtsEndpoint {
     else if (responseCode === ResponseCode.invalid) responses.invalid++;
     else responses.failure++;
     group.answer(responseCode);
-    this.#creditFree.wake();
+    this.#pri.put();
   }
 
   /** {@inheritDoc AtsEndpoint.invalidateDeviceTlb} */
   *invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number, scope: DeviceTlbScope): Task<MessageOutcome> {
     const location = deviceTlbLocation(this.sourceId);
     yield agent.writes('invalidate device TLB', Location.translationCache, location, Cost.deviceTlbInvalidate);
+    if (this.#isRemoved) return this.#removalOutcome;
     this.#tlbEpoch++;
     const { hi, lo } = sizedAddress(page, sizeLog2);
     this.deviceTlb?.invalidate(hi, lo, sizeLog2 > 0, scope.pasid, scope.global);
@@ -282,12 +343,15 @@ function sizedAddress(page: number, sizeLog2: number): { readonly hi: number; re
 const lackOf = (access: number): number =>
   access === 0 ? FaultReason.scalableReadNotAllowed : FaultReason.scalableWriteNotAllowed;
 
+/** Instead of a response code: the device is gone. */
+const REMOVED = -2;
+
 class OutstandingGroup {
   readonly answered: Condition;
   code = -1;
 
   constructor(name: string) {
-    this.answered = new Condition(name, () => this.code >= 0);
+    this.answered = new Condition(name, () => this.code !== -1);
   }
 
   answer(code: number): void {

@@ -60,6 +60,14 @@ export class Agent {
     return step;
   }
 
+  /** As {@link waits}, by polling, and so also where the agent may not sleep. */
+  spins(label: string, waitable: Waitable): Step {
+    const step = this.#fill(label, Location.lock, waitable.id, Access.write, Cost.free, 0);
+    step.waitFor = waitable;
+    step.spins = true;
+    return step;
+  }
+
   /** A choice that is not this task's to make, such as whether an allocation fails; read `agent.step.chosen` after it. */
   chooses(label: string, choices: number): Step {
     const step = this.#fill(label, Location.nothing, 0, Access.none, Cost.free, 0);
@@ -88,6 +96,7 @@ export class Agent {
     step.cost = cost;
     step.units = units;
     step.waitFor = null;
+    step.spins = false;
     step.alsoAccess = Access.none;
     step.choices = 0;
     step.chosen = 0;

@@ -4,9 +4,16 @@ import { Location, type Step } from './step.ts';
 import type { Task } from './task.ts';
 import { Condition, Waitable } from './wait.ts';
 
-/** A mutex: one agent at a time. */
+/** A mutex, or a raw spinlock: one agent at a time. */
 export class Mutex extends Waitable {
+  readonly #spins: boolean;
   #owner: Agent | null = null;
+
+  /** @param options.spins a raw spinlock: whoever may not sleep may wait for it. Default false */
+  constructor(name: string, options: { readonly spins?: boolean } = {}) {
+    super(name);
+    this.#spins = options.spins ?? false;
+  }
 
   ready(): boolean {
     return this.#owner === null;
@@ -21,12 +28,21 @@ export class Mutex extends Waitable {
   *acquire(agent: Agent): Task<void> {
     if (this.#owner === agent) throw new Error(`${agent.name}: takes ${this.name}, which it already holds`);
     do {
-      const step = agent.waits('lock', this);
+      const step = this.#spins ? agent.spins('lock', this) : agent.waits('lock', this);
       step.cost = Cost.lock;
       step.units = 1;
       yield step;
     } while (this.#owner !== null);
     this.#owner = agent;
+  }
+
+  /** Takes the lock if it is free, and never waits. @returns whether it did. @throws Error if the agent holds it already */
+  *tryAcquire(agent: Agent): Task<boolean> {
+    if (this.#owner === agent) throw new Error(`${agent.name}: takes ${this.name}, which it already holds`);
+    yield agent.writes('try lock', Location.lock, this.id, Cost.lock);
+    if (this.#owner !== null) return false;
+    this.#owner = agent;
+    return true;
   }
 
   /** Gives the lock back. Private until the agent's next yield. @throws Error if another agent holds it. */

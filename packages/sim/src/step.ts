@@ -60,6 +60,8 @@ export class Step {
   alsoLocation = 0;
   /** Not null: the task goes on only once this is ready. */
   waitFor: Waitable | null = null;
+  /** The wait is a busy one, as for a raw spinlock or a status word: allowed where nobody may sleep. */
+  spins = false;
   /** Greater than zero: the scheduler picks 0 .. choices-1 into `chosen` before it resumes. */
   choices = 0;
   /** The scheduler's pick; 0 is the ordinary outcome. */

@@ -134,7 +134,7 @@ export class VirtualTime {
       const waitFor = run.pending?.waitFor;
       if (waitFor && !waitFor.ready()) {
         // Free when announced, taken by somebody else since.
-        if (!run.agent.maySleep) throw run.agent.wouldSleep(waitFor, run.pending?.label ?? '');
+        if (!run.agent.maySleep && !run.pending?.spins) throw run.agent.wouldSleep(waitFor, run.pending?.label ?? '');
         waitFor.park(run);
         return;
       }

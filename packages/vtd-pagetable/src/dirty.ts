@@ -16,9 +16,6 @@ export interface DirtyRequest {
 /** Takes one dirty leaf: its first 4K page and its size in pages, whatever part of it was asked for. */
 export type DirtyReport = (page: number, pages: number) => void;
 
-/** Low half: D. */
-const LO_DIRTY = 0x200;
-
 /**
  * Reports the leaves of a range that hardware has marked dirty, whole and not clipped to the range, and clears D if asked to,
  * as `read_and_clear_dirty` of Linux 7.3. A cleared leaf is gathered: until the invalidation a cached translation with D
@@ -47,7 +44,7 @@ export function* readAndClearDirty(
       ? agent.writes('read and clear dirty', Location.entry, location, Cost.entryRead, run.count)
       : agent.reads('read dirty', Location.entry, location, Cost.entryRead, run.count);
     const dirty: number[] = [];
-    const looked = readRun(table, run, clear, dirty);
+    const looked = readRun(table, run, SS_DIRTY, clear, dirty);
     const size = levelFrames(run.level);
     for (const nth of dirty) {
       report(run.page + nth * size, size);
@@ -60,22 +57,26 @@ export function* readAndClearDirty(
   return reported;
 }
 
-/** @returns leaves looked at, up to one that is none any more; `dirty` gets the dirty ones */
-function readRun(table: TableState, run: FoundRun, clear: boolean, dirty: number[]): number {
+/**
+ * Looks at A or D of a run of leaves, and clears it by compare-and-swap if asked to. Part of the caller's step.
+ * @returns leaves looked at, up to one that is none any more; `found` gets the number in the run of those that have the bit set
+ */
+export function readRun(table: TableState, run: FoundRun, bit: bigint, clear: boolean, found: number[]): number {
   const { memory } = table;
+  const loBit = Number(bit);
   const { pfn, index, count, level } = run;
   const first = ((pfn - memory.basePfn) << 10) + 2 * index;
   for (let nth = 0; nth < count; nth++) {
     const lo = memory.cpuHalves[first + 2 * nth] as number;
-    if ((lo & LO_DIRTY) === 0 && (lo & 3) !== 0 && (level === 1 || (lo & 0x80) !== 0)) continue;
+    if ((lo & loBit) === 0 && (lo & 3) !== 0 && (level === 1 || (lo & 0x80) !== 0)) continue;
     let entry = memory.load(pfn, index + nth);
     for (;;) {
       if (!isPresent(entry) || !isLeaf(entry, level)) return nth;
-      const seen = clear ? memory.compareExchange(pfn, index + nth, entry, entry & ~SS_DIRTY) : entry;
+      const seen = clear ? memory.compareExchange(pfn, index + nth, entry, entry & ~bit) : entry;
       if (seen === entry) break;
       entry = seen;
     }
-    if ((entry & SS_DIRTY) !== 0n) dirty.push(nth);
+    if ((entry & bit) !== 0n) found.push(nth);
   }
   return count;
 }

@@ -1,3 +1,5 @@
+export type { AccessedRequest } from './accessed.ts';
+export { accessedNow, readAndClearAccessed } from './accessed.ts';
 export type { CollapseObstacle, CollapseResult } from './collapse.ts';
 export { collapse } from './collapse.ts';
 export type { ContextEntry, ContextLookup } from './context-entry.ts';
@@ -65,7 +67,7 @@ export type { DirtyRange, LateTable } from './invalidation-gather.ts';
 export { InvalidationGather } from './invalidation-gather.ts';
 export type { MapRequest } from './map.ts';
 export { map } from './map.ts';
-export type { MistakenWord, NaiveUnmapReport, PhysicalWords } from './naive-unmap.ts';
+export type { MistakenWord, NaiveUnmapReport, PhysicalWords } from './mistaken-words.ts';
 export { naiveUnmap } from './naive-unmap.ts';
 export { PageTableError } from './page-table-error.ts';
 export type { PasidDirectoryEntry } from './pasid-directory-entry.ts';
@@ -86,6 +88,8 @@ export {
   pasidEntryReserved,
 } from './pasid-entry.ts';
 export { clearPasidEntry, clearPasidPresent, setPasidAccessedDirty, writePasidEntry } from './pasid-table.ts';
+export type { Patch2023Defects, Patch2023Request, Patch2023Result } from './patch-2023.ts';
+export { unmapByPatch2023 } from './patch-2023.ts';
 export type { ProtectRequest } from './protect.ts';
 export { protect } from './protect.ts';
 export { SS_FLUSHED } from './publication.ts';

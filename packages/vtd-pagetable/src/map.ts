@@ -31,6 +31,8 @@ export interface MapRequest {
   readonly rights: number;
   /** Further leaf bits, such as SNP. Bits that the unit reserves are written as given, and walks fault on them. */
   readonly attributes?: bigint;
+  /** Level of the largest leaf to make; default the largest that the unit has. */
+  readonly largest?: TableLevel;
 }
 
 /**
@@ -99,6 +101,8 @@ export class MapPass {
   /** Rights and attributes of each leaf, as halves. */
   #bitsLo = 0;
   #bitsHi = 0;
+  /** Level of the largest leaf. */
+  #largest = 0;
   /** The run: first page and frame, level, index of the first leaf, number of leaves, how many of them are written. */
   page = 0;
   frame = 0;
@@ -117,8 +121,9 @@ export class MapPass {
     this.tables[table.levels] = table.rootPfn;
   }
 
-  begin({ page, frame, rights, attributes = 0n }: MapRequest, gather: InvalidationGather): this {
+  begin({ page, frame, rights, attributes = 0n, largest }: MapRequest, gather: InvalidationGather): this {
     this.#gather = gather;
+    this.#largest = Math.min(largest ?? 5, this.table.largestLeafLevel, this.table.levels);
     this.#bitsLo = attributes === 0n ? rights : Number(BigInt.asIntN(32, attributes)) | rights;
     this.#bitsHi = attributes === 0n ? 0 : Number(BigInt.asIntN(32, attributes >> 32n));
     this.page = page;
@@ -130,8 +135,8 @@ export class MapPass {
 
   /** Chooses the largest leaf that fits here, and how many of them. @returns its level */
   chooseRun(end: number): TableLevel {
-    const { table, page, frame } = this;
-    let level = Math.min(table.largestLeafLevel, table.levels);
+    const { page, frame } = this;
+    let level = this.#largest;
     while (level > 1) {
       if (page === pageBase(page, level) && frame === pageBase(frame, level) && end - page >= levelFrames(level)) break;
       level--;

@@ -16,6 +16,8 @@ export interface AtsEndpoint {
    * @returns how the invalidation completed: `timed-out` makes the unit set ITE, `unexpected-completion` ICE
    */
   invalidateDeviceTlb(agent: Agent, page: number, sizeLog2: number, scope: DeviceTlbScope): Task<MessageOutcome>;
+  /** It was removed from its slot: it answers nothing any more, and nothing needs to be asked of it. */
+  readonly isRemoved?: boolean;
   /** Delivers a page group response. */
   pageGroupResponse(groupIndex: number, responseCode: number): void;
 }

@@ -6,6 +6,7 @@ import { type PageRequestQueue, PageRequestStatus } from './page-request-queue.t
 import { InvalidationError, type QueuedInvalidation } from './queued-invalidation.ts';
 import { Register } from './register-offset.ts';
 import type { RegisterFile } from './registers.ts';
+import { submitToDevices } from './submit-to-devices.ts';
 
 /** Response codes by the fault handler's outcome: 0 success, 1 invalid, 2 failure, as Linux's generic code numbers them. */
 const RESPONSE_CODES = [ResponseCode.success, ResponseCode.invalid, ResponseCode.failure] as const;
@@ -28,6 +29,8 @@ export interface DrainTarget {
   readonly sourceId: number;
   /** Of the IOTLB invalidation that goes ahead of the function's. */
   readonly domainId: number;
+  /** Whether the function has been removed from its slot: then nothing is asked of it. Default never. */
+  readonly isRemoved?: () => boolean;
 }
 
 /** Holds up what follows in the queue until all before it is done. */
@@ -52,6 +55,10 @@ export class PageRequestPort {
   readonly #entries: number;
   /** Drains that wait for the reader. */
   readonly #draining = new Set<Condition>();
+  /** Requests have been taken that {@link take} has not given on yet. */
+  #isTaking = false;
+  /** Finishes what was taken of a function; see {@link onDrain}. */
+  #finish: ((agent: Agent, sourceId: number) => Task<void>) | null = null;
 
   /** Allocates the ring and programs PQA, PQH and PQT. @throws RangeError for a size that PQS cannot say */
   constructor(options: PageRequestPortOptions) {
@@ -88,10 +95,13 @@ export class PageRequestPort {
       head = (head + 1) % this.#entries;
     }
     registers.write64(Register.PQH, BigInt(tail * 32));
-    this.#wakeDrains();
     const overflowed = this.#overflowed;
+    this.#isTaking = refused.length > 0;
+    this.#wakeDrains();
     for (const { last, sourceId, groupIndex, pasid } of refused)
       if (last) yield* this.respond(agent, sourceId, groupIndex, 1, pasid);
+    this.#isTaking = false;
+    this.#wakeDrains();
     return { requests, overflowed };
   }
 
@@ -120,11 +130,11 @@ export class PageRequestPort {
    * Drains the page requests of a function and the answers to it (7.10, and Linux's intel_iommu_drain_pasid_prq): a fence, then
    * an IOTLB and a device-TLB invalidation, whose completion pushes requests that are under way ahead of it (7.7), then a wait with
    * PD; the last two again while PRO shows that the unit itself may have answered. Before and after, whoever calls {@link take} has
-   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is the caller's to answer. The function
-   * sends no new requests when this is called.
+   * to take what is queued, and to clear an overflow: this waits for it. What has been taken is finished by whoever registered with
+   * {@link onDrain}, or else the caller's to answer. The function sends no new requests when this is called.
    * @throws InvalidationError EINVAL if the unit has no page request drain (ECAP.PDS), else as QueuedInvalidation.submit does
    */
-  *drain(agent: Agent, { sourceId, domainId }: DrainTarget): Task<void> {
+  *drain(agent: Agent, { sourceId, domainId, isRemoved = () => false }: DrainTarget): Task<void> {
     const { invalidations, registers, location } = this.#options;
     if (((registers.read64(Register.ECAP) >> 42n) & 1n) === 0n)
       throw new InvalidationError('EINVAL', 'the unit has no page request drain (ECAP.PDS)');
@@ -133,14 +143,22 @@ export class PageRequestPort {
       { type: 'iotlb', granularity: Granularity.domain, domainId, ...WHOLE_DOMAIN },
       { type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE },
     ];
-    yield* invalidations.submit(agent, [FENCE, ...push], { drainPageRequests: true });
+    const submit = (descriptors: readonly Descriptor[]): Task<void> =>
+      submitToDevices(agent, invalidations, { descriptors, isRemoved, options: { drainPageRequests: true } });
+    yield* submit([FENCE, ...push]);
     for (;;) {
       yield agent.reads('read PRS', Location.pageRequestQueue, location, Cost.entryRead);
       if (!this.#overflowed) break;
       yield* this.#waitUntil(agent, 'page request overflow', () => !this.#overflowed);
-      yield* invalidations.submit(agent, push, { drainPageRequests: true });
+      yield* submit(push);
     }
-    yield* this.#waitUntil(agent, 'drained page requests', () => !this.holds(sourceId));
+    yield* this.#waitUntil(agent, 'drained page requests', () => !this.holds(sourceId) && !this.#isTaking);
+    if (this.#finish) yield* this.#finish(agent, sourceId);
+  }
+
+  /** Has `finish` called at the end of each drain (as Linux calls iopf_queue_flush_dev): it answers all that was taken of the function. */
+  onDrain(finish: (agent: Agent, sourceId: number) => Task<void>): void {
+    this.#finish = finish;
   }
 
   *#waitUntil(agent: Agent, label: string, isDone: () => boolean): Task<void> {

@@ -60,7 +60,7 @@ export interface SubmitOptions {
 
 /**
  * The driver's side of an invalidation queue, as Linux's qi_submit_sync: descriptors and a wait with status write go into the ring,
- * the tail moves, and the caller polls its status word. On a time-out (ITE) the aborted submissions are made again, and
+ * the tail moves, and the caller polls its status word, under no lock that sleeps. On a time-out (ITE) the aborted submissions are made again, and
  * a bad descriptor (IQE) is taken out and reported to its submitter. What is wrong with the queue itself (its width, its tail,
  * its memory) is reported to everybody, from then on.
  */
@@ -70,7 +70,7 @@ export class QueuedInvalidation {
   readonly #ringPfn: number;
   readonly #statusPfn: number;
   readonly #wordsPerDescriptor: number;
-  readonly #lock = new Mutex('invalidation queue lock');
+  readonly #lock = new Mutex('invalidation queue lock', { spins: true });
   readonly #room: Condition;
   readonly #waiting = new Set<Condition>();
   #tail = 0;
@@ -141,7 +141,7 @@ export class QueuedInvalidation {
   *#write(agent: Agent, descriptors: readonly Encoded[], options: SubmitOptions): Task<number> {
     yield* this.#lock.acquire(agent);
     this.#wanted = descriptors.length + 1;
-    while (!this.#room.ready()) yield agent.waits('room in the invalidation queue', this.#room);
+    while (!this.#room.ready()) yield agent.spins('room in the invalidation queue', this.#room);
     if (this.#broken !== null) {
       this.#lock.release(agent);
       throw new InvalidationError('EINVAL', this.#broken);
@@ -168,7 +168,7 @@ export class QueuedInvalidation {
     let invalid: string | null = null;
     this.#waiting.add(concerns);
     while (this.#status(slot) === IN_USE) {
-      yield agent.waits('wait for the invalidation', concerns);
+      yield agent.spins('wait for the invalidation', concerns);
       if (this.#status(slot) !== IN_USE) break;
       yield agent.writes('serve the invalidation queue', Location.invalidationQueue, this.#options.location, Cost.free);
       invalid = this.#service(first, count) ?? invalid;

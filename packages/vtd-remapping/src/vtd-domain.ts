@@ -1,5 +1,6 @@
 import { type Agent, ANY_LOCATION, assert, Cost, Location, type Task } from '@faultline/sim';
 import {
+  accessedNow,
   type CollapseResult,
   type CutOptions,
   type CutResult,
@@ -10,18 +11,24 @@ import {
   InvalidationGather,
   isLeaf,
   isPresent,
+  type LeafView,
   map,
   type NaiveUnmapReport,
   naiveUnmap,
+  type Patch2023Request,
+  type Patch2023Result,
   type PhysicalWords,
   type ProtectRequest,
   protect,
+  readAndClearAccessed,
   readAndClearDirty,
   SecondStageTable,
   type SecondStageTableOptions,
+  type TableLevel,
   tableIndex,
   type UnmapRequest,
   unmap,
+  unmapByPatch2023,
 } from '@faultline/vtd-pagetable';
 import type { AtsEndpoint } from './ats-endpoint.ts';
 import { type Descriptor, Granularity } from './descriptor.ts';
@@ -113,15 +120,23 @@ export class VtdDomain {
    */
   *map(
     agent: Agent,
-    request: { page: number; frame: number; pages: number; write: boolean; read?: boolean },
+    request: {
+      page: number;
+      frame: number;
+      pages: number;
+      write: boolean;
+      read?: boolean;
+      largest?: TableLevel;
+    },
   ): Task<number> {
     const gather = new InvalidationGather();
     const read = (request.read ?? true) || this.#writeImpliesRead;
     const rights = (request.write ? 2 : 0) | (read ? 1 : 0);
     try {
       if (this.unit.capabilities.cachingMode) gather.add(request.page, request.pages);
-      const { page, frame, pages } = request;
-      return yield* map(agent, this.table, { page, frame, pages, rights }, gather);
+      const { page, frame, pages, largest } = request;
+      const limit = largest === undefined ? {} : { largest };
+      return yield* map(agent, this.table, { page, frame, pages, rights, ...limit }, gather);
     } finally {
       // At CM=0 only a replaced vacant table owes anything: not present to present needs no invalidation (6.5.3.5).
       if (!gather.empty) yield* this.flush(agent, gather);
@@ -173,6 +188,36 @@ export class VtdDomain {
     return dirty;
   }
 
+  /** Whether hardware sets A and D in this domain. */
+  get accessedDirty(): boolean {
+    return this.#accessedDirty;
+  }
+
+  /**
+   * The leaves of a range that a device has used since A was cleared, whole; A is cleared and the caches are flushed, so that
+   * whoever uses them from now on sets it again. Takes no lock. @throws PageTableError EOPNOTSUPP without `accessedDirty`
+   */
+  *readAndClearAccessed(agent: Agent, page: number, pages: number): Task<DirtyRange[]> {
+    const gather = new InvalidationGather();
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    yield* readAndClearAccessed(agent, this.table, { page, pages, clear: true }, gather, report);
+    yield* this.flush(agent, gather);
+    return young;
+  }
+
+  /** The same at once, as part of the caller's step, with no flush: what stays cached is used without setting A. */
+  accessedNow(page: number, pages: number, clear: boolean): DirtyRange[] {
+    const young: DirtyRange[] = [];
+    const report = (first: number, count: number): void => {
+      young.push({ page: first, pages: count });
+    };
+    accessedNow(this.table, { page, pages, clear }, new InvalidationGather(), report);
+    return young;
+  }
+
   /** Turns A and D bits on or off for the functions attached, and for those to come. @throws RangeError for a table without `accessedDirty` */
   *setDirtyTracking(agent: Agent, enabled: boolean): Task<void> {
     if (!this.table.accessedDirty) throw new RangeError('enabled: the domain was made without accessedDirty');
@@ -189,6 +234,12 @@ export class VtdDomain {
   unmapWithoutSplit(agent: Agent, page: number, pages: number): Task<NaiveUnmapReport> {
     assert(this.#physical !== null, 'unmapWithoutSplit needs `physical`: it reads memory that is no page table');
     return naiveUnmap(agent, this.table, page, pages, this.#physical);
+  }
+
+  /** Unmap as the posted patch of 2023 does it, for the strategy `patch-2023`; the caches are the caller's to flush with the gather. */
+  unmapByPatch2023(agent: Agent, request: Patch2023Request, gather: InvalidationGather): Task<Patch2023Result> {
+    assert(this.#physical !== null, 'unmapByPatch2023 needs `physical`: with D4 it reads memory that is no page table');
+    return unmapByPatch2023(agent, this.table, request, gather, this.#physical);
   }
 
   /** What changes of the table owe the caches, collected for one {@link flush}. */
@@ -215,7 +266,7 @@ export class VtdDomain {
     ];
     for (const { sourceId, deviceTlb } of this.#attachments)
       if (deviceTlb) descriptors.push({ type: 'deviceTlb', sourceId, page, sizeLog2 });
-    yield* this.driver.invalidations.submit(agent, descriptors);
+    yield* this.driver.submit(agent, descriptors);
     if (gather.freedTables.length > 0) {
       yield agent.writes('free table pages', Location.entry, ANY_LOCATION, Cost.free);
       this.#onFreeTables(gather.freedTables);
@@ -240,6 +291,11 @@ export class VtdDomain {
       pfn = entryFrame(entry);
     }
     return 0;
+  }
+
+  /** The leaf that maps a page, or null. */
+  leafAt(page: number): LeafView | null {
+    return this.table.leafAt(page);
   }
 
   /** Frees the table. All devices are detached. */

@@ -21,6 +21,7 @@ import { PageRequestPort } from './page-request-port.ts';
 import { QueuedInvalidation } from './queued-invalidation.ts';
 import { GlobalCommand, Register } from './register-offset.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
+import { submitToDevices } from './submit-to-devices.ts';
 
 /** Options of a {@link VtdDriver}. */
 export interface VtdDriverOptions {
@@ -218,14 +219,14 @@ export class VtdDriver {
       clearPasidPresent(this.memory, directoryPfn, RID_PASID);
       clearScalableContext(this.memory, this.rootPfn, sourceId);
     } else clearContext(this.memory, this.rootPfn, sourceId);
-    yield* this.invalidations.submit(agent, [
+    yield* this.submit(agent, [
       { type: 'contextCache', granularity: Granularity.selective, domainId, sourceId, functionMask: 0 },
       ...(isScalable ? [pasidCacheOf(domainId)] : []),
       iotlbOf(domainId),
       ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
     ]);
     if (endpoint && this.pageRequests && this.unit.capabilities.pageRequestDrain)
-      yield* this.pageRequests.drain(agent, { sourceId, domainId });
+      yield* this.pageRequests.drain(agent, { sourceId, domainId, isRemoved: () => this.isRemoved(sourceId) });
     if (endpoint) this.unit.disconnect(sourceId);
     if (isScalable) this.#freeDirectory(directoryPfn);
   }
@@ -240,7 +241,7 @@ export class VtdDriver {
     const { domainId, endpoint, directoryPfn } = attachment;
     yield agent.writes('set SSADE', Location.entry, this.#contextLocation(sourceId), Cost.entryWrite);
     setPasidAccessedDirty(this.memory, directoryPfn, RID_PASID, enabled);
-    yield* this.invalidations.submit(agent, [
+    yield* this.submit(agent, [
       pasidCacheOf(domainId),
       iotlbOf(domainId),
       ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
@@ -259,6 +260,16 @@ export class VtdDriver {
   /** Gives a domain-id of {@link takeDomainId} back; nothing is cached under it any more. */
   returnDomainId(domainId: number): void {
     this.#domainIds.delete(domainId);
+  }
+
+  /** Whether a function that was attached has been removed from its slot. */
+  isRemoved(sourceId: number): boolean {
+    return this.unit.endpoints.get(sourceId)?.isRemoved ?? false;
+  }
+
+  /** Submits invalidations, without those to functions that have been removed; see `submitToDevices`. */
+  submit(agent: Agent, descriptors: readonly Descriptor[]): Task<void> {
+    return submitToDevices(agent, this.invalidations, { descriptors, isRemoved: (id) => this.isRemoved(id) });
   }
 
   #freeDirectory(directoryPfn: number): void {

@@ -1,10 +1,12 @@
 import { hex } from '@faultline/address';
 import type { Agent, Task } from '@faultline/sim';
 import { checkInteger, checkPageRange } from '../argument.ts';
+import { pinFilePages, unpinFilePages } from '../fault/pin-file.ts';
 import { framesOf } from '../folio/folio-order.ts';
 import type { FileMapping } from '../folio/mapping.ts';
 import { HostMemoryError } from '../host-memory-error.ts';
 import type { HostState } from '../host-state.ts';
+import type { PageRun } from '../mm/contiguous-run.ts';
 import type { MmState } from '../mm/mm-state.ts';
 import { BACKING_SHAPES, BACKINGS, type Backing, Vma } from '../mm/vma.ts';
 import { punchHole, truncateFile } from './punch-hole.ts';
@@ -47,6 +49,20 @@ export class Memfd {
   punchHole(agent: Agent, startIndex: number, pages: number): Task<void> {
     checkPageRange({ startPage: startIndex, pages });
     return punchHole(this.#host, agent, this.file, { startIndex, pages });
+  }
+
+  /**
+   * Long-term pins pages from offset `startIndex` on, mapped anywhere or not (memfd_pin_folios).
+   * @returns the frames, one run a page, `startPage` being the offset @throws HostMemoryError EINVAL (beyond the end), ENOMEM, EFAULT, EHWPOISON, with nothing pinned
+   */
+  pinPages(agent: Agent, startIndex: number, pages: number): Task<PageRun[]> {
+    checkPageRange({ startPage: startIndex, pages });
+    return pinFilePages(this.#host, agent, this.file, { startIndex, pages });
+  }
+
+  /** Gives pins of {@link pinPages} back, all or in part. */
+  unpinPages(agent: Agent, runs: readonly PageRun[]): Task<void> {
+    return unpinFilePages(this.#host, agent, runs);
   }
 
   /** ftruncate: changes its size; what is cut off goes as in {@link punchHole}, private copies too, and is SIGBUS from then on. */

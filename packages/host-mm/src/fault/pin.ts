@@ -147,7 +147,7 @@ const notPinned = (range: { startPage: number; pages: number }): RangeError =>
   new RangeError(`startPage: ${hex(range.startPage)} with ${hex(range.pages)} pages was not pinned as one range`);
 
 /** Takes back what one pin holds of a folio; a device may have written to it (unpin_user_pages_dirty_lock). */
-function unpinPart(host: HostState, { folio, pages }: PinnedPart): void {
+export function unpinPart(host: HostState, { folio, pages }: PinnedPart): void {
   const { folios } = host;
   folios.setFlag(folio, FolioFlag.dirty, true);
   folios.changePins(folio, -pages);

@@ -4,6 +4,7 @@ import type { FileMapping } from '../folio/mapping.ts';
 import { allocateFolio } from '../frame/allocate-folio.ts';
 import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
+import type { MemoryCgroup } from '../reclaim/memory-cgroup.ts';
 import { waitOnWriteback } from '../reclaim/page-out.ts';
 import { mapNewAnonymous, newAnonymousFolio } from './anonymous.ts';
 import { AGAIN, dropMmapLock, entryStep, type FaultContext } from './fault-context.ts';
@@ -93,8 +94,17 @@ function finishSharedWrite(fault: FaultContext, folio: number, dirtied: boolean)
   return VmFault.COMPLETED;
 }
 
+/** Who wants a page of a file: a fault, or a pin of the file itself. */
+export interface FileReader {
+  readonly host: HostState;
+  readonly agent: Agent;
+  /** Whose cgroup pays for a new page. */
+  readonly mm: { readonly memcg: MemoryCgroup };
+  readonly io: { isMajor: boolean };
+}
+
 /** The folio of a page of a file, with a reference for the caller. @returns 0 to look again; minus VM_FAULT bits for an error */
-function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Task<number> {
+export function* pageOfFile(fault: FileReader, file: FileMapping, index: number): Task<number> {
   const { host, mm, agent } = fault;
   const flags = file.cache.flags(index);
   if ((flags & Entry.PRESENT) !== 0) {
@@ -124,7 +134,7 @@ function* pageOfFile(fault: FaultContext, file: FileMapping, index: number): Tas
 
 /** Reads a page of a file from its slot: in the swap cache and locked meanwhile, so that the slot stays and others wait (shmem_swapin_folio). */
 function* readFromSwap(
-  fault: FaultContext,
+  fault: FileReader,
   file: FileMapping,
   index: number,
   { entry, pfn }: { readonly entry: number; readonly pfn: number },
@@ -157,7 +167,7 @@ function* readFromSwap(
 }
 
 /** What became of a page of a file that was found in swap. */
-function* takeFromSwapCache(fault: FaultContext, file: FileMapping, index: number, folio: number): Task<number> {
+function* takeFromSwapCache(fault: FileReader, file: FileMapping, index: number, folio: number): Task<number> {
   const { host, agent } = fault;
   const { folios } = host;
   folios.get(folio);

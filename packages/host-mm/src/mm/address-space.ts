@@ -237,6 +237,11 @@ export class AddressSpace {
     return this.#mm.table.pfn(page);
   }
 
+  /** Whether the page is present and the CPU may read it without a fault: not so after mprotect(PROT_NONE) or a NUMA hint. */
+  isReadable(page: number): boolean {
+    return (this.#mm.table.flags(page) & (Entry.PRESENT | Entry.PROT_NONE)) === Entry.PRESENT;
+  }
+
   /** Whether the page is present and the CPU may write to it without a fault. */
   isWriteable(page: number): boolean {
     const wanted = Entry.PRESENT | Entry.WRITE;

@@ -1,4 +1,6 @@
-import type { IoptPages, PageSpan } from './iopt-pages.ts';
+import { DEFAULT_FAULT_POLICY, type FaultPolicy } from '../stage2/fault-policy.ts';
+import type { IoptPages } from './iopt-pages.ts';
+import type { PageSpan } from './run-list.ts';
 
 /** Where an {@link Area} is and what it maps. */
 export interface AreaOptions {
@@ -9,6 +11,8 @@ export interface AreaOptions {
   readonly startByte: bigint;
   readonly readable: boolean;
   readonly writeable: boolean;
+  /** Default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy | undefined;
 }
 
 /**
@@ -22,6 +26,8 @@ export class Area {
   readonly startByte: bigint;
   readonly readable: boolean;
   readonly writeable: boolean;
+  /** Of an unpinned area: what is mapped before and around faults. */
+  readonly policy: FaultPolicy;
   /** First IOVA page. */
   readonly page: number;
   readonly pages: number;
@@ -41,6 +47,7 @@ export class Area {
     this.startByte = options.startByte;
     this.readable = options.readable;
     this.writeable = options.writeable;
+    this.policy = options.policy ?? DEFAULT_FAULT_POLICY;
     const { first, last } = this.span(this.iova, this.last);
     this.page = Number(this.iova >> 12n);
     this.pages = last - first + 1;

@@ -1,10 +1,7 @@
 import { hex } from '@faultline/address';
-import SortedBTree from 'sorted-btree';
 import { IommufdError } from '../errno.ts';
+import { OrderedMap } from '../ordered-map.ts';
 import type { Area } from './area.ts';
-
-// The library is CommonJS: Node's own loader hands its exports object over as the default, bundlers the class.
-const BTree = (SortedBTree as unknown as { default?: typeof SortedBTree }).default ?? SortedBTree;
 
 /** A range of IOVA pages within one area. */
 export interface AreaSlice {
@@ -15,7 +12,7 @@ export interface AreaSlice {
 
 /** The io_pagetable: the record of what the user mapped. Faults and notifiers only read it (I7). */
 export class IoPagetable {
-  readonly #areas = new BTree<bigint, Area>(undefined, (a, b) => (a < b ? -1 : a > b ? 1 : 0));
+  readonly #areas = new OrderedMap<bigint, Area>(undefined, (a, b) => (a < b ? -1 : a > b ? 1 : 0));
 
   /** Number of areas. */
   get size(): number {

@@ -1,5 +1,6 @@
 import { hex } from '@faultline/address';
 import { IommufdError } from '../errno.ts';
+import { checkFaultPolicy, type FaultPolicy } from '../stage2/fault-policy.ts';
 import { Area } from './area.ts';
 import { formatArea, IoPagetable } from './io-pagetable.ts';
 import type { IoptPages } from './iopt-pages.ts';
@@ -13,6 +14,8 @@ export interface IoasPlacement {
   readonly writeable: boolean;
   /** Default true. */
   readonly readable?: boolean;
+  /** Of unpinned memory: what is mapped before and around faults; default `DEFAULT_FAULT_POLICY`. */
+  readonly policy?: FaultPolicy;
 }
 
 /** The addresses that a domain can map. */
@@ -44,6 +47,7 @@ export class IoasLayout {
   place(parts: readonly MemoryPart[], to: IoasPlacement): Area[] {
     const length = parts.reduce((sum, part) => sum + part.length, 0n);
     const { alignment } = this;
+    if (to.policy) checkFaultPolicy(to.policy);
     if (length > LAST_IOVA) throw new IommufdError('EOVERFLOW', `length: ${hex(length)} is more than all addresses`);
     checkMultiple('length', length, alignment);
     const iova = to.iova ?? this.#automatic(parts[0] as MemoryPart, length);
@@ -55,7 +59,8 @@ export class IoasLayout {
         throw new IommufdError('EPERM', 'flags: WRITEABLE, and the memory was mapped without it');
       checkMultiple('user_va', startByte & 0xfffn, alignment, memory.start + startByte - (memory.start & 0xfffn));
       const readable = to.readable ?? true;
-      areas.push(new Area({ iova: at, length: bytes, memory, startByte, readable, writeable: to.writeable }));
+      const rights = { readable, writeable: to.writeable };
+      areas.push(new Area({ iova: at, length: bytes, memory, startByte, ...rights, policy: to.policy }));
       at += bytes;
     }
     for (const area of areas) this.areas.insert(area);

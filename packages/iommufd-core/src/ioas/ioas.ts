@@ -4,16 +4,18 @@ import { IommufdError } from '../errno.ts';
 import type { HostAddressSpace, HostNotifier, HostRange, MappableFile } from '../host-address-space.ts';
 import type { IommuDomain } from '../iommu-domain.ts';
 import { Process } from '../process.ts';
-import { FaultOutcome, type HwptObserver, HwptPaging } from '../stage2/hwpt-paging.ts';
+import { HwptPaging } from '../stage2/hwpt-paging.ts';
+import type { HwptObserver } from '../stage2/hwpt-seat.ts';
 import type { Strategy } from '../stage2/strategy.ts';
-import { type DeviceReport, formatPages, rangesToPin } from '../vfio/device-report.ts';
+import { type AttachOptions, DevicePins } from '../vfio/device-pins.ts';
+import type { DeviceReport } from '../vfio/device-report.ts';
 import type { Area } from './area.ts';
 import type { IoPagetable } from './io-pagetable.ts';
 import type { DomainGeometry, IoasPlacement, MemoryPart } from './ioas-layout.ts';
 import { Iopt } from './iopt.ts';
 import { IoptPages } from './iopt-pages.ts';
 import type { AccountMode } from './locked-memory.ts';
-import { type PinnedRange, PinnedRanges } from './pinned-ranges.ts';
+import { PinnedRanges } from './pinned-ranges.ts';
 import { greater, LAST_IOVA, lesser } from './reserved-iovas.ts';
 
 /** A map call: bytes, as the ioctl takes them. */
@@ -46,7 +48,8 @@ export class Ioas implements HostNotifier {
   readonly iopt = new Iopt();
   readonly #strategy: Strategy | null;
   readonly #pins = new PinnedRanges();
-  readonly #devices = new Set<string>();
+  /** The attached devices. */
+  readonly devices: DevicePins;
   /** Whether the mm calls this notifier: until it is destroyed, or the mm goes away. */
   #registered: boolean;
 
@@ -58,6 +61,9 @@ export class Ioas implements HostNotifier {
     this.process = 'process' in options ? options.process : new Process({ mm: options.mm });
     this.#strategy = options.strategy;
     this.#registered = this.#strategy !== null;
+    const { areas, mm, iopt } = this;
+    this.devices = new DevicePins({ mm, areas, pins: this.#pins, hwpts: () => iopt.hwpts });
+    iopt.onAreaGone = (agent, area) => this.devices.areaWent(agent, area);
     if (this.#registered) this.mm.registerNotifier(this);
   }
 
@@ -124,8 +130,9 @@ export class Ioas implements HostNotifier {
       return { memory: area.memory, startByte, length: end - start + 1n };
     });
     for (const { memory } of parts) if (memory.unpinned) this.#checkUnpinned(memory.mm);
-    const [first] = yield* this.iopt.map(agent, parts, to);
-    return (first as Area).iova;
+    const copies = yield* this.iopt.map(agent, parts, to);
+    yield* this.#pinForDevices(agent, copies);
+    return (copies[0] as Area).iova;
   }
 
   /**
@@ -165,49 +172,52 @@ export class Ioas implements HostNotifier {
   }
 
   /**
-   * Attaches a device. If the IOAS has unpinned areas, what the device's unfaultable paths use is pinned first; a device with
-   * an unfaultable path and no declared ranges is refused. @throws IommufdError EOPNOTSUPP, EEXIST, ENOENT
+   * Attaches a device. If the IOAS has unpinned areas, what the device's unfaultable paths use is pinned first; see `DevicePins.attach`.
+   * @throws IommufdError EEXIST, EINVAL, EOPNOTSUPP, ENOENT
    */
-  *attach(agent: Agent, report: DeviceReport): Task<void> {
-    if (this.#devices.has(report.name)) throw new IommufdError('EEXIST', `${report.name} is attached already`);
-    const unpinned = this.areas.areas().some((area) => area.unpinned);
-    const ranges = unpinned ? rangesToPin(report) : [];
-    this.#devices.add(report.name);
-    try {
-      for (const range of ranges) yield* this.#pinForDevice(agent, report.name, range);
-    } catch (error) {
-      yield* this.detach(agent, report.name);
-      throw error;
-    }
+  attach(agent: Agent, report: DeviceReport, options: AttachOptions = {}): Task<void> {
+    return this.devices.attach(agent, report, options);
   }
 
-  /** Detaches a device and gives its pins back. */
-  *detach(agent: Agent, name: string): Task<void> {
-    this.#devices.delete(name);
-    const ofDevice = (range: PinnedRange) => range.device === name;
-    for (let pin = this.#pins.take(ofDevice); pin; pin = this.#pins.take(ofDevice)) {
-      for (const hwpt of this.iopt.hwpts) yield* hwpt.dropStale(agent, pin.userPage, pin.pages);
-      yield* this.mm.unpin(agent, pin.userPage, pin.pages);
-    }
+  /** Detaches a device: answers its page groups, and gives its pins back. */
+  detach(agent: Agent, name: string): Task<void> {
+    return this.devices.detach(agent, name);
   }
 
   /** Takes everything apart: areas, pins, notifier. Devices are detached. */
   *destroy(agent: Agent): Task<void> {
-    if (this.#devices.size > 0)
-      throw new IommufdError('EBUSY', `devices are attached: ${[...this.#devices].join(', ')}`);
+    const { names } = this.devices;
+    if (names.length > 0) throw new IommufdError('EBUSY', `devices are attached: ${names.join(', ')}`);
     yield* this.unmap(agent, 0n, LAST_IOVA);
     if (this.#registered) this.mm.unregisterNotifier(this); // only now: until then the domain must follow the host
     this.#registered = false;
   }
 
   /** {@inheritDoc HostNotifier.invalidateRangeStart} */
-  *invalidateRangeStart(agent: Agent, range: HostRange): Task<void> {
-    for (const hwpt of this.iopt.hwpts) yield* hwpt.invalidateRangeStart(agent, range);
+  *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
+    // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
+    let done = true;
+    for (const hwpt of this.iopt.hwpts) if (!(yield* hwpt.invalidateRangeStart(agent, range))) done = false;
+    return done;
   }
 
-  /** {@inheritDoc HostNotifier.invalidateRangeEnd} */
-  invalidateRangeEnd(_agent: Agent, _range: HostRange): void {
-    // The mm's own sequence tells faults that the range is over; iommufd keeps no state of its own.
+  /** {@inheritDoc HostNotifier.clearFlushYoung} */
+  *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
+    let young = false;
+    for (const hwpt of this.iopt.hwpts) if (yield* hwpt.clearFlushYoung(agent, startPage, pages)) young = true;
+    return young;
+  }
+
+  /** {@inheritDoc HostNotifier.clearYoung} */
+  clearYoung(_agent: Agent, startPage: number, pages: number): boolean {
+    let young = false;
+    for (const hwpt of this.iopt.hwpts) if (hwpt.youngNow(startPage, pages, true)) young = true;
+    return young;
+  }
+
+  /** {@inheritDoc HostNotifier.testYoung} */
+  testYoung(_agent: Agent, page: number): boolean {
+    return this.iopt.hwpts.some((hwpt) => hwpt.youngNow(page, 1, false));
   }
 
   /** {@inheritDoc HostNotifier.release} */
@@ -233,25 +243,19 @@ export class Ioas implements HostNotifier {
 
   *#mapWhole(agent: Agent, memory: IoptPages, request: IoasPlacement & { length: bigint }): Task<Area> {
     const part = { memory, startByte: memory.start & 0xfffn, length: request.length };
-    const [area] = yield* this.iopt.map(agent, [part], request);
-    return area as Area;
+    const [area] = (yield* this.iopt.map(agent, [part], request)) as [Area];
+    yield* this.#pinForDevices(agent, [area]);
+    return area;
   }
 
-  *#pinForDevice(agent: Agent, device: string, range: { page: number; pages: number }): Task<void> {
-    const area = this.areas.find(range.page);
-    if (!area || range.page + range.pages > area.page + area.pages)
-      throw new IommufdError('ENOENT', `${device}: the declared range ${formatPages(range)} is not within one area`);
-    if (!area.unpinned) return;
-    const userPage = area.userPage + (range.page - area.page);
-    yield* this.mm.pin(agent, userPage, range.pages);
-    this.#pins.add({ userPage, pages: range.pages, device });
-    for (const hwpt of this.iopt.hwpts)
-      for (let page = range.page; page < range.page + range.pages; page++) {
-        if (hwpt.domain.frameAt(page) >= 0) continue;
-        const outcome = yield* hwpt.handleFault(agent, page, area.writeable);
-        if (outcome !== FaultOutcome.success)
-          throw new IommufdError('ENOMEM', `${device}: ${formatPages({ page, pages: 1 })} could not be mapped`);
-      }
+  /** What attached devices need of areas that came just now; without it the areas go again. */
+  *#pinForDevices(agent: Agent, areas: readonly Area[]): Task<void> {
+    try {
+      for (const area of areas) yield* this.devices.areaCame(agent, area);
+    } catch (error) {
+      for (const area of areas) yield* this.iopt.unmap(agent, area.iova, area.last);
+      throw error;
+    }
   }
 
   #checkUnpinned(mm: HostAddressSpace): void {
@@ -265,5 +269,6 @@ export class Ioas implements HostNotifier {
         'EOPNOTSUPP',
         'flags: an unpinned map of memory of a process that is not the one of the IOAS',
       );
+    this.devices.checkUnpinned();
   }
 }

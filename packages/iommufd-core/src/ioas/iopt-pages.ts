@@ -4,19 +4,7 @@ import { IommufdError } from '../errno.ts';
 import type { ContiguousRun, HostAddressSpace, MappableFile } from '../host-address-space.ts';
 import type { Process } from '../process.ts';
 import { type AccountMode, chargePins } from './locked-memory.ts';
-
-/** First and last page, as indices into the linear array of an {@link IoptPages}. */
-export interface PageSpan {
-  readonly first: number;
-  readonly last: number;
-}
-
-/** Pages that are contiguous on the host. */
-export interface PinnedRun {
-  readonly index: number;
-  readonly pages: number;
-  readonly pfn: number;
-}
+import { type PageSpan, type PinnedRun, RunList } from './run-list.ts';
 
 /** Options of an {@link IoptPages}. */
 export interface IoptPagesOptions {
@@ -51,7 +39,7 @@ export class IoptPages {
   /** Who uses what; a span for each use. */
   readonly #uses: PageSpan[] = [];
   /** What is pinned, by index. */
-  #runs: PinnedRun[] = [];
+  readonly #runs = new RunList();
   #pinnedPages = 0;
 
   constructor(options: IoptPagesOptions) {
@@ -90,17 +78,21 @@ export class IoptPages {
    */
   *use(agent: Agent, span: PageSpan): Task<void> {
     assert(span.first >= 0 && span.last < this.pages && !this.unpinned, 'a span of pinnable pages');
-    const added: PinnedRun[] = [];
+    const added: PinnedRun[][] = [];
+    let pages = 0;
     try {
-      for (const part of this.#notUsed(span)) added.push(...(yield* this.#pin(agent, part)));
-      chargePins(this.#process, this.#account, countPages(added));
+      for (const part of this.#notUsed(span)) {
+        added.push(yield* this.#pin(agent, part));
+        pages += part.last - part.first + 1;
+      }
+      chargePins(this.#process, this.#account, pages);
     } catch (error) {
-      yield* this.#unpin(agent, added);
+      for (const runs of added) yield* this.#unpin(agent, runs);
       throw error;
     }
     this.#uses.push(span);
-    this.#pinnedPages += countPages(added);
-    this.#runs = mergeSorted(this.#runs, added);
+    this.#pinnedPages += pages;
+    for (const runs of added) this.#runs.insert(runs);
   }
 
   /** Ends one use; what nobody else uses is unpinned. Caller holds {@link mutex}, and no device reaches what goes. */
@@ -109,12 +101,10 @@ export class IoptPages {
     assert(at >= 0, 'the end of a use that began');
     this.#uses.splice(at, 1);
     for (const part of this.#notUsed(span)) {
-      const { kept, gone } = takeSpan(this.#runs, part);
-      this.#runs = kept;
-      const pages = countPages(gone);
+      const pages = part.last - part.first + 1;
       this.#pinnedPages -= pages;
       chargePins(this.#process, this.#account, -pages);
-      yield* this.#unpin(agent, gone);
+      yield* this.#unpin(agent, this.#runs.take(part));
     }
   }
 
@@ -127,9 +117,8 @@ export class IoptPages {
 
   /** The frames of a span that is in use: runs that are contiguous on the host, whatever the CPU's leaves. */
   runs(span: PageSpan): PinnedRun[] {
-    const { gone: runs } = takeSpan(this.#runs, span);
     const merged: PinnedRun[] = [];
-    for (const run of runs) {
+    for (const run of this.#runs.within(span)) {
       const before = merged.at(-1);
       if (before && before.pfn + before.pages === run.pfn)
         merged[merged.length - 1] = { ...before, pages: before.pages + run.pages };
@@ -190,32 +179,3 @@ export class IoptPages {
 const USER_PAGES = 2 ** 45;
 
 function* nothing(): Task<void> {}
-
-const countPages = (runs: readonly PinnedRun[]): number => runs.reduce((pages, run) => pages + run.pages, 0);
-
-function mergeSorted(a: readonly PinnedRun[], b: readonly PinnedRun[]): PinnedRun[] {
-  const merged: PinnedRun[] = [];
-  let at = 0;
-  for (const run of a) {
-    for (; at < b.length && (b[at] as PinnedRun).index < run.index; at++) merged.push(b[at] as PinnedRun);
-    merged.push(run);
-  }
-  for (; at < b.length; at++) merged.push(b[at] as PinnedRun);
-  return merged;
-}
-
-/** Cuts a span out of sorted runs. */
-function takeSpan(runs: readonly PinnedRun[], { first, last }: PageSpan): { kept: PinnedRun[]; gone: PinnedRun[] } {
-  const kept: PinnedRun[] = [];
-  const gone: PinnedRun[] = [];
-  const put = (to: PinnedRun[], run: PinnedRun, from: number, end: number): void => {
-    if (from < end) to.push({ index: from, pages: end - from, pfn: run.pfn + (from - run.index) });
-  };
-  for (const run of runs) {
-    const end = run.index + run.pages;
-    put(kept, run, run.index, Math.min(end, first));
-    put(gone, run, Math.max(run.index, first), Math.min(end, last + 1));
-    put(kept, run, Math.max(run.index, last + 1), end);
-  }
-  return { kept, gone };
-}

@@ -25,6 +25,8 @@ export class Iopt {
   readonly #hwpts: HwptPaging[] = [];
   readonly #minPageSizes = new Map<HwptPaging, bigint>();
   readonly #accesses = new Map<AccessUnmap, bigint>();
+  /** Called with each area that was unmapped, when no domain has it any more. */
+  onAreaGone: (agent: Agent, area: Area) => Task<void> = nothing;
   #largePages = true;
 
   /** The paging HWPTs, the storage domain first. */
@@ -95,6 +97,7 @@ export class Iopt {
         if (area.state === 'going') {
           tries = 0;
           yield* unfillArea(agent, area, { hwpts: this.#hwpts, alone: true });
+          yield* this.onAreaGone(agent, area);
           yield* this.write(agent, (layout) => layout.areas.remove(area));
           bytes += area.length;
           continue;
@@ -271,3 +274,5 @@ export class Iopt {
 
 /** Times that an unmap asks accesses for their pins before it gives up, as Linux. */
 const MAX_ACCESS_TRIES = 100;
+
+function* nothing(): Task<void> {}

@@ -104,8 +104,9 @@ export class DeviceObject extends IommufdObject {
         throw error;
       }
       for (const device of moved ? group.attached : []) yield* device.#leave(agent, old);
-      if (old.fault) yield* old.fault.dropHandle(agent, group);
       group.hwpt = hwpt;
+      for (const { device } of group.attached) yield* answerPageGroups(agent, device, old);
+      if (old.fault) yield* old.fault.dropHandle(agent, group);
       hwpt.users += group.attached.length;
       old.users -= group.attached.length - 1;
       return old;
@@ -122,6 +123,7 @@ export class DeviceObject extends IommufdObject {
       const { hwpt } = this;
       if (!hwpt) return null;
       group.attached.splice(group.attached.indexOf(this), 1);
+      yield* answerPageGroups(agent, this.device, hwpt);
       if (group.attached.length === 0) {
         for (const device of group.group.devices) yield* reported(device.detach(agent));
         if (hwpt.fault) yield* hwpt.fault.dropHandle(agent, group);
@@ -175,6 +177,16 @@ export class DeviceObject extends IommufdObject {
       throw error;
     }
   }
+}
+
+/**
+ * Answers the page groups of a device that came through an attachment that ends, wherever they are; before its driver detaches it, since answers do
+ * not reach it afterwards.
+ */
+function* answerPageGroups(agent: Agent, { pageFaults }: IommuDevice, hwpt: AnyHwpt): Task<void> {
+  if (!pageFaults) return;
+  const handledBy = hwpt.fault ?? pagingOf(hwpt).hwpt ?? undefined;
+  yield* pageFaults.queue.detach(agent, pageFaults.sourceId, handledBy);
 }
 
 /** @throws IommufdError EINVAL (a VF with PRI: its PF's), ENODEV (no PRI) */

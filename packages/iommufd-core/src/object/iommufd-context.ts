@@ -2,7 +2,7 @@ import { IommufdError } from '../errno.ts';
 import type { AccountMode } from '../ioas/locked-memory.ts';
 import type { IommuDevice, IommuGroup } from '../iommu-device.ts';
 import type { Process } from '../process.ts';
-import type { HwptObserver } from '../stage2/hwpt-paging.ts';
+import type { HwptObserver } from '../stage2/hwpt-seat.ts';
 import type { Strategy } from '../stage2/strategy.ts';
 import type { AccessObject } from './access-object.ts';
 import { type DeviceObject, GroupState } from './device-object.ts';

@@ -1,15 +1,21 @@
-import type { Agent, Task } from '@faultline/sim';
-import type { DomainGather, IommuDomain, UnsplitUnmapReport } from '../iommu-domain.ts';
+import type { Agent, Mutex, Task } from '@faultline/sim';
+import type { HostAddressSpace } from '../host-address-space.ts';
+import type { IoPagetable } from '../ioas/io-pagetable.ts';
+import type { IommuDomain, UnsplitUnmapReport } from '../iommu-domain.ts';
+import { StrategyCounters } from './strategy-counters.ts';
 
 /** What taking a range away did beyond the range itself. */
 export interface TakeAwayOutcome {
   /** No table page could be had for a cut, and whole leaves went instead. */
   readonly fellBack: boolean;
-  /** For `naive` only. */
+  /** For `naive` and `patch-2023`: what was read, cleared and freed that is no page table; null if nothing was. */
   readonly unsplit: UnsplitUnmapReport | null;
 }
 
-const PLAIN: TakeAwayOutcome = { fellBack: false, unsplit: null };
+/** Nothing beyond the range. */
+export const TAKEN: TakeAwayOutcome = { fellBack: false, unsplit: null };
+/** Whole leaves went for want of a table page. */
+export const FELL_BACK: TakeAwayOutcome = { fellBack: true, unsplit: null };
 
 /**
  * How a range is taken out of a domain when the host's mapping of it changes. Runs under the domain's update lock; when it
@@ -17,82 +23,76 @@ const PLAIN: TakeAwayOutcome = { fellBack: false, unsplit: null };
  */
 export type TakeAway = (agent: Agent, domain: IommuDomain, page: number, pages: number) => Task<TakeAwayOutcome>;
 
-/**
- * Cut both ends, unmap what lies between, flush what the cut and the unmap gathered: the whole old leaf. If neither the host
- * nor the reserve has a table page, the whole leaf goes: its neighbours fault, but the page is taken away.
- */
-export function* takeAwayByCut(agent: Agent, domain: IommuDomain, page: number, pages: number): Task<TakeAwayOutcome> {
-  const gather = domain.gather();
-  const { ok } = yield* domain.cut(agent, page, pages, gather);
-  const partialLeaf = ok ? 'linux-7.3' : 'whole-leaf';
-  yield* domain.unmap(agent, { page, pages, partialLeaf, holes: 'skip' }, gather);
-  yield* flushAll(agent, domain, gather);
-  yield* domain.refillReserve(agent);
-  return ok ? PLAIN : { fellBack: true, unsplit: null };
-}
-
-/** Unmap every leaf that the range touches, whole. */
-export function* takeAwayWholeLeaf(
-  agent: Agent,
-  domain: IommuDomain,
-  page: number,
-  pages: number,
-): Task<TakeAwayOutcome> {
-  const gather = domain.gather();
-  yield* domain.unmap(agent, { page, pages, partialLeaf: 'whole-leaf', holes: 'skip' }, gather);
-  yield* flushAll(agent, domain, gather);
-  return PLAIN;
-}
-
-/** The bug of the 2023 thread: no split, and no look at PS. Flushes just the range, as it believes to have unmapped it. */
-export function* takeAwayNaively(
-  agent: Agent,
-  domain: IommuDomain,
-  page: number,
-  pages: number,
-): Task<TakeAwayOutcome> {
-  const unsplit = yield* domain.unmapWithoutSplit(agent, page, pages);
-  if (unsplit.badAddress) return { fellBack: false, unsplit }; // the kernel is dead
-  const gather = domain.gather();
-  gather.add(page, pages);
-  yield* domain.flush(agent, gather);
-  return { fellBack: false, unsplit };
-}
-
-function* flushAll(agent: Agent, domain: IommuDomain, gather: DomainGather): Task<void> {
-  if (!gather.empty) yield* domain.flush(agent, gather);
-}
-
-/** What a strategy works on: one hwpt's domain. Its calls run under the hwpt's update lock. */
+/** What a strategy works on: one hwpt. */
 export interface StrategySeat {
   readonly domain: IommuDomain;
+  readonly areas: IoPagetable;
+  readonly mm: HostAddressSpace;
+  /** Held around every call of {@link StrategyState}, except `background`, which takes it for itself. */
+  readonly updateLock: Mutex;
 }
 
 /** What a strategy keeps for one hwpt. */
 export interface StrategyState {
+  readonly counters: StrategyCounters;
   /** Takes a range of IOVA pages away; see {@link TakeAway}. */
   takeAway(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome>;
+  /** Takes the right to write from a range, which stays mapped to be read; without it the range is taken away. */
+  dropWrite?(agent: Agent, page: number, pages: number): Task<TakeAwayOutcome>;
+  /** Told what one call of the domain's `map` has mapped. Part of the caller's step. */
+  mapped?(page: number, pages: number): void;
+  /** Told that an area has gone. Part of the caller's step. */
+  unmapped?(page: number, pages: number): void;
+  /** One pass of {@link StrategyState.background}, for a caller that keeps time itself. */
+  backgroundPass?(agent: Agent): Task<void>;
+  /** Work that goes on by itself, as long as the hwpt lives: a daemon that the hwpt's owner spawns. */
+  background?(agent: Agent): Task<void>;
 }
+
+/** Table pages that taking a range away needs: none, from a reserve kept for it, or from the host at that moment. */
+export type NotifierMemory = 'none' | 'reserve' | 'host';
 
 /** A way to keep a domain in step with the host: an exchangeable policy of the one mechanism in `HwptPaging`. */
 export interface Strategy {
   readonly name: string;
   /** Whether it claims that nobody outside the range notices (I4). */
   readonly claimsHitless: boolean;
+  /** Whether it claims that what it takes away is never reached again (I1, I8): not so the two that are here to be refuted. */
+  readonly claimsSafe: boolean;
+  readonly notifierMemory: NotifierMemory;
+  /** What it leaves of a large leaf of which one page was taken away. */
+  readonly leaves: string;
+  /** The CPU's second-stage table is the domain's: mapping an area fills nothing, CPU faults do. */
+  readonly sharesCpuTable: boolean;
   /** Begins for one hwpt. */
   start(seat: StrategySeat): StrategyState;
 }
 
-/** A strategy that remembers nothing between two ranges. */
-export const statelessStrategy = (name: string, claimsHitless: boolean, takeAway: TakeAway): Strategy => ({
-  name,
-  claimsHitless,
-  start: ({ domain }) => ({ takeAway: (agent, page, pages) => takeAway(agent, domain, page, pages) }),
-});
+/** What a strategy says of itself beyond its name; see {@link Strategy}. */
+export type StrategyTraits = Omit<Strategy, 'name' | 'claimsHitless' | 'start'>;
 
-/** The strategies that follow a host's changes. `pinned` is none of them: what is pinned does not change. */
-export const STRATEGIES: Readonly<Record<'cut' | 'whole-leaf' | 'naive', Strategy>> = {
-  cut: statelessStrategy('cut', true, takeAwayByCut),
-  'whole-leaf': statelessStrategy('whole-leaf', false, takeAwayWholeLeaf),
-  naive: statelessStrategy('naive', false, takeAwayNaively),
+const PLAIN_TRAITS: StrategyTraits = {
+  claimsSafe: true,
+  notifierMemory: 'none',
+  leaves: 'nothing of the leaf',
+  sharesCpuTable: false,
 };
+
+/** A strategy that remembers nothing between two ranges. */
+export function statelessStrategy(
+  name: string,
+  claimsHitless: boolean,
+  takeAway: TakeAway,
+  traits: Partial<StrategyTraits> = {},
+): Strategy {
+  return {
+    ...PLAIN_TRAITS,
+    ...traits,
+    name,
+    claimsHitless,
+    start: ({ domain }) => ({
+      counters: new StrategyCounters(),
+      takeAway: (agent, page, pages) => takeAway(agent, domain, page, pages),
+    }),
+  };
+}

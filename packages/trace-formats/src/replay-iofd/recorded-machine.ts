@@ -63,9 +63,14 @@ export class RecordedMachine {
     const unit = new RemappingUnit({ memory, capabilities });
     const driver = new VtdDriver({ unit, mode: 'legacy' });
     const sourceId = EDU_SOURCE_ID;
-    this.#function = new VtdFunction({ driver, sourceId, registers: reportedWords(capabilities, registers) });
+    this.#function = new VtdFunction({
+      driver,
+      sourceId,
+      registers: reportedWords(capabilities, registers),
+      domain: { writeImpliesRead: recording.kernel === '6.12' },
+    });
     this.edu = new EduDevice({ unit, host, sourceId });
-    this.device = this.#watched(this.#function, recording.kernel === '6.12');
+    this.device = this.#watched(this.#function);
     this.iommufd = new Iommufd({ process: this.process.root, version: recording.kernel });
     this.file = new IommufdFile(this.iommufd, new FileTable());
     this.#openDescriptors(recording);
@@ -121,7 +126,7 @@ export class RecordedMachine {
   }
 
   /** The function as iommufd sees it, with an eye on what is done to its domains. */
-  #watched(vtd: VtdFunction, readsAlways: boolean): IommuDevice {
+  #watched(vtd: VtdFunction): IommuDevice {
     const note = (event: ModelEvent): void => {
       this.#events.push(event);
     };
@@ -132,7 +137,7 @@ export class RecordedMachine {
       reservedRegions: vtd.reservedRegions,
       hwInfo: vtd.hwInfo,
       capabilities: vtd.capabilities,
-      allocatePaging: (request) => watchDomain(vtd.allocatePaging(request), note, readsAlways),
+      allocatePaging: (request) => watchDomain(vtd.allocatePaging(request), note),
       *attach(agent, domain) {
         yield* vtd.attach(agent, domain);
         note({ kind: 'attach' });
@@ -143,18 +148,14 @@ export class RecordedMachine {
   }
 }
 
-/** Notes each map and unmap of a domain. @param readsAlways the driver of 6.12 sets R in every leaf */
-function watchDomain(
-  paging: VtdPagingDomain,
-  note: (event: ModelEvent) => void,
-  readsAlways: boolean,
-): VtdPagingDomain {
+/** Notes each map and unmap of a domain. */
+function watchDomain(paging: VtdPagingDomain, note: (event: ModelEvent) => void): VtdPagingDomain {
   const { domain } = paging;
   const map = domain.map.bind(domain);
   const unmap = domain.unmap.bind(domain);
   domain.map = function* (agent, request) {
     const { page, frame, pages } = request;
-    const mapped = yield* map(agent, readsAlways ? { ...request, read: true } : request);
+    const mapped = yield* map(agent, request);
     note({ kind: 'map', iova: bytesOf(page), paddr: bytesOf(frame), size: bytesOf(pages) });
     return mapped;
   };

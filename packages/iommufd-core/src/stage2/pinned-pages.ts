@@ -1,0 +1,111 @@
+import type { Agent, Task } from '@faultline/sim';
+import type { ContiguousRun } from '../host-address-space.ts';
+import type { Area } from '../ioas/area.ts';
+import type { AreaSlice } from '../ioas/io-pagetable.ts';
+import { takeSliceAway } from './host-follower.ts';
+import { type HwptSeat, mapInto } from './hwpt-seat.ts';
+import { leafPages, vacantUntil } from './vacancy.ts';
+
+/** Has the domain map what devices have pinned of the owner's memory, also where it maps something else. */
+export function* mapPins(agent: Agent, seat: HwptSeat, userPage: number, pages: number): Task<void> {
+  if (seat.pins.size === 0) return;
+  yield* seat.updateLock.acquire(agent);
+  try {
+    yield* mapPinsLocked(agent, seat, userPage, pages);
+  } finally {
+    seat.updateLock.release(agent);
+  }
+}
+
+function* mapPinsLocked(agent: Agent, seat: HwptSeat, userPage: number, pages: number): Task<void> {
+  if (seat.released()) return;
+  for (const slice of seat.areas.slicesOfMemory(userPage, pages)) {
+    const { area } = slice;
+    for (const run of seat.pins.held(area.userPage + (slice.page - area.page), slice.pages))
+      yield* mapPinnedRun(agent, seat, area, run);
+  }
+}
+
+/** At once where nothing is mapped, page by page where something else is. */
+function* mapPinnedRun(agent: Agent, seat: HwptSeat, area: Area, run: ContiguousRun): Task<void> {
+  const { domain } = seat;
+  const write = area.writeable;
+  const end = area.page + (run.startPage - area.userPage) + run.pages;
+  for (let page = end - run.pages; page < end; ) {
+    const frame = run.pfn + run.pages - (end - page);
+    const leaf = domain.leafAt(page);
+    if (leaf === null) {
+      const next = vacantUntil(domain, page, end);
+      yield* mapInto(agent, seat, area, { page, frame, pages: next - page, write });
+      page = next;
+    } else if (leaf.frame + (page - leaf.page) === frame && (!write || (leaf.rights & 2) !== 0)) {
+      page = leaf.page + leafPages(leaf);
+    } else {
+      yield* takeSliceAway(agent, seat, page, 1); // and then the pin is restored
+      page++;
+    }
+  }
+}
+
+/**
+ * A strategy that takes more than it was asked to (whole leaves, all that was mapped as one) takes what devices have pinned beside the range,
+ * too: that comes back at once. Under the update lock. It cannot fail (I8): without a table page a pinned page stays unmapped, and is counted.
+ */
+export function* restorePins(agent: Agent, seat: HwptSeat, page: number): Task<void> {
+  const { pins, areas, domain } = seat;
+  const area = pins.size === 0 || seat.released() ? undefined : areas.find(page);
+  if (!area?.unpinned) return;
+  try {
+    for (const run of pins.held(area.userPage, area.pages)) {
+      const end = area.page + (run.startPage - area.userPage) + run.pages;
+      for (let at = end - run.pages; at < end; ) {
+        const leaf = domain.leafAt(at);
+        const next = leaf === null ? vacantUntil(domain, at, end) : leaf.page + leafPages(leaf);
+        const part = { page: at, frame: run.pfn + run.pages - (end - at), pages: next - at, write: area.writeable };
+        if (leaf === null) yield* mapInto(agent, seat, area, part);
+        at = next;
+      }
+    }
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ENOMEM') throw error;
+    seat.lostPins++;
+  }
+}
+
+/**
+ * Before a pin is given back that counts no more: what the host has given up or protected in the meantime (MADV_DONTNEED of pinned
+ * memory) leaves the domain, since only the pin kept its frames. What another pin holds is mapped to the frames of that one.
+ */
+export function* dropStale(agent: Agent, seat: HwptSeat, userPage: number, pages: number): Task<void> {
+  yield* seat.updateLock.acquire(agent);
+  try {
+    for (const part of seat.pins.outside(userPage, pages))
+      for (const slice of seat.areas.slicesOfMemory(part.userPage, part.pages))
+        yield* dropStaleSlice(agent, seat, slice);
+    yield* mapPinsLocked(agent, seat, userPage, pages);
+  } finally {
+    seat.updateLock.release(agent);
+  }
+}
+
+function* dropStaleSlice(agent: Agent, seat: HwptSeat, { area, page: first, pages }: AreaSlice): Task<void> {
+  const { domain, mm } = seat;
+  const toUser = area.userPage - area.page;
+  const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+  const end = first + pages;
+  for (let page = first; page < end; ) {
+    const leaf = domain.leafAt(page);
+    if (leaf === null) {
+      page = vacantUntil(domain, page, end);
+      continue;
+    }
+    const userPage = page + toUser;
+    mm.contiguousRun(userPage, userPage, end - 1 + toUser, run, (leaf.rights & 2) !== 0);
+    if (run.pfn >= 0 && run.pfn === leaf.frame + (page - leaf.page)) {
+      page = Math.min(leaf.page + leafPages(leaf), page + run.pages);
+      continue;
+    }
+    yield* takeSliceAway(agent, seat, page, 1);
+    page++;
+  }
+}

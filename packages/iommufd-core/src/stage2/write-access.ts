@@ -1,0 +1,44 @@
+import type { Agent, Task } from '@faultline/sim';
+import type { ContiguousRun } from '../host-address-space.ts';
+import type { Area } from '../ioas/area.ts';
+import type { DomainLeaf } from '../iommu-domain.ts';
+import { takeSliceAway } from './host-follower.ts';
+import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
+
+/** Whether a mapped page lacks W that its area gives to devices: a notifier took it. */
+export function lacksWrite({ domain }: HwptSeat, area: Area, page: number): boolean {
+  return area.writeable && ((domain.leafAt(page)?.rights ?? 2) & 2) === 0;
+}
+
+/**
+ * Gives W back to the leaf around a page, if the host lets all of it be written and no notifier is about to act on any of it.
+ * Otherwise only this page is meant: it leaves the domain, and is mapped again by the caller. Under the update lock, with the page
+ * itself looked up and writeable since `sequence`.
+ * @returns whether the leaf has W now
+ */
+export function* restoreWrite(agent: Agent, seat: HwptSeat, area: Area, page: number, sequence: number): Task<boolean> {
+  const { domain, mm, observer } = seat;
+  const leaf = domain.leafAt(page);
+  if (leaf === null) return false;
+  const pages = 512 ** (leaf.level - 1);
+  const userPage = area.userPage + (leaf.page - area.page);
+  if (!isWriteableLeaf(seat, leaf, userPage, pages) || (yield* hasChanged(agent, mm, userPage, pages, sequence))) {
+    yield* takeSliceAway(agent, seat, page, 1);
+    return false;
+  }
+  mm.markDirty(userPage, pages);
+  observer.mapping?.(leaf.page, pages, leaf.frame);
+  const gather = domain.gather();
+  yield* domain.protect(agent, { page: leaf.page, pages, rights: area.readable ? 3 : 2, holes: 'stop' }, gather);
+  // Devices that cannot fault may use the leaf, so the stale read-only translation has to go (Rev 5.10, 6.5.3.5).
+  if (!gather.empty) yield* domain.flush(agent, gather);
+  observer.mapped?.(leaf.page, pages);
+  return true;
+}
+
+/** Whether the host maps all of a leaf writeable, to the frames that the leaf maps. */
+function isWriteableLeaf({ mm }: HwptSeat, leaf: DomainLeaf, userPage: number, pages: number): boolean {
+  const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
+  mm.contiguousRun(userPage, userPage, userPage + pages - 1, run, true);
+  return run.startPage === userPage && run.pages === pages && run.pfn === leaf.frame;
+}

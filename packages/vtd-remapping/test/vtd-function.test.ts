@@ -1,0 +1,132 @@
+import { Agent, runToEnd, type Task } from '@faultline/sim';
+import { TableMemory } from '@faultline/vtd-pagetable';
+import { describe, expect, it } from 'vitest';
+import { FunctionGroup, RemappingUnit, type UnitCapabilities, VtdDriver, VtdFunction } from '../src/index.ts';
+
+const agent = new Agent('driver');
+
+function ready(mode: 'legacy' | 'scalable', capabilities: Partial<UnitCapabilities> = {}, pages = 64) {
+  const unit = new RemappingUnit({ memory: new TableMemory({ pages }), capabilities });
+  const driver = new VtdDriver({ unit, mode });
+  const run = <T>(task: Task<T>): T => runToEnd(task, () => unit.processQueue());
+  const dma = (iovaLo: number, access: 1 | 2): number =>
+    run(unit.translateMiss(agent, { sourceId: 0x28, iovaHi: 0, iovaLo, access }));
+  return { unit, driver, run, dma };
+}
+
+const PLAIN = { nestParent: false, dirtyTracking: false };
+
+describe('a function', () => {
+  it('says what iommufd asks: the interrupt range, CAP and ECAP, capabilities, a group', () => {
+    const { unit, driver } = ready('scalable');
+    const group = new FunctionGroup();
+    const [first, second] = [0x28, 0x29].map((sourceId) => new VtdFunction({ driver, sourceId, group }));
+    expect([first?.name, first?.group === second?.group, group.devices.length]).toEqual(['00:05.0', true, 2]);
+    expect(first?.reservedRegions).toEqual([{ start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' }]);
+    const words = new DataView((first as VtdFunction).hwInfo.data.buffer);
+    expect([words.getBigUint64(8, true), words.getBigUint64(16, true)]).toEqual([
+      unit.registers.read64(8),
+      unit.registers.read64(16),
+    ]);
+    expect(first?.capabilities).toEqual({
+      dirtyTracking: true,
+      pageRequests: false,
+      ats: false,
+      virtualFunction: false,
+    });
+  });
+
+  it('allocates domains of the aperture that the unit walks, under a domain-id each', () => {
+    const { driver } = ready('legacy', { levels: [3, 4], guestAddressWidth: 48 });
+    const device = new VtdFunction({ driver, sourceId: 0x28 });
+    const [a, b] = [device.allocatePaging(PLAIN), device.allocatePaging(PLAIN)];
+    expect([a.aperture, a.domain.table.levels, a.domain.domainId, b.domain.domainId]).toEqual([
+      { start: 0n, last: 2n ** 48n - 1n },
+      4,
+      1,
+      2,
+    ]);
+    a.destroy();
+    expect(device.allocatePaging(PLAIN).domain.domainId).toBe(1);
+    expect(() => device.allocatePaging({ ...PLAIN, nestParent: true })).toThrow(
+      'EOPNOTSUPP: 00:05.0: its unit has no nested',
+    );
+    expect(() => device.allocatePaging({ ...PLAIN, dirtyTracking: true })).toThrow(
+      'EOPNOTSUPP: 00:05.0: its unit sets no dirty',
+    );
+  });
+
+  it('moves from one domain to another, and stays where it was if that fails', () => {
+    const { driver, run, dma, unit } = ready('scalable');
+    const before = unit.memory.used;
+    const device = new VtdFunction({ driver, sourceId: 0x28 });
+    const [a, b] = [device.allocatePaging(PLAIN), device.allocatePaging(PLAIN)];
+    for (const [each, frame] of [
+      [a, 0x240000],
+      [b, 0x250000],
+    ] as const)
+      run(each.domain.map(agent, { page: 5, frame, pages: 1, write: true }));
+    run(device.attach(agent, a.domain));
+    expect(dma(0x5000, 1)).toBe(0x240000);
+    run(device.attach(agent, b.domain));
+    expect([dma(0x5000, 1), device.domain === b.domain]).toEqual([0x250000, true]);
+    const foreign = new VtdFunction({ driver: ready('scalable').driver, sourceId: 0x28 }).allocatePaging(PLAIN);
+    expect(() => run(device.attach(agent, foreign.domain))).toThrow('EINVAL: 00:05.0: the domain is not of its unit');
+    expect(() => run(device.attach(agent, {}))).toThrow('EINVAL');
+    expect(dma(0x5000, 1)).toBe(0x250000);
+    run(device.detach(agent));
+    run(device.detach(agent)); // of nothing: nothing
+    expect(dma(0x5000, 1)).toBeLessThan(0);
+    a.destroy();
+    b.destroy();
+    expect(unit.memory.used).toBe(before + 1); // the context table stays
+  });
+
+  it('without a page for its structures is ENOMEM', () => {
+    const { unit, driver, run } = ready('scalable');
+    const device = new VtdFunction({ driver, sourceId: 0x28 });
+    const { domain } = device.allocatePaging(PLAIN);
+    while (unit.memory.allocate() >= 0);
+    expect(() => run(device.attach(agent, domain))).toThrow('ENOMEM: 00:05.0: memory: no page for');
+    expect(device.domain).toBe(null);
+  });
+});
+
+describe('dirty tracking', () => {
+  it('is off until it is turned on, for functions that are attached and that come later', () => {
+    const { driver, run, dma } = ready('scalable');
+    const [device, other] = [0x28, 0x30].map((sourceId) => new VtdFunction({ driver, sourceId })) as [
+      VtdFunction,
+      VtdFunction,
+    ];
+    const { domain, dirty } = device.allocatePaging({ ...PLAIN, dirtyTracking: true });
+    if (!dirty) throw new Error('dirty tracking was asked for');
+    run(domain.map(agent, { page: 5, frame: 0x240000, pages: 2, write: true }));
+    run(device.attach(agent, domain));
+    const harvest = () => run(dirty.readAndClear(agent, 5, 2, true)).map(({ page }) => page);
+    dma(0x5000, 2);
+    expect(harvest()).toEqual([]);
+    run(dirty.setTracking(agent, true));
+    dma(0x5000, 2); // the translation cached before is gone
+    expect([harvest(), harvest()]).toEqual([[5], []]);
+    run(other.attach(agent, domain));
+    run(driver.unit.translateMiss(agent, { sourceId: 0x30, iovaHi: 0, iovaLo: 0x6000, access: 2 }));
+    expect(harvest()).toEqual([6]);
+    run(dirty.setTracking(agent, false));
+    dma(0x5000, 2);
+    expect(harvest()).toEqual([]);
+  });
+});
+
+it('write-only leaves: exactly W, or with R as Linux 6.12 maps them', () => {
+  for (const [writeImpliesRead, rights] of [
+    [false, 2],
+    [true, 3],
+  ] as const) {
+    const { driver, run } = ready('legacy', { levels: [3, 4], guestAddressWidth: 48 });
+    const device = new VtdFunction({ driver, sourceId: 0x28, domain: { writeImpliesRead } });
+    const { domain } = device.allocatePaging(PLAIN);
+    run(domain.map(agent, { page: 5, frame: 0x240000, pages: 1, write: true, read: false }));
+    expect([domain.table.leafAt(5)?.rights, domain.frameAt(5)]).toEqual([rights, 0x240000]);
+  }
+});
