@@ -154,9 +154,12 @@ function watchDomain(paging: VtdPagingDomain, note: (event: ModelEvent) => void)
   const map = domain.map.bind(domain);
   const unmap = domain.unmap.bind(domain);
   domain.map = function* (agent, request) {
-    const { page, frame, pages } = request;
+    const { page, frame, pages, largest } = request;
     const mapped = yield* map(agent, request);
-    note({ kind: 'map', iova: bytesOf(page), paddr: bytesOf(frame), size: bytesOf(pages) });
+    // HUGE_PAGES=0 is a bound on leaves here, and one iommu_map for each page in Linux, whose tracer sees them all.
+    const unit = largest === 1 ? 1 : pages;
+    for (let at = 0; at < pages; at += unit)
+      note({ kind: 'map', iova: bytesOf(page + at), paddr: bytesOf(frame + at), size: bytesOf(unit) });
     return mapped;
   };
   domain.unmap = function* (agent, request, gather) {
