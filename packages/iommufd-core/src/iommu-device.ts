@@ -2,6 +2,7 @@ import type { Agent, Task } from '@faultline/sim';
 import type { IommuDomain } from './iommu-domain.ts';
 import type { DeviceFaults } from './vfio/device-pins.ts';
 import type { DeviceReport } from './vfio/device-report.ts';
+import type { DeviceLie } from './vfio/lie-detector.ts';
 
 /** A reserved region of a device (iommu_get_resv_regions). */
 export interface ReservedRegion {
@@ -97,6 +98,8 @@ export interface IommuDevice {
   readonly report?: DeviceReport;
   /** Where its page requests go, if they are handled here: a detach or replace answers those that are under way. */
   readonly pageFaults?: DeviceFaults;
+  /** Told when the device does what its report says that it does not. */
+  readonly onLie?: (lie: DeviceLie) => void;
   /** Null if the driver has no virtual IOMMUs. */
   readonly viommu?: ViommuDriver;
   /** @throws Error with code EOPNOTSUPP for what it does not have, ENOMEM */

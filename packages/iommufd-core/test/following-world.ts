@@ -114,7 +114,10 @@ export class FollowingWorld {
     this.#daemons = [this.#daemon('hardware', (agent) => this.#unit.run(agent))];
     const { pageRequests } = driver;
     if (pageRequests === null) throw new Error('no page requests');
-    const iopf = new IopfQueue({ source: pageRequests, hwptOf: () => this.ioas.hwpt ?? undefined });
+    const iopf = new IopfQueue({
+      source: pageRequests,
+      handlerOf: () => this.ioas.hwpt && { kind: 'kernel', hwpt: this.ioas.hwpt },
+    });
     this.#daemons.push(this.#daemon('interrupt', (agent) => iopf.interruptThread(agent)));
     for (const name of ['worker 1', 'worker 2']) this.#daemons.push(this.#daemon(name, (agent) => iopf.worker(agent)));
     this.run([(agent) => this.#setUp(agent)]);

@@ -13,7 +13,7 @@ import {
 } from '../src/index.ts';
 
 /** 10 ns for whatever costs something, so that tasks interleave. */
-const PROFILE = Object.fromEntries(
+export const PROFILE = Object.fromEntries(
   Object.keys(Cost).map((name) => [name, { ns: name === 'free' ? 0 : name === 'nanosecond' ? 1 : 10, source: 'test' }]),
 ) as unknown as CostProfile;
 

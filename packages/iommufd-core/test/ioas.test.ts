@@ -1,6 +1,6 @@
-import { Agent, TaskRun } from '@faultline/sim';
+import { Agent, type Task, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { FaultOutcome } from '../src/index.ts';
+import { FaultOutcome, type HwptPaging } from '../src/index.ts';
 import { HostSetup, USER } from './host-setup.ts';
 
 const nobody = { name: 'accelerator', paths: [{ path: 'read', canFault: true }] };
@@ -288,5 +288,52 @@ describe('domains and devices', () => {
     expect(setup.fault(5)).toBe(FaultOutcome.invalid);
     setup.run((agent) => setup.ioas.destroy(agent));
     expect(setup.host.allocator.allocatedFrames).toBe(0);
+  });
+
+  it('a domain that goes at any step of a notifier, a fault or a harvest is not looked at again, and its table is gone', () => {
+    const actions = {
+      notifier: (setup: HostSetup, agent: Agent) => setup.mm.pageOut(agent, USER + 7),
+      fault: (setup: HostSetup, agent: Agent) => setup.ioas.hwpt?.handleFault(agent, 9, true) as Task<unknown>,
+      harvest: (setup: HostSetup, agent: Agent) => setup.ioas.clearFlushYoung(agent, USER, 512),
+      exit: (setup: HostSetup, agent: Agent) => setup.mm.exit(agent),
+    };
+    for (const [name, action] of Object.entries(actions))
+      for (const first of [0, 1])
+        for (let before = 1; ; before++) {
+          const setup = new HostSetup({ domain: { accessedDirty: true } });
+          const second = setup.secondDomain();
+          const hwpts = [setup.addDomain(), setup.run((agent) => setup.ioas.addDomain(agent, second))];
+          setup.map(0, 512);
+          setup.pageOut(9);
+          const domains = [setup.domain, second];
+          const { used } = setup.tables;
+          const other = new Agent(name);
+          const run = new TaskRun(other, action(setup, other));
+          for (let steps = 0; steps < before && run.enabled && !run.done; steps++) run.advance();
+          if (run.done || !run.enabled) {
+            expect(before).toBeGreaterThan(1);
+            break;
+          }
+          const going = domains[first] as typeof second;
+          const remove = setup.spawn('remove', function* (agent) {
+            yield* setup.ioas.iopt.removeDomain(agent, hwpts[first] as HwptPaging);
+            going.destroy();
+          });
+          for (let turns = 0; turns < 2000 && !(run.done && remove.done); turns++) {
+            try {
+              setup.time.run();
+            } catch {} // it waits for the other's lock
+            if (run.enabled && !run.done) run.advance();
+          }
+          setup.time.run();
+          expect([run.done, remove.done, going.table.mappedPages, setup.ioas.iopt.hwpts]).toEqual([
+            true,
+            true,
+            0,
+            [hwpts[1 - first]],
+          ]);
+          expect(setup.tables.used).toBeLessThan(used);
+          if (name === 'notifier') expect((domains[1 - first] as typeof second).frameAt(7)).toBe(-1);
+        }
   });
 });

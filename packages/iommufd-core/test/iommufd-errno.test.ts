@@ -289,6 +289,24 @@ describe('HWPT_ALLOC', () => {
   });
 });
 
+it('a first stage of VT-d has its object and its rules, and is not attached: no hardware here walks it', () => {
+  const setup = new IommufdSetup({ mode: 'scalable' });
+  const [devId, ioas] = [setup.bind(setup.device(0x28, { nestedObjects: true })), setup.ioas()];
+  const parent = setup.hwpt(devId, ioas, { flags: NEST_PARENT }) as number;
+  const data = new Uint8Array(24);
+  data[16] = 48;
+  const nested = setup.hwpt(devId, parent, { dataType: 1, data });
+  expect([parent, nested, setup.hwpt(devId, parent, { dataType: 2, data })]).toEqual([3, 4, 'EOPNOTSUPP']);
+  expect([setup.attach(devId, 4), setup.attach(devId, 3), setup.attach(devId, 4)]).toEqual([
+    'EOPNOTSUPP',
+    3,
+    'EOPNOTSUPP',
+  ]);
+  const request = { hwptId: 4, dataType: 0, entryLen: 24, entryNum: 1, data: new Uint8Array(24) };
+  expect(setup.call(setup.fd.hwptInvalidate(setup.agent, request))).toEqual({ entryNum: 1 });
+  expect(setup.leftovers()).toEqual(NOTHING_LEFT);
+});
+
 describe('HWPT_INVALIDATE', () => {
   it('says how many entries were done, also on an error', () => {
     const { setup, ioas, device, fd, agent } = ready();

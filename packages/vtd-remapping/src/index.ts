@@ -66,4 +66,6 @@ export type { AttachTarget, VtdDriverOptions } from './vtd-driver.ts';
 export { VtdDriver } from './vtd-driver.ts';
 export type { VtdFunctionOptions, VtdGroup, VtdPagingDomain, VtdPagingRequest } from './vtd-function.ts';
 export { FunctionGroup, VtdFunction } from './vtd-function.ts';
+export type { StageOneInvalidation } from './vtd-nested-domain.ts';
+export { VtdNestedDomain } from './vtd-nested-domain.ts';
 export type { DmaRequest, TranslationRequest } from './walker.ts';

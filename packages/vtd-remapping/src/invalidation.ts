@@ -119,7 +119,7 @@ export function* sendToDevice(agent: Agent, unit: RemappingUnit, descriptor: Des
     }
     case 'pageGroupResponse':
       yield agent.writes('page group response', Location.device, descriptor.sourceId, Cost.pageResponse);
-      unit.endpoints.get(descriptor.sourceId)?.pageGroupResponse(descriptor.groupIndex, descriptor.responseCode);
+      unit.responders.get(descriptor.sourceId)?.pageGroupResponse(descriptor.groupIndex, descriptor.responseCode);
       return 'completed';
     default:
       return 'completed';

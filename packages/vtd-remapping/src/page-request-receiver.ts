@@ -30,7 +30,7 @@ function* acceptPageRequest(agent: Agent, unit: RemappingUnit, request: PageRequ
     if (structureEpoch === unit.structureEpoch) break;
     found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
   }
-  const respond = (code: number): void => unit.endpoints.get(sourceId)?.pageGroupResponse(groupIndex, code);
+  const respond = (code: number): void => unit.responders.get(sourceId)?.pageGroupResponse(groupIndex, code);
   if ('reason' in found) {
     recordFault(
       unit,

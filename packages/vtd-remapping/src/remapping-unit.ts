@@ -90,6 +90,8 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   readonly receivedRequests: InFlightDma;
   /** Endpoints by requester id. */
   readonly endpoints = new Map<number, AtsEndpoint>();
+  /** Functions that were connected once: page group responses are routed by requester id, whether or not software still serves the function. */
+  readonly responders = new Map<number, AtsEndpoint>();
   /** Memory reads by walks, structures included. */
   walkReads = 0;
   /** Invalidation descriptors executed: everything but waits and page group responses. */
@@ -165,9 +167,10 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   /** Makes an endpoint known by its requester id, so that invalidations and responses reach it. */
   connect(sourceId: number, endpoint: AtsEndpoint): void {
     this.endpoints.set(sourceId, endpoint);
+    this.responders.set(sourceId, endpoint);
   }
 
-  /** Forgets an endpoint: device-TLB invalidations to it time out from here on. */
+  /** Device-TLB invalidations to an endpoint time out from here on; page group responses reach it all the same. */
   disconnect(sourceId: number): void {
     this.endpoints.delete(sourceId);
   }

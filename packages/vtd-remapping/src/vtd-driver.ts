@@ -264,7 +264,7 @@ export class VtdDriver {
 
   /** Whether a function that was attached has been removed from its slot. */
   isRemoved(sourceId: number): boolean {
-    return this.unit.endpoints.get(sourceId)?.isRemoved ?? false;
+    return this.unit.responders.get(sourceId)?.isRemoved ?? false;
   }
 
   /** Submits invalidations, without those to functions that have been removed; see `submitToDevices`. */

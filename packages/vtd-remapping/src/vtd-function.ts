@@ -5,6 +5,7 @@ import { checkWidth } from './bit-field.ts';
 import { Register } from './register-offset.ts';
 import { VtdDomain, type VtdDomainOptions } from './vtd-domain.ts';
 import type { VtdDriver } from './vtd-driver.ts';
+import { VtdNestedDomain } from './vtd-nested-domain.ts';
 
 /** Functions that the hardware cannot tell apart (iommu_group). */
 export interface VtdGroup {
@@ -55,6 +56,8 @@ export interface VtdFunctionOptions {
   readonly maxPasidLog2?: number;
   /** Default: a group of its own. */
   readonly group?: FunctionGroup;
+  /** Allow nest parents and first stages as objects, which cannot be attached: no hardware here walks them. Default false. */
+  readonly nestedObjects?: boolean;
   /** How domains are made: what does not follow from the request. */
   readonly domain?: Omit<Partial<VtdDomainOptions>, 'driver' | 'domainId' | 'accessedDirty' | 'trackingOff' | 'levels'>;
   /** CAP and ECAP to report instead of the unit's, such as those of a recording. */
@@ -76,7 +79,7 @@ export class FunctionGroup implements VtdGroup {
 
 /**
  * What the driver says of one function, and does with it: the other side of iommufd's `IommuDevice`. Nested translation is not modelled: a nest
- * parent is refused with EOPNOTSUPP, as on a unit without ECAP.NEST.
+ * parent is refused with EOPNOTSUPP, as on a unit without ECAP.NEST, unless `nestedObjects` asks for the objects alone.
  */
 export class VtdFunction {
   readonly name: string;
@@ -94,6 +97,7 @@ export class VtdFunction {
   readonly #driver: VtdDriver;
   readonly #endpoint: AtsEndpoint | null;
   readonly #domainOptions: VtdFunctionOptions['domain'];
+  readonly #nestedObjects: boolean;
   #attached: VtdDomain | null = null;
 
   /** @throws RangeError for a source-id of more than 16 bits */
@@ -104,6 +108,7 @@ export class VtdFunction {
     this.sourceId = sourceId;
     this.#endpoint = endpoint;
     this.#domainOptions = options.domain;
+    this.#nestedObjects = options.nestedObjects ?? false;
     this.name = options.name ?? bdf(sourceId);
     this.group = options.group ?? new FunctionGroup();
     this.group.devices.push(this);
@@ -137,7 +142,7 @@ export class VtdFunction {
 
   /** A second-stage domain with the most levels that the unit walks. @throws PageTableError EOPNOTSUPP, ENOMEM */
   allocatePaging(request: VtdPagingRequest): VtdPagingDomain {
-    if (request.nestParent)
+    if (request.nestParent && !this.#nestedObjects)
       throw new PageTableError('EOPNOTSUPP', `${this.name}: its unit has no nested translation (ECAP.NEST)`);
     const { dirtyTracking } = request;
     if (dirtyTracking && !this.capabilities.dirtyTracking)
@@ -172,11 +177,23 @@ export class VtdFunction {
     };
   }
 
+  /** A first stage over a nest parent, as an object. @throws PageTableError EOPNOTSUPP, EINVAL */
+  allocateNested(parent: object, request: { readonly dataType: number; readonly data: Uint8Array }): VtdNestedDomain {
+    if (!this.#nestedObjects)
+      throw new PageTableError('EOPNOTSUPP', `${this.name}: its unit has no nested translation (ECAP.NEST)`);
+    if (!(parent instanceof VtdDomain) || parent.driver !== this.#driver)
+      throw new PageTableError('EINVAL', `${this.name}: the nest parent is not of its unit`);
+    return new VtdNestedDomain(parent, request);
+  }
+
   /**
    * Points the function to a domain, away from the one it had: as in Linux its translation is blocked in between.
-   * @throws PageTableError EINVAL for a domain of another unit's driver, or none of VT-d; ENOMEM for lack of a page for structures
+   * @throws PageTableError EINVAL for a domain of another unit's driver, or none of VT-d; EOPNOTSUPP for a first stage; ENOMEM for lack
+   * of a page for structures
    */
   *attach(agent: Agent, domain: object): Task<void> {
+    if (domain instanceof VtdNestedDomain)
+      throw new PageTableError('EOPNOTSUPP', `${this.name}: no hardware of this model walks a first stage`);
     if (!(domain instanceof VtdDomain) || domain.driver !== this.#driver)
       throw new PageTableError('EINVAL', `${this.name}: the domain is not of its unit`);
     const old = this.#attached;

@@ -130,3 +130,71 @@ it('write-only leaves: exactly W, or with R as Linux 6.12 maps them', () => {
     expect([domain.table.leafAt(5)?.rights, domain.frameAt(5)]).toEqual([rights, 0x240000]);
   }
 });
+
+describe('a first stage', () => {
+  const stage = (changes: { flags?: bigint; width?: number; reserved?: number } = {}) => {
+    const data = new Uint8Array(24);
+    const view = new DataView(data.buffer);
+    view.setBigUint64(0, changes.flags ?? 0n, true);
+    view.setBigUint64(8, 0x1234_5000n, true);
+    view.setUint32(16, changes.width ?? 48, true);
+    view.setUint32(20, changes.reserved ?? 0, true);
+    return { dataType: 1, data };
+  };
+  const { driver, run } = ready('scalable');
+  const device = new VtdFunction({ driver, sourceId: 0x28, nestedObjects: true });
+  const { domain } = device.allocatePaging({ ...PLAIN, nestParent: true });
+
+  it('is checked and kept, but not attached: nothing here walks it', () => {
+    const nested = device.allocateNested(domain, stage());
+    expect([nested.tableAddress, nested.addressWidth]).toEqual([0x1234_5000n, 48]);
+    expect(() => run(device.attach(agent, nested))).toThrow('EOPNOTSUPP: 00:05.0: no hardware of this model walks');
+    for (const [request, errno] of [
+      [{ ...stage(), dataType: 2 }, 'EOPNOTSUPP'],
+      [stage({ flags: 8n }), 'EOPNOTSUPP: flags: 0x8'],
+      [stage({ reserved: 1 }), 'EOPNOTSUPP'],
+      [stage({ width: 39 }), 'EINVAL: addr_width: 39'],
+      [{ dataType: 1, data: new Uint8Array(23) }, 'EINVAL: data_len: 23'],
+    ] as const)
+      expect(() => device.allocateNested(domain, request)).toThrow(errno);
+    const plain = new VtdFunction({ driver, sourceId: 0x30 });
+    expect(() => plain.allocateNested(domain, stage())).toThrow('EOPNOTSUPP');
+    expect(() => device.allocateNested({}, stage())).toThrow('EINVAL');
+  });
+
+  it('takes invalidation entries up to one that is refused', () => {
+    const entry = (address: bigint, pages: bigint, flags = 0, reserved = 0, length = 24, tail = 0) => {
+      const bytes = new Uint8Array(length);
+      const view = new DataView(bytes.buffer);
+      view.setBigUint64(0, address, true);
+      view.setBigUint64(8, pages, true);
+      view.setUint32(16, flags, true);
+      view.setUint32(20, reserved, true);
+      if (length > 24) bytes[length - 1] = tail;
+      return [...bytes];
+    };
+    const all = (1n << 64n) - 1n;
+    const take = (entryLen: number, dataType: number, ...entries: number[][]) => {
+      const nested = device.allocateNested(domain, stage());
+      const data = new Uint8Array(entries.flat());
+      const reply = run(nested.invalidate(agent, { dataType, entryLen, entryNum: entries.length, data }));
+      return [reply.done, reply.error, nested.invalidations.map(({ address, leafOnly }) => [address, leafOnly])];
+    };
+    const good = entry(0x5000n, 4n, 1);
+    expect(take(24, 0, good, entry(0n, all))).toEqual([
+      2,
+      null,
+      [
+        [0x5000n, true],
+        [0n, false],
+      ],
+    ]);
+    expect(take(24, 0, good, entry(0x5800n, 1n), good)).toEqual([1, 'EINVAL', [[0x5000n, true]]]);
+    expect(take(24, 0, good, entry(0x1000n, all))).toEqual([1, 'EINVAL', [[0x5000n, true]]]);
+    expect(take(24, 0, entry(0n, 1n, 2))).toEqual([0, 'EOPNOTSUPP', []]);
+    expect(take(24, 0, entry(0n, 1n, 0, 1))).toEqual([0, 'EOPNOTSUPP', []]);
+    expect(take(24, 1, good)).toEqual([0, 'EINVAL', []]);
+    expect(take(16, 0, good)).toEqual([0, 'EINVAL', []]);
+    expect(take(32, 0, entry(0n, 1n, 0, 0, 32), entry(0n, 1n, 0, 0, 32, 1))).toEqual([1, 'E2BIG', [[0n, false]]]);
+  });
+});

@@ -197,14 +197,14 @@ export class Ioas implements HostNotifier {
   *invalidateRangeStart(agent: Agent, range: HostRange): Task<boolean> {
     // The mm's own sequence tells faults when the range is over: nothing needs to hear its end.
     let done = true;
-    for (const hwpt of this.iopt.hwpts) if (!(yield* hwpt.invalidateRangeStart(agent, range))) done = false;
+    for (const hwpt of [...this.iopt.hwpts]) if (!(yield* hwpt.invalidateRangeStart(agent, range))) done = false;
     return done;
   }
 
   /** {@inheritDoc HostNotifier.clearFlushYoung} */
   *clearFlushYoung(agent: Agent, startPage: number, pages: number): Task<boolean> {
     let young = false;
-    for (const hwpt of this.iopt.hwpts) if (yield* hwpt.clearFlushYoung(agent, startPage, pages)) young = true;
+    for (const hwpt of [...this.iopt.hwpts]) if (yield* hwpt.clearFlushYoung(agent, startPage, pages)) young = true;
     return young;
   }
 
@@ -223,7 +223,7 @@ export class Ioas implements HostNotifier {
   /** {@inheritDoc HostNotifier.release} */
   *release(agent: Agent): Task<void> {
     this.#registered = false;
-    for (const hwpt of this.iopt.hwpts) yield* hwpt.release(agent);
+    for (const hwpt of [...this.iopt.hwpts]) yield* hwpt.release(agent);
   }
 
   #newMemory(options: {

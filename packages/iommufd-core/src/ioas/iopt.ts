@@ -184,7 +184,9 @@ export class Iopt {
           filled.push(area);
         }
       } catch (error) {
-        for (const area of filled) yield* unfillArea(agent, area, target);
+        yield* hwpt.retire(agent, function* () {
+          for (const area of filled) yield* unfillArea(agent, area, target);
+        });
         this.#hwpts.pop();
         this.layout.reserved.release(hwpt);
         throw error;
@@ -201,7 +203,10 @@ export class Iopt {
     yield* this.#lockBoth(agent);
     try {
       const target = { hwpts: [hwpt], alone: this.#hwpts.length === 1 };
-      for (const area of this.#mappedAreas()) yield* unfillArea(agent, area, target);
+      const areas = this.#mappedAreas();
+      yield* hwpt.retire(agent, function* () {
+        for (const area of areas) yield* unfillArea(agent, area, target);
+      });
       const tail = this.#hwpts.pop(); // the tail takes the place that it leaves, as in Linux's xarray
       if (tail && tail !== hwpt) this.#hwpts[this.#hwpts.indexOf(hwpt)] = tail;
       this.layout.reserved.release(hwpt);

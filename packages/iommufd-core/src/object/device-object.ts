@@ -145,7 +145,8 @@ export class DeviceObject extends IommufdObject {
     if (!ioas.followsHost) return;
     const report = device.report ?? { name: device.name, paths: [{ path: 'any', canFault: false }] };
     try {
-      yield* reported(ioas.attach(agent, report));
+      yield* reported(ioas.attach(agent, report, device.onLie ? { onLie: device.onLie } : {}));
+      if (device.pageFaults) ioas.devices.watchRequests(report.name, device.pageFaults);
     } catch (error) {
       yield* ioas.iopt.write(agent, (layout) => layout.reserved.release(this));
       throw error;

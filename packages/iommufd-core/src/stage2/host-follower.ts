@@ -33,6 +33,7 @@ export class HostFollower {
     if (agent.maySleep) yield* updateLock.acquire(agent);
     else if (!(yield* updateLock.tryAcquire(agent))) return false;
     try {
+      if (this.#seat.gone()) return true;
       const onlyWrites = range.event === HostEvent.PROTECTION_PAGE || range.event === HostEvent.SOFT_DIRTY;
       // Only now: areas and pins change under this lock or before it.
       for (const { userPage, pages } of this.#seat.pins.outside(range.startPage, range.pages))
@@ -69,7 +70,7 @@ export class HostFollower {
    */
   *clearFlushYoung(agent: Agent, userPage: number, pages: number): Task<boolean> {
     const { areas, domain } = this.#seat;
-    if (!domain.accessedDirty) return false;
+    if (this.#seat.gone() || !domain.accessedDirty) return false;
     let young = false;
     for (const slice of areas.slicesOfMemory(userPage, pages)) {
       const leaves = yield* domain.readAndClearAccessed(agent, slice.page, slice.pages);
@@ -81,7 +82,7 @@ export class HostFollower {
   /** The same with no flush, and only a look without `clear`; part of the caller's step. */
   youngNow(userPage: number, pages: number, clear: boolean): boolean {
     const { areas, domain } = this.#seat;
-    if (!domain.accessedDirty) return false;
+    if (this.#seat.gone() || !domain.accessedDirty) return false;
     let young = false;
     for (const slice of areas.slicesOfMemory(userPage, pages)) {
       const leaves = domain.accessedNow(slice.page, slice.pages, clear);

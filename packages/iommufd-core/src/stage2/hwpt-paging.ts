@@ -1,4 +1,4 @@
-import { type Agent, assert, Mutex, type Task } from '@faultline/sim';
+import { type Agent, assert, Condition, Mutex, type Task } from '@faultline/sim';
 import type { HostAddressSpace, HostRange } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import type { IoPagetable } from '../ioas/io-pagetable.ts';
@@ -26,8 +26,13 @@ export class HwptPaging {
   readonly sharesCpuTable: boolean;
   readonly #updateLock: Mutex;
   readonly #following: HostFollower;
-  /** The address space has gone: nothing is mapped any more. */
+  /** The address space has gone, or the domain is about to: nothing is mapped any more. */
   #released = false;
+  /** The domain has gone. */
+  #gone = false;
+  /** Harvests of accessed bits under way: they take no lock. */
+  #harvests = 0;
+  readonly #noHarvest = new Condition('hwpt: no harvest under way', () => this.#harvests === 0);
   readonly #seat: HwptSeat;
   readonly #faults: FaultHandler;
   readonly #mapper: AreaMapper;
@@ -62,6 +67,7 @@ export class HwptPaging {
       strategy: this.strategy,
       largePages: options.largePages ?? (() => true),
       released: () => this.#released,
+      gone: () => this.#gone,
       lostPins: 0,
     };
     this.#faults = new FaultHandler(this.#seat);
@@ -134,11 +140,27 @@ export class HwptPaging {
   *release(agent: Agent): Task<void> {
     yield* this.#updateLock.acquire(agent);
     try {
+      if (this.#gone) return;
       this.#released = true;
       for (const area of this.areas.areas()) if (area.unpinned) yield* this.#unmapWhole(agent, area);
     } finally {
       this.#updateLock.release(agent);
     }
+  }
+
+  /**
+   * The domain goes away: `empty` takes all areas out of it. No fault maps anything from the start on; the notifier works until it is empty, and when
+   * this returns nobody looks at the domain any more, whoever had begun to.
+   */
+  *retire(agent: Agent, empty: () => Task<void>): Task<void> {
+    yield* this.#updateLock.acquire(agent);
+    this.#released = true;
+    this.#updateLock.release(agent);
+    yield* empty();
+    yield* this.#updateLock.acquire(agent);
+    this.#gone = true;
+    this.#updateLock.release(agent);
+    while (!this.#noHarvest.ready()) yield agent.waits('wait for harvests', this.#noHarvest);
   }
 
   /** The notifier's start; see `HostFollower`. Cannot fail (I8). @returns false (EAGAIN) if it would have to sleep and must not */
@@ -147,8 +169,14 @@ export class HwptPaging {
   }
 
   /** Harvests the accessed bits of the memory, with a flush. @returns whether a device has used it */
-  clearFlushYoung(agent: Agent, userPage: number, pages: number): Task<boolean> {
-    return this.#following.clearFlushYoung(agent, userPage, pages);
+  *clearFlushYoung(agent: Agent, userPage: number, pages: number): Task<boolean> {
+    this.#harvests++;
+    try {
+      return yield* this.#following.clearFlushYoung(agent, userPage, pages);
+    } finally {
+      this.#harvests--;
+      this.#noHarvest.wake();
+    }
   }
 
   /** Looks at the accessed bits of the memory, and clears them if asked to, with no flush. Part of the caller's step. */

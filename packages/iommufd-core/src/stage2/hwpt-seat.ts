@@ -37,8 +37,10 @@ export interface HwptSeat {
   largePages(): boolean;
   /** What the strategy keeps; null if everything is pinned. */
   readonly strategy: StrategyState | null;
-  /** The address space has gone: nothing is mapped any more. */
+  /** The address space has gone, or the domain is about to: nothing is mapped any more. */
   released(): boolean;
+  /** The domain has gone: nothing looks at it any more. */
+  gone(): boolean;
   /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
   lostPins: number;
 }

@@ -61,6 +61,12 @@ export class DevicePins {
     return device.lies;
   }
 
+  /** Compares the page requests of an attached device with its report from now on. @throws IommufdError ENOENT */
+  watchRequests(name: string, { queue, sourceId }: DeviceFaults): void {
+    const lies = this.lieDetector(name);
+    queue.watch?.(sourceId, ({ page, write }) => lies.pageRequest(page, write));
+  }
+
   /**
    * Attaches a device: what its paths that cannot fault use of unpinned areas is pinned and mapped first. With no unpinned area
    * nothing is asked of it, until there is one.
@@ -71,9 +77,8 @@ export class DevicePins {
     if (this.#devices.has(report.name)) throw new IommufdError('EEXIST', `${report.name} is attached already`);
     const unpinned = this.#unpinnedAreas();
     const pinning = unpinned.length > 0 ? pinningFor(report) : NOTHING;
-    const lies = new LieDetector(report, onLie);
-    this.#devices.set(report.name, { report, faults: faults ?? null, lies });
-    faults?.queue.watch?.(faults.sourceId, ({ page, write }) => lies.pageRequest(page, write));
+    this.#devices.set(report.name, { report, faults: faults ?? null, lies: new LieDetector(report, onLie) });
+    if (faults) this.watchRequests(report.name, faults);
     try {
       if (pinning.all) for (const area of unpinned) yield* this.#pin(agent, report.name, area, area);
       else for (const range of pinning.ranges) yield* this.#pinRange(agent, report.name, range);
