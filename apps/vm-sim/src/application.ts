@@ -158,7 +158,9 @@ function addReplayAndVerify(
   const { protocols } = engines.verifier;
   program
     .command('replay')
-    .description('replay a recording on the model: a QEMU vtd_* log, ftrace iommu:* text, or the two of one run')
+    .description(
+      'replay a recording on the model: a QEMU vtd_* log, ftrace iommu:* text, the two of one run, or a log of iommufd calls (iofd-*.log)',
+    )
     .argument('<file...>', 'plain or gzip, the format is detected; - for stdin')
     .option(...json)
     .option('--strict', 'exit 2 if a line is unknown or damaged')

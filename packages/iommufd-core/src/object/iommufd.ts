@@ -127,12 +127,12 @@ export class Iommufd extends IommufdDriverSide {
   /** IOMMU_IOAS_MAP_FILE. @throws IommufdError as {@link ioasMap} */
   *ioasMapFile(agent: Agent, request: IoasMapFileRequest, process: Process = this.process): Task<IoasMapReply> {
     this.context.since73('IOMMU_IOAS_MAP_FILE');
-    const { iova, file, start, length } = request;
+    const { iova, start, length } = request;
     const placement = placementOf(request.flags, iova);
     checkBelowMax({ iova, length });
     checkRights(request.flags);
-    const map = { ...placement, file, start, length, process, account: this.context.accountOf(process) };
-    const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.mapFile(agent, map));
+    const map = { ...placement, start, length, process, account: this.context.accountOf(process) };
+    const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.mapFile(agent, { ...map, file: request.file }));
     return { iova: area.iova };
   }
 
