@@ -144,7 +144,9 @@ function addCatalogue(program: Command, terminal: Terminal, engines: Engines, se
 function addReplay(program: Command, terminal: Terminal, setCode: (code: number) => void): void {
   program
     .command('replay')
-    .description('replay a recording on the model: a QEMU vtd_* log, ftrace iommu:* text, or the two of one run')
+    .description(
+      'replay a recording on the model: a QEMU vtd_* log, ftrace iommu:* text, the two of one run, or a log of iommufd calls (iofd-*.log)',
+    )
     .argument('<file...>', 'plain or gzip, the format is detected; - for stdin')
     .option(...json)
     .option('--strict', 'exit 2 if a line is unknown or damaged')

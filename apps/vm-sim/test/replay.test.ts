@@ -51,6 +51,25 @@ describe('replay', () => {
     }
   });
 
+  it('makes the calls of an iommufd log again, and exits 3 at one that Linux answered otherwise', async () => {
+    const log = readFileSync(join(vectors, 'iofd-7.3.4.log'), 'utf8');
+    const wrong = log.replace(/^(COPY onto existing .*)-> EEXIST$/m, '$1-> ENOENT');
+    expect(wrong).not.toBe(log);
+    const cwd = directory({ 'iofd.log': log, 'wrong.log': wrong });
+    const good = await invoke(['replay', 'iofd.log'], { cwd });
+    expect(good).toMatchObject({ code: 0, err: '' });
+    expect(good.out).toMatch(/^AGREES {2}(\d+) of \1 calls as Linux 7\.3 answered them\niofd\.log\n/);
+    const bad = await invoke(['replay', 'wrong.log'], { cwd });
+    expect(bad.code).toBe(3);
+    const line = wrong.split('\n').findIndex((text) => text.startsWith('COPY onto existing')) + 1;
+    expect(bad.out).toMatch(/^DIFFERS /);
+    expect(bad.out).toContain(
+      `wrong.log:${line}: COPY onto existing: result\n    recorded ENOENT\n    model    EEXIST\n`,
+    );
+    const json = JSON.parse((await invoke(['replay', 'wrong.log', '--json'], { cwd })).out);
+    expect(json).toMatchObject({ calls: 145, agree: 144, differ: 1, differences: [{ line, got: 'EEXIST' }] });
+  });
+
   it('shows the first damaged line, with what it does to the terminal taken out', async () => {
     const damaged = qemu.split('\n').toSpliced(3, 0, 'vtd_\u001b[31mnonsense').join('\n');
     const cwd = directory({ 'damaged.log': damaged });
@@ -79,11 +98,12 @@ describe('replay', () => {
     [['nosuch.log'], 'nosuch.log: no such file'],
     [['.'], '.: is a directory, not a file'],
     [['empty'], 'empty: the input is empty'],
-    [['text'], 'text: neither a QEMU vtd_* log nor ftrace text; the first line is "hello"'],
+    [['text'], 'text: neither a QEMU vtd_* log nor ftrace text nor a log of iommufd calls; the first line is "hello"'],
     [['cut.gz'], 'cut.gz: the gzip stream ends too early'],
     [['bad.gz'], 'bad.gz: the gzip stream is damaged'],
     [['qemu.log', 'qemu.log'], 'both are QEMU logs'],
     [['ftrace.txt', 'ftrace.txt'], 'both are ftrace text'],
+    [['iofd.log', 'ftrace.txt'], 'a log of iommufd calls and ftrace text; two files must be'],
     [['qemu.log', 'nosuch'], 'nosuch: no such file'],
     [['qemu.log', 'ftrace.txt', 'text'], 'not 3 files'],
     [['-', '-'], 'only one of the files can be -'],
@@ -91,7 +111,13 @@ describe('replay', () => {
     const gzip = gzipSync(qemu);
     const bad = Uint8Array.from(gzip);
     bad.fill(0xff, 200, 260);
-    const cwd = directory({ empty: '', text: 'hello\n', 'cut.gz': gzip.subarray(0, gzip.length >> 1), 'bad.gz': bad });
+    const cwd = directory({
+      empty: '',
+      text: 'hello\n',
+      'iofd.log': 'open iommu=3 vfio cdev=4 errno=0\n',
+      'cut.gz': gzip.subarray(0, gzip.length >> 1),
+      'bad.gz': bad,
+    });
     const { code, out, err } = await invoke(['replay', ...files], { cwd });
     expect(err).toContain(message);
     expect({ code, out }).toEqual({ code: 2, out: '' });

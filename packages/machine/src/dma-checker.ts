@@ -16,6 +16,8 @@ export interface DmaCheckerOptions {
   readonly userPageOf: (page: number) => number;
   /** The watch of the hwpt that a device is attached to. */
   readonly watchOf: (endpoint: Endpoint) => HwptWatch;
+  /** The frame that a pin of the IOAS holds for a guest page, or -1: DMA reaches it whatever the host maps there by now. */
+  readonly pinnedFrameOf: (page: number) => number;
   /** Hash of the io_pagetable. */
   readonly areasHash: () => string;
   readonly ledger: InvariantLedger;
@@ -100,13 +102,19 @@ export class DmaChecker implements DmaTarget {
     const where = () => `${endpoint.name} ${write ? 'wrote' : 'read'} iova ${iovaText(page)} at frame ${hex(frame)}`;
     if (!ledger.check('I11', userPage >= 0, () => `${where()}, outside the guest's memory`)) return;
     const current = this.#survivors === null ? mm.lookup(userPage) : frameIn(this.#survivors, page);
-    ledger.check('I1', current === frame && !watch.isTaken(page, false), () =>
+    const isKept = (current !== frame || watch.isTaken(page, write)) && this.#options.pinnedFrameOf(page) === frame;
+    if (isKept && current !== frame) {
+      // Memory that the VMM gave up although a pin keeps it (MADV_DONTNEED): device and guest see different pages from now on.
+      if (write) memory.writeTag(frame, tagLo, tagHi);
+      return;
+    }
+    ledger.check('I1', isKept || (current === frame && !watch.isTaken(page, false)), () =>
       current === frame
         ? `${where()} after the notifier had returned`
         : `${where()}; the page is ${current < 0 ? 'not resident' : `in frame ${hex(current)}`}`,
     );
     if (write) {
-      ledger.check('I1', !watch.isTaken(page, true), () => `${where()} after the right to write was taken`);
+      ledger.check('I1', isKept || !watch.isTaken(page, true), () => `${where()} after the right to write was taken`);
       memory.writeTag(frame, tagLo, tagHi);
       this.contents.set(page, tagLo, tagHi);
       this.writtenByDma.add(page);

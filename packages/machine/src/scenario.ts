@@ -122,6 +122,7 @@ const vm = z.strictObject({
   name: z
     .string()
     .regex(/^[a-z0-9-]+$/)
+    .describe('By which events and figures name it')
     .default('vm0'),
   memory: size('Guest memory').default('16G'),
   backing: backing.default('pud-thp'),
@@ -204,9 +205,12 @@ export const scenarioSchema = z.strictObject({
   name: z
     .string()
     .regex(/^\P{Cc}+$/u, 'expected at least one character, and none that controls a terminal')
+    .describe('Under which it is reported')
     .default('unnamed'),
-  description: z.string().default(''),
-  strategy: strategy.default('cut'),
+  description: z.string().describe('What it is about, for the report').default(''),
+  strategy: strategy
+    .describe('How a range is taken out of the I/O page table when the host changes it; pinned: not at all')
+    .default('cut'),
   expect: z
     .enum(['ok', 'host-crashed', 'invariant-violated', 'refused'])
     .describe('The verdict that is no failure; refused: iommufd does not let a device in')
@@ -217,9 +221,12 @@ export const scenarioSchema = z.strictObject({
   vm: vm.prefault({}),
   vms: z.array(vm).describe('Several VMs on one host, instead of vm').default([]),
   iommu: iommu.prefault({}),
-  events: z.array(hostEvent).default([]),
+  events: z.array(hostEvent).describe('What the host does besides, while its guests run').default([]),
   inject: inject.prefault({}),
-  thresholds: z.array(z.string()).default([]),
+  thresholds: z
+    .array(z.string())
+    .describe("Conditions on the stats document, such as 'dma.latencyNs.p99 < 500us'")
+    .default([]),
 });
 
 /** Bytes of the leaf to which a backing is aligned. */

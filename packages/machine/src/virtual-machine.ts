@@ -108,6 +108,7 @@ export class VirtualMachine {
       memory: host.memory,
       userPageOf,
       watchOf: (endpoint) => this.iommu.watchOf(endpoint),
+      pinnedFrameOf: (page) => this.iommu.pinnedFrame(page),
       areasHash: () => this.iommu.ioas.areas.hash(),
       claimsHitless: strategy?.claimsHitless ?? true,
       onBlocked: (endpoint, page, write) => this.iommu.dmaBlocked(endpoint.name, page, write),
@@ -131,13 +132,7 @@ export class VirtualMachine {
       },
     });
     // After iommufd's own: when it is called, iommufd has let go.
-    this.mm.registerNotifier({
-      *invalidateRangeStart() {},
-      // biome-ignore lint/correctness/useYield: nothing to wait for
-      release: function* (this: VirtualMachine): Task<void> {
-        this.checker.processGone(this.#survivors);
-      }.bind(this),
-    });
+    this.mm.registerNotifier(this.#exitWatcher());
     this.#allocator = new GuestPageAllocator(this.layout, Math.min(FIRST_FREE_INDEX, this.layout.pages >> 1));
     this.#cpu = {
       access: (agent, page, write, lo, hi) => this.#cpuAccess(agent, page, write, lo, hi),
@@ -330,6 +325,17 @@ export class VirtualMachine {
     load.requests++;
     load.latency.record(ns);
     this.latency.record(ns);
+  }
+
+  #exitWatcher() {
+    const gone = (): void => this.checker.processGone(this.#survivors);
+    return {
+      *invalidateRangeStart(): Task<void> {},
+      // biome-ignore lint/correctness/useYield: a notifier that has nothing to wait for
+      *release(): Task<void> {
+        gone();
+      },
+    };
   }
 
   #rangeWatcher() {

@@ -244,6 +244,14 @@ export class VmIommu {
     return (this.#attached.get(sourceId) ?? this.#current).watch;
   }
 
+  /** The frame that a pin holds for a guest page, or -1. With everything pinned, what is mapped is what the pins hold. */
+  pinnedFrame(page: number): number {
+    const { scenario, userPageOf } = this.#options;
+    return scenario.strategy === 'pinned'
+      ? this.#current.domain.frameAt(page)
+      : this.ioas.pinnedFrame(userPageOf(page));
+  }
+
   /** What all HWPTs did, and what the tables of those that are there look like. */
   figures(): readonly HwptFigures[] {
     return [...this.#retired, ...this.#hwpts.map(figuresOf)];

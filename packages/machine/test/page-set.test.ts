@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { DirtyLog } from '../src/dirty-log.ts';
 import { InvariantLedger } from '../src/invariants.ts';
 import { PagePool, PageSet, PageTags } from '../src/page-set.ts';
 
@@ -7,7 +8,7 @@ const page = fc.integer({ min: 0, max: 3000 });
 
 describe('PageSet', () => {
   it('is a set', () => {
-    const command = fc.record({ page, pages: fc.integer({ min: 0, max: 1200 }) });
+    const command = fc.record({ page, pages: fc.integer({ min: 0, max: 1800 }) });
     fc.assert(
       fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
         const set = new PageSet();
@@ -19,13 +20,35 @@ describe('PageSet', () => {
               set.add(at);
               naive.add(at);
             }
+          } else if (pages >= 1200) {
+            set.addRange(first, pages - 600);
+            for (let at = first; at < end - 600; at++) naive.add(at);
           } else {
             set.deleteRange(first, pages);
             for (let at = first; at < end; at++) naive.delete(at);
           }
           expect(set.size).toBe(naive.size);
         }
-        for (let i = 0; i < 4500; i++) if (set.has(i) !== naive.has(i)) throw new Error(`page ${i}`);
+        expect([...set.pages()].sort((a, b) => a - b)).toEqual([...naive].sort((a, b) => a - b));
+        for (let i = 0; i < 5000; i++) if (set.has(i) !== naive.has(i)) throw new Error(`page ${i}`);
+      }),
+    );
+  });
+});
+
+describe('DirtyLog', () => {
+  it('counts each reported page once, whatever overlaps, and knows which they are', () => {
+    const range = fc.record({ page: fc.nat(300), pages: fc.integer({ min: 1, max: 90 }) });
+    fc.assert(
+      fc.property(fc.array(fc.array(range, { maxLength: 4 }), { maxLength: 12 }), (reports) => {
+        const log = new DirtyLog();
+        const naive = new Set<number>();
+        for (const ranges of reports) {
+          log.report(ranges);
+          for (const each of ranges) for (let i = 0; i < each.pages; i++) naive.add(each.page + i);
+          expect(log.pages).toBe(naive.size);
+        }
+        for (let i = 0; i < 400; i++) expect(log.has(i)).toBe(naive.has(i));
       }),
     );
   });

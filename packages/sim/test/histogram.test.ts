@@ -33,4 +33,19 @@ describe('a latency histogram', () => {
     histogram.record(1e15);
     expect(Math.abs(histogram.summary().max - 3.6e12)).toBeLessThan(3.6e9);
   });
+  it('adds another one: as if all had been recorded in one', () => {
+    const duration = fc.array(fc.nat(1e9), { maxLength: 30 });
+    fc.assert(
+      fc.property(duration, duration, (some, others) => {
+        const [sum, other, all] = [new LatencyHistogram(), new LatencyHistogram(), new LatencyHistogram()];
+        for (const ns of some) sum.record(ns);
+        for (const ns of others) other.record(ns);
+        for (const ns of [...some, ...others]) all.record(ns);
+        sum.add(other);
+        expect([sum.count, sum.summary()]).toEqual([all.count, all.summary()]);
+        expect(other.count).toBe(others.length);
+      }),
+      { numRuns: 20 },
+    );
+  });
 });

@@ -58,23 +58,26 @@ const FAULT = /^IOMMU:\s*(.*) iova=(0x[0-9a-f]+) flags=(0x[0-9a-f]+)$/;
 export const isFtraceLine = (line: string): boolean =>
   /^# tracer:/.test(line) || LINE.test(line) || LOST.test(line.trim());
 
+const bigints = (fields: readonly (string | undefined)[]): bigint[] => fields.map((field) => BigInt(field ?? '0'));
+
+/** The text of an `iommu:map` or `iommu:unmap` event; null if it is damaged. */
+export function readIommuEvent(name: 'map' | 'unmap', text: string): FtraceMap | FtraceUnmap | null {
+  if (name === 'map') {
+    const f = MAP.exec(text);
+    const [iova = 0n, end = 0n, paddr = 0n, size = 0n] = bigints(f?.slice(1) ?? []);
+    return f && end - iova === size && size > 0n ? { kind: 'map', iova, paddr, size } : null;
+  }
+  const f = UNMAP.exec(text);
+  const [iova = 0n, end = 0n, size = 0n, unmappedSize = 0n] = bigints(f?.slice(1) ?? []);
+  return f && end - iova === size && size > 0n ? { kind: 'unmap', iova, size, unmappedSize } : null;
+}
+
 /** Text of an event with its name to the event; null if it is damaged, undefined if the event is not used here. */
 function eventOf(name: string, text: string): FtraceEvent | null | undefined {
   switch (name) {
-    case 'map': {
-      const f = MAP.exec(text);
-      if (!f) return null;
-      const [iova, end, paddr, size] = [f[1], f[2], f[3], f[4]].map((field) => BigInt(field ?? '0'));
-      if (iova === undefined || end === undefined || paddr === undefined || size === undefined) return null;
-      return end - iova === size && size > 0n ? { kind: 'map', iova, paddr, size } : null;
-    }
-    case 'unmap': {
-      const f = UNMAP.exec(text);
-      if (!f) return null;
-      const [iova, end, size, unmappedSize] = [f[1], f[2], f[3], f[4]].map((field) => BigInt(field ?? '0'));
-      if (iova === undefined || end === undefined || size === undefined || unmappedSize === undefined) return null;
-      return end - iova === size && size > 0n ? { kind: 'unmap', iova, size, unmappedSize } : null;
-    }
+    case 'map':
+    case 'unmap':
+      return readIommuEvent(name, text);
     case 'tracing_mark_write':
       return { kind: 'mark', text };
     case 'io_page_fault': {

@@ -7,6 +7,21 @@ export type {
   FtraceUnmap,
 } from './ftrace-iommu.ts';
 export { readFtraceLine } from './ftrace-iommu.ts';
+export type {
+  IofdAttachEvent,
+  IofdCall,
+  IofdDetail,
+  IofdEventTotals,
+  IofdLeafCounts,
+  IofdLine,
+  IofdObservation,
+  IofdOpen,
+  IofdPagemap,
+  IofdRange,
+  IofdSection,
+  IofdTableRow,
+} from './iofd-log.ts';
+export { readIofdLine } from './iofd-log.ts';
 export type { LineCounts, UnknownLine } from './line-account.ts';
 export { LineAccount } from './line-account.ts';
 export type { OpenTrace, TraceFormat } from './open-trace.ts';
@@ -33,6 +48,9 @@ export type { PairReplayResult } from './replay/replay-pair.ts';
 export { replayPair } from './replay/replay-pair.ts';
 export type { QemuReplayOptions } from './replay/replay-qemu.ts';
 export { replayQemuLog } from './replay/replay-qemu.ts';
+export type { IofdKernel } from './replay-iofd/iofd-recording.ts';
+export type { IofdDifference, IofdReplayResult } from './replay-iofd/iofd-replay-result.ts';
+export { replayIofd } from './replay-iofd/replay-iofd.ts';
 export type { TraceFormatErrorCode } from './trace-format-error.ts';
 export { TraceFormatError } from './trace-format-error.ts';
 export type { TraceSource } from './trace-source.ts';

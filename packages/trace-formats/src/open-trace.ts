@@ -1,10 +1,11 @@
 import { isFtraceLine } from './ftrace-iommu.ts';
+import { isIofdLine } from './iofd-log.ts';
 import { isQemuVtdLine } from './qemu-vtd-log.ts';
 import { TraceFormatError } from './trace-format-error.ts';
 import { lineBatches, type TraceSource } from './trace-source.ts';
 
-/** `qemu-vtd-log`: QEMU's `vtd_*` trace events. `ftrace`: text of the Linux kernel's tracer. */
-export type TraceFormat = 'qemu-vtd-log' | 'ftrace';
+/** `qemu-vtd-log`: QEMU's `vtd_*` trace events. `ftrace`: text of the Linux kernel's tracer. `iofd`: iommufd calls and what they did. */
+export type TraceFormat = 'qemu-vtd-log' | 'ftrace' | 'iofd';
 
 /** A source whose format is known; its lines can be read once. */
 export interface OpenTrace {
@@ -20,6 +21,7 @@ export function detectFormat(firstLines: readonly string[]): TraceFormat | null 
   for (const line of firstLines.slice(0, LINES_LOOKED_AT)) {
     if (isQemuVtdLine(line)) return 'qemu-vtd-log';
     if (isFtraceLine(line)) return 'ftrace';
+    if (isIofdLine(line)) return 'iofd';
   }
   return null;
 }
@@ -44,7 +46,7 @@ export async function openTrace(source: TraceSource): Promise<OpenTrace> {
     throw new TraceFormatError(
       'UNKNOWN_FORMAT',
       source.name,
-      `neither a QEMU vtd_* log nor ftrace text; the first line is ${JSON.stringify(first)}`,
+      `neither a QEMU vtd_* log nor ftrace text nor a log of iommufd calls; the first line is ${JSON.stringify(first)}`,
     );
   }
   return { name: source.name, format, batches: resumed(seen, batches) };

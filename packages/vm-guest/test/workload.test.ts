@@ -10,6 +10,7 @@ import {
   GuestPageAllocator,
   networkReceive,
   randomAcceleratorDma,
+  runBalloon,
   sequentialDiskReads,
   type WorkloadContext,
 } from '../src/index.ts';
@@ -160,5 +161,36 @@ describe('boot', () => {
     expect(high?.every((word) => (word & 0x63n) === 0x63n)).toBe(true);
     // The last GiB holds one 2M block only.
     expect([...(directories.get(5 * 262144) ?? [])].filter((word) => word !== 0n)).toEqual([0x1_4000_0063n]);
+  });
+});
+
+describe('the balloon', () => {
+  it('inflates by batches to its size, holds, gives all back, and begins again', () => {
+    const allocator = new GuestPageAllocator(new GuestLayout(4n << 20n), 0);
+    const log: [ns: number, ballooned: number][] = [];
+    const given: number[] = [];
+    run(20_000, 1, (context) => {
+      const options = { batch: 8, pages: 20, intervalNs: 100, holdNs: 2000, ramPages: 1024 };
+      const stopped = (): boolean => {
+        if (log.at(-1)?.[1] !== allocator.ballooned) log.push([context.now(), allocator.ballooned]);
+        return context.stopped();
+      };
+      return runBalloon(
+        { ...context, stopped },
+        {
+          ...options,
+          allocator,
+          inflated: () => undefined,
+          *discard(agent, page) {
+            yield agent.spends('discard', Cost.free);
+            expect(allocator.inBalloon(page)).toBe(true);
+            given.push(page);
+          },
+        },
+      );
+    });
+    expect(log.slice(0, 8).map(([, pages]) => pages)).toEqual([0, 8, 16, 20, 12, 4, 0, 8]);
+    expect(new Set(given.slice(0, 20)).size).toBe(20);
+    expect((log[4]?.[0] ?? 0) - (log[3]?.[0] ?? 0)).toBeGreaterThanOrEqual(2000);
   });
 });

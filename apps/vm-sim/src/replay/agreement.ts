@@ -1,7 +1,13 @@
-import type { FtraceReplayResult, LineCounts, PairReplayResult, QemuReplayResult } from '@faultline/trace-formats';
+import type {
+  FtraceReplayResult,
+  IofdReplayResult,
+  LineCounts,
+  PairReplayResult,
+  QemuReplayResult,
+} from '@faultline/trace-formats';
 
 /** What a replay found, of any of its kinds. */
-export type ReplayResult = QemuReplayResult | FtraceReplayResult | PairReplayResult;
+export type ReplayResult = QemuReplayResult | FtraceReplayResult | PairReplayResult | IofdReplayResult;
 
 /** The line counts of each file. */
 export function lineCountsOf(result: ReplayResult): LineCounts[] {

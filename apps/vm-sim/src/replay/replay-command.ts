@@ -1,4 +1,13 @@
-import { openTrace, replayFtrace, replayPair, replayQemuLog, TraceFormatError } from '@faultline/trace-formats';
+import {
+  type OpenTrace,
+  openTrace,
+  replayFtrace,
+  replayIofd,
+  replayPair,
+  replayQemuLog,
+  type TraceFormat,
+  TraceFormatError,
+} from '@faultline/trace-formats';
 import { plural } from '../columns.ts';
 import { EXIT, type ExitCode, UsageError } from '../exit-code.ts';
 import { Interruption } from '../interruption.ts';
@@ -73,14 +82,30 @@ async function replay(
   const opened = files.map((file) => openTraceFile(file, terminal, watch));
   const [first, second] = await Promise.all(opened.map(({ source }) => openTrace(source)));
   if (first === undefined) throw new UsageError('replay: expected a file');
-  if (second === undefined) return first.format === 'ftrace' ? replayFtrace(first) : replayQemuLog(first);
-  if (first.format === second.format)
+  if (second === undefined) return REPLAYS[first.format](first);
+  const formats = [first.format, second.format];
+  if (!(formats.includes('ftrace') && formats.includes('qemu-vtd-log')))
     throw new UsageError(
-      `${first.name}, ${second.name}: both are ${first.format === 'ftrace' ? 'ftrace text' : 'QEMU logs'}; two files must be the QEMU log and the ftrace of one run`,
+      `${first.name}, ${second.name}: ${formatsText(first.format, second.format)}; two files must be the QEMU log and the ftrace of one run`,
     );
   const [qemu, ftrace] = first.format === 'ftrace' ? [second, first] : [first, second];
   return replayPair(qemu, ftrace);
 }
+
+const REPLAYS: Readonly<Record<TraceFormat, (trace: OpenTrace) => Promise<ReplayResult>>> = {
+  'qemu-vtd-log': (trace) => replayQemuLog(trace),
+  ftrace: (trace) => replayFtrace(trace),
+  iofd: replayIofd,
+};
+
+const FORMAT_NAMES: Readonly<Record<TraceFormat, readonly [one: string, both: string]>> = {
+  'qemu-vtd-log': ['a QEMU log', 'QEMU logs'],
+  ftrace: ['ftrace text', 'ftrace text'],
+  iofd: ['a log of iommufd calls', 'logs of iommufd calls'],
+};
+
+const formatsText = (first: TraceFormat, second: TraceFormat): string =>
+  first === second ? `both are ${FORMAT_NAMES[first][1]}` : `${FORMAT_NAMES[first][0]} and ${FORMAT_NAMES[second][0]}`;
 
 function judge(result: ReplayResult, { strict }: ReplayOptions, terminal: Terminal): ExitCode {
   const unknown = lineCountsOf(result).reduce((sum, lines) => sum + lines.unknown, 0);

@@ -2,6 +2,7 @@ import { formatBytes } from '@faultline/address';
 import type {
   Difference,
   FtraceReplayResult,
+  IofdReplayResult,
   IotlbComparison,
   LineCounts,
   PairReplayResult,
@@ -23,20 +24,25 @@ export function replaySummary(result: ReplayResult, color: Palette): string {
       ? color.green(color.bold('AGREES'))
       : color.red(color.bold('DIFFERS'));
   const body =
-    'crossCheck' in result
-      ? pairLines(result, color)
-      : 'matches' in result
-        ? ftraceLines(result, color)
-        : qemuLines(result, color);
+    'calls' in result
+      ? iofdLines(result, color)
+      : 'crossCheck' in result
+        ? pairLines(result, color)
+        : 'matches' in result
+          ? ftraceLines(result, color)
+          : qemuLines(result, color);
   return `${[`${verdict}  ${headline(result)}`, ...body].join('\n')}\n`;
 }
 
 /** To agree on nothing is no agreement. */
 function isEmpty(result: ReplayResult): boolean {
+  if ('calls' in result) return result.calls === 0;
   return 'matches' in result ? result.maps + result.unmaps === 0 : result.translations === 0;
 }
 
 function headline(result: ReplayResult): string {
+  if ('calls' in result)
+    return `${counted(result.agree)} of ${plural(result.calls, 'call')} as Linux ${result.kernel} answered them`;
   if ('crossCheck' in result) {
     const { kind, unmaps, unmapsInvalidated } = result.crossCheck;
     const flushed =
@@ -133,6 +139,31 @@ function sizesText(sizes: readonly SizeCount[]): string {
   const rest = sizes.length - most.length;
   const text = most.map(({ bytes, count }) => `${counted(count)} of ${formatBytes(bytes)}`).join(', ');
   return `${text === '' ? 'none' : text}${rest > 0 ? `, and ${plural(rest, 'other size')}` : ''}`;
+}
+
+function iofdLines(result: IofdReplayResult, color: Palette): string[] {
+  const { compared, notCompared, differences } = result;
+  const shown = differences
+    .slice(0, SHOWN)
+    .flatMap(({ line, call, what, expected, got }) => [
+      `  ${result.file}:${line}: ${printable(call)}: ${printable(what)}`,
+      `    recorded ${printable(expected)}`,
+      `    model    ${printable(got)}`,
+    ]);
+  const more = differences.length - SHOWN;
+  return [
+    ...lineLines(result.file, result.lines, color),
+    color.bold('Calls'),
+    `  ${counted(result.calls)} made through the binary uAPI: ${counted(result.agree)} agree, ${counted(result.differ)} differ`,
+    ...shown,
+    ...(more > 0 ? [`  and ${counted(more)} more (--json lists them)`] : []),
+    color.bold('Compared'),
+    `  ${plural(compared.results, 'result')}, ${plural(compared.outFields, 'out-field')}, ${plural(compared.pagemaps, 'pagemap')}`,
+    `  ${plural(compared.leafCounts, 'leaf count')}, ${plural(compared.tableRows, 'page-table row')}`,
+    `  ${plural(compared.mapEvents, 'map event')}, ${plural(compared.unmapEvents, 'unmap event')}, ${plural(compared.attachEvents, 'attach event')}, ${plural(compared.eventTotals, 'event total')}`,
+    color.bold('Not compared'),
+    `  ${plural(notCompared.foreignEvents, 'event')} of other devices, ${plural(notCompared.eventTotals, 'event total')} with such; events of ${plural(notCompared.callsWithoutEvents, 'call')} by a user who sees none`,
+  ];
 }
 
 function pairLines(result: PairReplayResult, color: Palette): string[] {

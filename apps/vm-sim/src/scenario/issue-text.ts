@@ -93,7 +93,7 @@ function valueMessage(issue: SchemaIssue, path: KeyPath, value: unknown, shape: 
       const words = wordsOf(shapeAt(shape, path) ?? {});
       const own = /^Invalid/.test(issue.message) ? '' : issue.message;
       const message = own === '' ? `expected one of ${words.join(', ')}, got ${shown(value)}` : own;
-      const near = typeof value === 'string' && !own.includes('not implemented') ? suggestion(value, words, 0) : '';
+      const near = typeof value === 'string' ? suggestion(value, words, 0) : '';
       return `${message.startsWith(`${name} `) ? '' : `${name}: `}${message}${near}`;
     }
     default:

@@ -69,6 +69,17 @@ export class Area {
     return this.startByte & 0xfffn;
   }
 
+  /** Two areas in its place, the second from an IOVA within it on. */
+  split(start: bigint): readonly [Area, Area] {
+    const { iova, memory, startByte, readable, writeable } = this;
+    const common = { memory, readable, writeable };
+    const length = start - iova;
+    return [
+      new Area({ ...common, iova, length, startByte }),
+      new Area({ ...common, iova: start, length: this.length - length, startByte: startByte + length }),
+    ];
+  }
+
   /** The memory's pages that a range of IOVAs within the area is of. */
   span(first: bigint, last: bigint): PageSpan {
     const toMemory = this.startByte - this.iova;

@@ -82,6 +82,11 @@ export class Ioas implements HostNotifier {
     return this.process.mm;
   }
 
+  /** The frame that a device's pin holds for a page of the owner, or -1: its mapping stays whatever the host does. */
+  pinnedFrame(userPage: number): number {
+    return this.#pins.frameOf(userPage);
+  }
+
   /** The first paging HWPT, once a domain was added. */
   get hwpt(): HwptPaging | null {
     return this.iopt.hwpts[0] ?? null;
@@ -96,6 +101,8 @@ export class Ioas implements HostNotifier {
   *map(agent: Agent, request: IoasMapRequest): Task<Area> {
     const { process = this.process, userVa, length } = request;
     if (request.unpinned) this.#checkUnpinned(process.mm);
+    else if (request.policy)
+      throw new IommufdError('EINVAL', 'policy: of a range that is pinned, where nothing faults');
     if (userVa + length > LAST_IOVA)
       throw new IommufdError('EOVERFLOW', `user_va: ${hex(userVa)} + ${hex(length)} wraps`);
     const memory = this.#newMemory({ ...request, process, start: userVa, file: null });

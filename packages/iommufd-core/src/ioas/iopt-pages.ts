@@ -108,6 +108,13 @@ export class IoptPages {
     }
   }
 
+  /** Makes one use two, the second from an index on, so that they can end one by one. Caller holds {@link mutex}. */
+  splitUse(span: PageSpan, index: number): void {
+    const at = this.#uses.findIndex((use) => use.first === span.first && use.last === span.last);
+    assert(at >= 0 && index > span.first && index <= span.last, 'a use that began, and an index within it');
+    this.#uses.splice(at, 1, { first: span.first, last: index - 1 }, { first: index, last: span.last });
+  }
+
   /** The frames of a span that is in use: runs that are contiguous on the host, whatever the CPU's leaves. */
   runs(span: PageSpan): PinnedRun[] {
     const merged: PinnedRun[] = [];

@@ -114,6 +114,46 @@ export class Iopt {
     }
   }
 
+  /**
+   * Has areas end at IOVAs (iopt_cut_iova), for VFIO type 1, which unmaps parts. Pages are 4K in every domain, so that none of them changes.
+   * @throws IommufdError EBUSY (being mapped or unmapped), EINVAL (not aligned, pinned by an access, in a domain with large pages)
+   */
+  *cut(agent: Agent, lasts: readonly bigint[]): Task<void> {
+    yield* this.#domainsRwsem.acquireRead(agent);
+    yield* this.#iovaRwsem.acquireWrite(agent);
+    try {
+      for (const last of lasts) {
+        const area = this.layout.areas.firstIn(last, last);
+        if (area && area.last !== last) yield* this.#split(agent, area, last + 1n);
+      }
+    } finally {
+      this.#iovaRwsem.releaseWrite(agent);
+      this.#domainsRwsem.releaseRead(agent);
+    }
+  }
+
+  /** Puts two areas in the place of one. Caller holds both semaphores. */
+  *#split(agent: Agent, area: Area, start: bigint): Task<void> {
+    const { layout } = this;
+    const inDomains = this.#hwpts.length > 0;
+    if (area.state !== 'mapped' || area.preventsAccess)
+      throw new IommufdError('EBUSY', `iova: the area ${formatArea(area)} is being mapped or unmapped`);
+    const misaligned = ((start | (area.startByte + (start - area.iova))) & (layout.alignment - 1n)) !== 0n;
+    if (misaligned || area.accesses > 0 || (inDomains && this.#largePages))
+      throw new IommufdError('EINVAL', `iova: the area ${formatArea(area)} cannot be cut at ${hex(start)}`);
+    const parts = area.split(start);
+    const { memory } = area;
+    yield* memory.mutex.acquire(agent);
+    if (inDomains && !area.unpinned) memory.splitUse(area.wholeSpan, parts[1].wholeSpan.first);
+    memory.mutex.release(agent);
+    area.state = 'going'; // a fault that found it looks again
+    layout.areas.remove(area);
+    for (const part of parts) {
+      part.state = 'mapped';
+      layout.areas.insert(part);
+    }
+  }
+
   /** The first area of a range, marked as going; still 'mapped' if accesses hold it. @returns null if there is none @throws IommufdError ENOENT, EBUSY */
   #takeForUnmap(first: bigint, last: bigint): Area | null {
     const area = this.layout.areas.firstIn(first, last);

@@ -118,7 +118,8 @@ export class Iommufd extends IommufdDriverSide {
     if (unpinned && this.context.strategy === null)
       throw new IommufdError('EOPNOTSUPP', 'flags: UNPINNED needs an iommufd with stage-2 faults');
     const account = this.context.accountOf(process);
-    const map = { ...placement, userVa, length, unpinned, process, account };
+    const policy = request.policy ? { policy: request.policy } : {};
+    const map = { ...placement, userVa, length, unpinned, process, account, ...policy };
     const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.map(agent, map));
     return { iova: area.iova };
   }
@@ -126,12 +127,12 @@ export class Iommufd extends IommufdDriverSide {
   /** IOMMU_IOAS_MAP_FILE. @throws IommufdError as {@link ioasMap} */
   *ioasMapFile(agent: Agent, request: IoasMapFileRequest, process: Process = this.process): Task<IoasMapReply> {
     this.context.since73('IOMMU_IOAS_MAP_FILE');
-    const { iova, file, start, length } = request;
+    const { iova, start, length } = request;
     const placement = placementOf(request.flags, iova);
     checkBelowMax({ iova, length });
     checkRights(request.flags);
-    const map = { ...placement, file, start, length, process, account: this.context.accountOf(process) };
-    const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.mapFile(agent, map));
+    const map = { ...placement, start, length, process, account: this.context.accountOf(process) };
+    const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.mapFile(agent, { ...map, file: request.file }));
     return { iova: area.iova };
   }
 
