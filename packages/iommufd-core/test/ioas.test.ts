@@ -84,6 +84,21 @@ describe('map', () => {
     expect([second.table.mappedPages, setup.mm.accountedPinBytes, setup.ioas.areas.size]).toEqual([0, 0, 2]);
   });
 
+  it('without large pages pinned memory is mapped page by page, each by a call of its own', () => {
+    const setup = new HostSetup();
+    const calls: number[] = [];
+    const { domain } = setup;
+    const map = domain.map.bind(domain);
+    domain.map = (agent, request) => {
+      calls.push(request.pages);
+      return map(agent, request);
+    };
+    setup.run((agent) => setup.ioas.iopt.setLargePages(agent, false));
+    setup.addDomain();
+    setup.map(0, 512, { unpinned: false });
+    expect([calls, domain.table.leafCounts]).toEqual([Array(512).fill(1), { '4K': 512, '2M': 0, '1G': 0 }]);
+  });
+
   it('pinned stays mapped when the host drops the range', () => {
     const setup = new HostSetup({ backing: '4K' });
     setup.addDomain();

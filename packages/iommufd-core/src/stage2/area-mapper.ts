@@ -34,8 +34,13 @@ export class AreaMapper {
     yield* updateLock.acquire(agent);
     try {
       const { wholeSpan: span, writeable: write } = area;
-      for (const { index, pages, pfn: frame } of area.memory.runs(span))
-        yield* mapInto(agent, this.#seat, area, { page: area.page + (index - span.first), frame, pages, write });
+      for (const run of area.memory.runs(span)) {
+        // Without large pages Linux calls iommu_map for each 4K page.
+        const pages = this.#seat.largePages() ? run.pages : 1;
+        const first = area.page + (run.index - span.first);
+        for (let done = 0; done < run.pages; done += pages)
+          yield* mapInto(agent, this.#seat, area, { page: first + done, frame: run.pfn + done, pages, write });
+      }
       return area.pages;
     } finally {
       updateLock.release(agent);
