@@ -185,6 +185,35 @@ describe('out-fields and arrays', () => {
     expect(invalidate({ hwpt_id: 99, data_uptr: ARRAY, entry_len: 24, entry_num: 2 })).toEqual(['ENOENT', 0]);
   });
 
+  test('HWPT_INVALIDATE of a first stage: entries up to one that is refused, or that is not there, are done', () => {
+    const setup = new UapiSetup();
+    const dev_id = setup.run(setup.fd.bind(setup.agent, setup.device(0x28, { nestedObjects: true })));
+    const alloc = (fields: Partial<Record<keyof typeof UAPI.iommu_hwpt_alloc.fields, number | bigint>>): number => {
+      const command = struct(UAPI.iommu_hwpt_alloc, { dev_id, ...fields });
+      expect(setup.ioctl(0x89, command.bytes)).toBe('0');
+      return command.number('out_hwpt_id');
+    };
+    const parent = alloc({ pt_id: setup.newIoas(), flags: 1 });
+    setup.memory.write(ARRAY, struct(UAPI.iommu_hwpt_vtd_s1, { pgtbl_addr: 0x1000n, addr_width: 48 }).bytes);
+    const data = { data_type: 1, data_len: UAPI.iommu_hwpt_vtd_s1.size, data_uptr: ARRAY };
+    const hwpt_id = alloc({ pt_id: parent, ...data });
+    const entry = UAPI.iommu_hwpt_vtd_s1_invalidate;
+    const write = (address: bigint, addr: bigint): boolean =>
+      setup.memory.write(address, struct(entry, { addr, npages: 1n }).bytes);
+    const invalidate = (data_uptr: bigint, entry_num: number): [string, number] => {
+      const command = struct(UAPI.iommu_hwpt_invalidate, { hwpt_id, data_uptr, entry_len: entry.size, entry_num });
+      command.set('data_type', 0);
+      return [setup.ioctl(0x8d, command.bytes), command.number('entry_num')];
+    };
+    for (let i = 0; i < 4; i++) write(ARRAY + BigInt(i * entry.size), i === 3 ? 0x800n : 0x1000n);
+    expect(invalidate(ARRAY, 3)).toEqual(['0', 3]);
+    expect(invalidate(ARRAY, 4)).toEqual(['EINVAL', 3]); // its address is not aligned
+    const end = READ_ONLY_ARRAY + 0x1000n - BigInt(2 * entry.size);
+    expect(invalidate(end, 3)).toEqual(['EFAULT', 2]); // zeros are an entry
+    expect(invalidate(NOWHERE, 3)).toEqual(['EFAULT', 0]);
+    expect(invalidate(ARRAY, 0)).toEqual(['0', 0]);
+  });
+
   test('MAP_FILE takes an open descriptor; EBADF comes after the id', () => {
     const setup = new UapiSetup();
     const ioas_id = setup.newIoas();

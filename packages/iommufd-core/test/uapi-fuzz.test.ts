@@ -111,7 +111,7 @@ describe('whatever the user passes', () => {
         for (const [each, given] of calls) expectAnswer(setup.raw(each, given));
         expectSound(setup);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 
@@ -133,7 +133,7 @@ describe('whatever the user passes', () => {
         }
         expectSound(setup);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
     // It reaches behind the first checks.
     for (const errno of ['done', 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EOVERFLOW', 'EFAULT', 'EBUSY'])
@@ -156,7 +156,7 @@ describe('whatever the user passes', () => {
           else expectAnswer(what === 'close' ? files.close(fd) : files.poll(fd));
         expectSound(setup);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 });

@@ -154,7 +154,7 @@ function iofdLines(result: IofdReplayResult, color: Palette): string[] {
   return [
     ...lineLines(result.file, result.lines, color),
     color.bold('Calls'),
-    `  ${counted(result.calls)} made through the binary uAPI: ${counted(result.agree)} agree, ${counted(result.differ)} differ`,
+    `  ${counted(result.calls)} made again: ${counted(result.agree)} agree, ${counted(result.differ)} differ`,
     ...shown,
     ...(more > 0 ? [`  and ${counted(more)} more (--json lists them)`] : []),
     color.bold('Compared'),

@@ -98,19 +98,20 @@ function* invalidate(call: IoctlCall, command: StructView<Fields<'iommu_hwpt_inv
   checkReserved(command, '__reserved');
   const [entryLen, entryNum] = [command.number('entry_len'), command.number('entry_num')];
   const address = command.bigint('data_uptr');
+  const isSane = entryLen > 0 && entryLen <= LARGEST_ENTRY_BYTES && entryNum <= MOST_ENTRIES;
+  const data = address !== 0n && isSane ? readEntries(call, { address, entryLen, entryNum }) : null;
+  const readable = data === null ? entryNum : data.length / entryLen;
   const request = {
     hwptId: command.number('hwpt_id'),
     dataType: command.number('data_type'),
     entryLen,
-    entryNum,
-    get data() {
-      if (address === 0n) return null;
-      const isSane = entryLen <= LARGEST_ENTRY_BYTES && entryNum <= MOST_ENTRIES;
-      return isSane ? copyFromUser(call.memory, address, entryLen * entryNum) : new Uint8Array();
-    },
+    entryNum: readable,
+    data: address === 0n ? null : (data ?? new Uint8Array()),
   };
   try {
     const reply = yield* call.iommufd.hwptInvalidate(call.agent, request);
+    // A driver copies entry by entry, and has done those before the one that it cannot read.
+    if (readable < entryNum) throw new IommufdError('EFAULT', `data_uptr: entry ${readable} is not there`, reply);
     command.set('entry_num', reply.entryNum);
     call.respond();
   } catch (error) {
@@ -119,6 +120,20 @@ function* invalidate(call: IoctlCall, command: StructView<Fields<'iommu_hwpt_inv
     call.respond();
     throw error;
   }
+}
+
+/** Entries as far as they can be read. */
+function readEntries(
+  { memory }: IoctlCall,
+  { address, entryLen, entryNum }: { address: bigint; entryLen: number; entryNum: number },
+): Uint8Array {
+  const entry = new Uint8Array(entryLen);
+  const entries: Uint8Array[] = [];
+  while (entries.length < entryNum && memory.read(address + BigInt(entries.length * entryLen), entry))
+    entries.push(entry.slice());
+  const data = new Uint8Array(entries.length * entryLen);
+  for (const [i, each] of entries.entries()) data.set(each, i * entryLen);
+  return data;
 }
 
 /** The ioctls on hardware page tables, and what the hardware is. */

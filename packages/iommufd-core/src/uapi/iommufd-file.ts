@@ -2,6 +2,7 @@ import type { Agent, Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import type { Iommufd } from '../object/iommufd.ts';
 import type { Process } from '../process.ts';
+import { ERRNO } from './errno-number.ts';
 import { FileTable } from './file-table.ts';
 import { HWPT_IOCTLS } from './hwpt-ioctls.ts';
 import { IOAS_IOCTLS } from './ioas-ioctls.ts';
@@ -85,7 +86,7 @@ export class IommufdFile {
   /** mmap(2): nothing that can be mapped is modelled, so that a good request ends with ENXIO. @returns a negative errno number */
   mmap(request: IommufdMmapRequest): number {
     const code = (request.length & 0xfffn) !== 0n || !request.shared ? 'EINVAL' : request.exec ? 'EPERM' : 'ENXIO';
-    return errnoOf(new IommufdError(code, 'mmap'));
+    return -ERRNO[code];
   }
 
   /** The row of a number; `hole` within the table; null for the VFIO decoder. */
@@ -113,10 +114,10 @@ function* runIoctl(
     throw new IommufdError('ENOTTY', `command 0x${command.toString(16)}`);
   const { layout, minSize } = entry;
   if (userSize < minSize) throw new IommufdError('EINVAL', `size: ${userSize} is less than ${minSize}`);
-  if (userSize > argument.length)
-    throw new IommufdError('EFAULT', `size: ${userSize} bytes, but there are ${argument.length}`);
   if (argument.subarray(layout.size, userSize).some((byte) => byte !== 0))
     throw new IommufdError('E2BIG', `size: ${userSize}, and not zero behind the ${layout.size} bytes that are known`);
+  if (userSize > argument.length)
+    throw new IommufdError('EFAULT', `size: ${userSize} bytes, but there are ${argument.length}`);
   const bytes = new Uint8Array(layout.size);
   bytes.set(argument.subarray(0, Math.min(userSize, layout.size)));
   const respond = (): void => argument.set(bytes.subarray(0, Math.min(userSize, layout.size)));

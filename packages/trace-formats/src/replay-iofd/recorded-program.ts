@@ -1,5 +1,6 @@
 import { parseSize } from '@faultline/address';
 import { HwptAllocFlag, HwptDataType, IommuOption, type Process, StructView, UAPI } from '@faultline/iommufd-core';
+import type { Agent, Task } from '@faultline/sim';
 import type { IofdCall, IofdObservation, IofdRange } from '../iofd-log.ts';
 import { type CallOutcome, hexText, rangesText, resultOnly } from './call-outcome.ts';
 import { EDU_IDENT } from './edu-device.ts';
@@ -123,38 +124,39 @@ export class RecordedProgram {
       case 'BIND':
         return this.#typed(
           (agent) => iommufd.bind(agent, device),
-          'devid',
           (id) => {
             objects.deviceId = id;
+            return { devid: `${id}` };
           },
         );
       case 'ATTACH': {
         const ptId = objects.named(text);
+        const out = (id: number): CallOutcome['out'] => ({ pt_id_out: `${id}` });
         // pt_id is in and out: a call that fails leaves it as it is.
-        return this.#typed((agent) => iommufd.attach(agent, objects.deviceId, ptId), 'pt_id_out', undefined, ptId);
+        return this.#typed((agent) => iommufd.attach(agent, objects.deviceId, ptId), out, out(ptId));
       }
       case 'DETACH':
-        return this.#typed((agent) => iommufd.detach(agent, objects.deviceId), 'none');
+        return this.#typed(
+          (agent) => iommufd.detach(agent, objects.deviceId),
+          () => ({}),
+        );
       default:
         return null;
     }
   }
 
-  /** A call of vfio's on the typed API. */
-  #typed<T extends number | void>(
-    task: Parameters<typeof RecordedMachine.prototype.run<T>>[0],
-    field: string,
-    done: (value: T) => void = () => undefined,
-    otherwise = 0,
+  /** A call of vfio's, on the typed API. @param otherwise the out-fields of a call that fails */
+  #typed<T>(
+    task: (agent: Agent) => Task<T>,
+    out: (value: T) => CallOutcome['out'],
+    otherwise: CallOutcome['out'] = {},
   ): CallOutcome {
     try {
-      const value = this.#machine.run(task);
-      done(value);
-      return { result: '0', out: { [field]: `${value}` } };
+      return { result: '0', out: out(this.#machine.run(task)) };
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? String(error.code) : '';
       if (!/^E[A-Z0-9]+$/.test(code)) throw error;
-      return { result: code, out: { [field]: `${otherwise}` } };
+      return { result: code, out: otherwise };
     }
   }
 
