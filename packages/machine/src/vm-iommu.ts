@@ -95,7 +95,7 @@ export class VmIommu {
         length: BigInt(region.pages) * 4096n,
         writeable: true,
         unpinned: scenario.strategy !== 'pinned',
-        policy: scenario.iommu.faultPolicy,
+        ...(scenario.strategy === 'pinned' ? {} : { policy: scenario.iommu.faultPolicy }),
       });
     yield* this.#addHwpt(agent);
   }
