@@ -50,7 +50,8 @@ export class HwptPaging {
     this.mm = mm;
     this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
     const updateLock = new Mutex('hwpt update lock');
-    this.strategy = strategy?.start({ domain, areas, mm, updateLock }) ?? null;
+    const largePages = options.largePages ?? (() => true);
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages }) ?? null;
     this.#updateLock = updateLock;
     this.#seat = {
       domain,
@@ -60,7 +61,7 @@ export class HwptPaging {
       observer,
       updateLock,
       strategy: this.strategy,
-      largePages: options.largePages ?? (() => true),
+      largePages,
       released: () => this.#released,
       lostPins: 0,
     };
