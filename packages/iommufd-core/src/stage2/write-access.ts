@@ -5,11 +5,6 @@ import type { DomainLeaf } from '../iommu-domain.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
 
-/** Whether a mapped page lacks W that its area gives to devices: a notifier took it. */
-export function lacksWrite({ domain }: HwptSeat, area: Area, page: number): boolean {
-  return area.writeable && ((domain.leafAt(page)?.rights ?? 2) & 2) === 0;
-}
-
 /**
  * Gives W back to the leaf around a page, if the host lets all of it be written and no notifier is about to act on any of it.
  * Otherwise only this page is meant: it leaves the domain, and is mapped again by the caller. Under the update lock, with the page
