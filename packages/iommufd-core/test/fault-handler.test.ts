@@ -172,7 +172,10 @@ describe('policies', () => {
       [{ prefault: 'all' as 'none' }, 'policy.prefault: all is not one of none, resident, populate'],
       [{ largest: '8K' as '4K' }, 'policy.largest: 8K is not one of 4K, 2M, 1G'],
     ];
-    for (const [policy, message] of bad) expect(() => setup.map(0, 512, { policy })).toThrow(message);
+    for (const [policy, message] of bad) expect(() => setup.map(0, 512, { policy })).toThrow(`EINVAL: ${message}`);
+    expect(() => setup.map(0, 512, { policy: {}, unpinned: false })).toThrow(
+      'EINVAL: policy: of a range that is pinned',
+    );
     expect(setup.ioas.areas.size).toBe(0);
   });
 });
@@ -219,6 +222,29 @@ describe('at any step of a fault', () => {
           expect(setup.mm.mmapLock.held).toBe(false);
         }
     });
+});
+
+it('at any step of what the host does to a neighbour, a fault maps nothing around it that is being taken away', () => {
+  for (const what of ['pageOut', 'dontNeed', 'munmap', 'migrate'] as const)
+    for (let steps = 1; ; steps++) {
+      const { setup, hwpt } = ready({ backing: '4K', pages: 64, frames: 256 }, { policy: { around: 16 } });
+      setup.pageOut(7);
+      const runs = setup.beside(
+        (agent): Task<unknown> => {
+          if (what === 'pageOut') return setup.mm.pageOut(agent, USER + 9);
+          if (what === 'dontNeed') return setup.mm.madviseDontNeed(agent, USER + 8, 4);
+          if (what === 'munmap') return setup.mm.munmap(agent, USER + 8, 4);
+          return setup.host.migratePage(agent, setup.mm.lookup(USER + 9));
+        },
+        steps,
+        (agent) => hwpt.handleFault(agent, 7, true),
+      );
+      if (runs === null) {
+        expect(steps).toBeGreaterThan(5);
+        break;
+      }
+      expect([runs.first.done, runs.second.value, setup.stale()]).toEqual([true, FaultOutcome.success, []]);
+    }
 });
 
 it('faults of many workers on few pages map each page once, whatever the host does meanwhile', () => {

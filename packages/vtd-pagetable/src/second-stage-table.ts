@@ -43,8 +43,8 @@ export class SecondStageTable extends TableState {
    * leaf replaces are freed at once. @returns 4K pages mapped. @throws PageTableError as Linux 7.3 (see `map`)
    */
   map(request: Omit<MapRequest, 'rights'> & { readonly rights: Rights }, gather?: InvalidationGather): number {
-    const { page, frame, pages, attributes = 0n } = request;
-    const bits = { page, frame, pages, rights: rightsBits(request.rights), attributes };
+    const { rights, ...run } = request;
+    const bits = { ...run, rights: rightsBits(rights) };
     if (gather !== undefined) return runToEnd(map(PLAIN_CALLER, this, bits, gather));
     const owed = new InvalidationGather();
     try {

@@ -44,6 +44,19 @@ describe('map picks the largest leaves that fit', () => {
     for (let i = 0; i < 32; i++) expect(table.frameAt(0xfef80 + i)).toBe(0x208b95d + i);
     expect([table.frameAt(0xfef7f), table.frameAt(0xfefa0)]).toEqual([-1, -1]);
   });
+  it('no larger than asked for', () => {
+    for (const [largest, counts] of [
+      [1, { '4K': 1024, '2M': 0 }],
+      [2, { '4K': 0, '2M': 2 }],
+      [5, { '4K': 0, '2M': 2 }],
+    ] as const) {
+      const table = newTable();
+      table.map({ page: 512, frame: 1024, pages: 1024, rights, largest });
+      expect(table.leafCounts).toMatchObject(counts);
+      expect([table.frameAt(512), table.frameAt(1535)]).toEqual([1024, 2047]);
+    }
+  });
+
   it('up to the last page of the input range', () => {
     for (const levels of [3, 4, 5] as const) {
       const table = newTable(64, levels);

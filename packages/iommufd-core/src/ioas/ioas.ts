@@ -96,6 +96,8 @@ export class Ioas implements HostNotifier {
   *map(agent: Agent, request: IoasMapRequest): Task<Area> {
     const { process = this.process, userVa, length } = request;
     if (request.unpinned) this.#checkUnpinned(process.mm);
+    else if (request.policy)
+      throw new IommufdError('EINVAL', 'policy: of a range that is pinned, where nothing faults');
     if (userVa + length > LAST_IOVA)
       throw new IommufdError('EOVERFLOW', `user_va: ${hex(userVa)} + ${hex(length)} wraps`);
     const memory = this.#newMemory({ ...request, process, start: userVa, file: null });

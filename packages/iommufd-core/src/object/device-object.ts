@@ -194,6 +194,13 @@ function* answerPageGroups(agent: Agent, { pageFaults }: IommuDevice, hwpt: AnyH
 function checkPageRequests(device: IommuDevice): void {
   const { pageRequests, virtualFunction } = device.capabilities;
   if (pageRequests && virtualFunction)
-    throw new IommufdError('EINVAL', `${device.name}: a virtual function's page requests are its physical function's`);
-  if (!pageRequests) throw new IommufdError('ENODEV', `${device.name} has no page requests (PRI)`);
+    throw new IommufdError(
+      'EINVAL',
+      `${device.name}: a virtual function's page requests are its physical function's; attach it to a HWPT without a fault queue`,
+    );
+  if (!pageRequests)
+    throw new IommufdError(
+      'ENODEV',
+      `${device.name} has no page requests (PRI); attach it to a HWPT without a fault queue`,
+    );
 }

@@ -1,5 +1,6 @@
 import type { MappableFile } from '../host-address-space.ts';
 import type { IovaRange } from '../ioas/reserved-iovas.ts';
+import type { FaultPolicy } from '../stage2/fault-policy.ts';
 import type { FaultQueue } from './fault-object.ts';
 import type { VeventQueue } from './veventq-object.ts';
 
@@ -51,6 +52,8 @@ export interface IoasMapRequestFields {
   readonly length: bigint;
   /** Ignored without FIXED_IOVA. */
   readonly iova: bigint;
+  /** With UNPINNED only, and as that ours: what is mapped before and around faults. */
+  readonly policy?: FaultPolicy;
 }
 /** What IOMMU_IOAS_MAP gives back. */
 export interface IoasMapReply {

@@ -118,7 +118,8 @@ export class Iommufd extends IommufdDriverSide {
     if (unpinned && this.context.strategy === null)
       throw new IommufdError('EOPNOTSUPP', 'flags: UNPINNED needs an iommufd with stage-2 faults');
     const account = this.context.accountOf(process);
-    const map = { ...placement, userVa, length, unpinned, process, account };
+    const policy = request.policy ? { policy: request.policy } : {};
+    const map = { ...placement, userVa, length, unpinned, process, account, ...policy };
     const area = yield* this.withIoas(request.ioasId, (ioas) => ioas.map(agent, map));
     return { iova: area.iova };
   }

@@ -1,3 +1,5 @@
+import { IommufdError } from '../errno.ts';
+
 /** What is mapped of an unpinned range before and around a fault. Plain data, given with the map request. */
 export interface FaultPolicy {
   /**
@@ -27,15 +29,15 @@ export type LeafLevel = 1 | 2 | 3;
 /** Level of the leaf that {@link FaultPolicy.largest} names. */
 export const LEAF_LEVEL: Readonly<Record<FaultPolicy['largest'], LeafLevel>> = { '4K': 1, '2M': 2, '1G': 3 };
 
-/** @throws RangeError naming the field of a policy that has no meaning */
+/** @throws IommufdError EINVAL naming the field of a policy that has no meaning */
 export function checkFaultPolicy(policy: FaultPolicy): void {
   const { prefault, around, largest } = policy;
   if (prefault !== 'none' && prefault !== 'resident' && prefault !== 'populate')
-    throw new RangeError(`policy.prefault: ${prefault as string} is not one of none, resident, populate`);
+    throw new IommufdError('EINVAL', `policy.prefault: ${prefault as string} is not one of none, resident, populate`);
   if (!Number.isInteger(around) || around < 1 || around > MAX_AROUND || (around & (around - 1)) !== 0)
-    throw new RangeError(`policy.around: ${around} is not a power of two in 1..${MAX_AROUND} pages`);
+    throw new IommufdError('EINVAL', `policy.around: ${around} is not a power of two in 1..${MAX_AROUND} pages`);
   if (LEAF_LEVEL[largest] === undefined)
-    throw new RangeError(`policy.largest: ${largest as string} is not one of 4K, 2M, 1G`);
+    throw new IommufdError('EINVAL', `policy.largest: ${largest as string} is not one of 4K, 2M, 1G`);
 }
 
 /** 2M, as Linux bounds fault_around_bytes by a page table: the work of a fault stays bounded. */

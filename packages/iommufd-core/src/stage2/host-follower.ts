@@ -3,7 +3,7 @@ import { HostEvent, type HostRange } from '../host-address-space.ts';
 import type { AreaSlice } from '../ioas/io-pagetable.ts';
 import type { LeafRange } from '../iommu-domain.ts';
 import type { HwptSeat } from './hwpt-seat.ts';
-import { restorePins } from './pinned-pages.ts';
+import { restorePins } from './restore-pins.ts';
 import { YoungPages } from './young-pages.ts';
 
 /** The notifier's side of one hwpt: what becomes of the domain when the host's mappings change or age. */
