@@ -1,6 +1,7 @@
-import { Agent, runToEnd } from '@faultline/sim';
+import { Agent, runToEnd, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
 import { type AddressSpace, type Backing, HostMemory, VmFault } from '../src/index.ts';
+import { finish, runUntil } from './run.ts';
 
 const cpu = new Agent('cpu');
 const NONE = { readable: false, writeable: false };
@@ -200,4 +201,16 @@ describe('a memfd', () => {
     runToEnd(memfd.truncate(cpu, 0));
     expect([host.allocator.allocatedFrames, host.swap.usedSlots, host.audit()]).toEqual([0, 0, []]);
   });
+});
+
+it('a leaf that somebody empties while its split is announced is passed over', () => {
+  const host = new HostMemory({ frames: 4096, swapSlots: 64, splitNotify: 'clear' });
+  const mm = host.createAddressSpace('vmm');
+  mm.mmap({ startPage: 512, pages: 512, backing: 'thp-2M' });
+  access(mm, 512, 1);
+  const scanner = new Agent('numa');
+  const scan = new TaskRun(scanner, mm.changeProtNuma(scanner, 600, 1));
+  runUntil(scan, 'split large leaf');
+  runToEnd(mm.madviseDontNeed(cpu, 512, 512));
+  expect([finish(scan), mm.residentBytes, host.audit()]).toEqual([0, 0, []]);
 });

@@ -203,4 +203,33 @@ describe('cost and sleeping', () => {
     time.spawn(second, mutex.acquire(second));
     expect(() => time.run()).toThrow('second: would sleep on lock where sleeping is not allowed (lock)');
   });
+  it('but it may try a lock, and wait for a raw spinlock', () => {
+    const time = new VirtualTime(TEST_PROFILE);
+    const [mutex, spinlock] = [new Mutex('mutex'), new Mutex('spinlock', { spins: true })];
+    const [holder, atomic] = [new Agent('holder'), new Agent('atomic')];
+    atomic.maySleep = false;
+    function* hold(): Task<void> {
+      yield* mutex.acquire(holder);
+      yield* spinlock.acquire(holder);
+      yield holder.spends('inside', Cost.nanosecond, 10);
+      spinlock.release(holder);
+      yield holder.spends('inside', Cost.nanosecond, 10);
+      mutex.release(holder);
+    }
+    time.spawn(holder, hold());
+    const tried = time.spawn(
+      atomic,
+      (function* (): Task<boolean> {
+        yield atomic.spends('later', Cost.nanosecond, 7);
+        const first = yield* mutex.tryAcquire(atomic);
+        yield* spinlock.acquire(atomic);
+        spinlock.release(atomic);
+        yield atomic.spends('later', Cost.nanosecond, 30);
+        return !first && (yield* mutex.tryAcquire(atomic)) && mutex.owner === atomic;
+      })(),
+    );
+    time.run();
+    expect(tried.value).toBe(true);
+    expect(() => runToEnd(mutex.tryAcquire(atomic))).toThrow('atomic: takes mutex, which it already holds');
+  });
 });

@@ -1,5 +1,6 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import type { Area } from '../ioas/area.ts';
+import { LEAF_LEVEL } from './fault-policy.ts';
 import type { Strategy, StrategySeat, StrategyState, TakeAwayOutcome } from './strategy.ts';
 import { StrategyCounters } from './strategy-counters.ts';
 import { dropWriteByCut, takeAwayByCut } from './take-away.ts';
@@ -141,7 +142,7 @@ class CutAndCollapse implements StrategyState {
   *#collapse(agent: Agent, { level, page }: Candidate): Task<boolean> {
     const { areas, domain, mm, updateLock } = this.#seat;
     const area = areas.find(page);
-    if (!area || !within(area, page, SIZE[level])) return false;
+    if (!area || !this.#seat.largePages() || !mayHold(area, page, level)) return false;
     const userPage = area.userPage + (page - area.page);
     const sequence = yield* mm.notifierReadBegin(agent, userPage, SIZE[level]);
     yield* updateLock.acquire(agent);
@@ -160,6 +161,9 @@ class CutAndCollapse implements StrategyState {
   }
 }
 
-/** A leaf must not reach beyond its area: what was mapped as one is unmapped as one. */
-const within = (area: Area, page: number, pages: number): boolean =>
-  area.unpinned && page >= area.page && page + pages <= area.page + area.pages;
+/** A leaf must not reach beyond its area, as what was mapped as one is unmapped as one; nor be larger than its policy has it. */
+const mayHold = (area: Area, page: number, level: 2 | 3): boolean =>
+  area.unpinned &&
+  LEAF_LEVEL[area.policy.largest] >= level &&
+  page >= area.page &&
+  page + SIZE[level] <= area.page + area.pages;

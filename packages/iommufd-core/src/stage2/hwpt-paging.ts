@@ -55,7 +55,8 @@ export class HwptPaging {
     this.mm = mm;
     this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
     const updateLock = new Mutex('hwpt update lock');
-    this.strategy = strategy?.start({ domain, areas, mm, updateLock }) ?? null;
+    const largePages = options.largePages ?? (() => true);
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages }) ?? null;
     this.#updateLock = updateLock;
     this.#seat = {
       domain,
@@ -65,7 +66,7 @@ export class HwptPaging {
       observer,
       updateLock,
       strategy: this.strategy,
-      largePages: options.largePages ?? (() => true),
+      largePages,
       released: () => this.#released,
       gone: () => this.#gone,
       lostPins: 0,

@@ -28,6 +28,8 @@ export interface StrategySeat {
   readonly domain: IommuDomain;
   readonly areas: IoPagetable;
   readonly mm: HostAddressSpace;
+  /** False: no leaf is larger than 4K (IOMMU_OPTION_HUGE_PAGES 0). */
+  largePages(): boolean;
   /** Held around every call of {@link StrategyState}, except `background`, which takes it for itself. */
   readonly updateLock: Mutex;
 }
@@ -45,7 +47,10 @@ export interface StrategyState {
   unmapped?(page: number, pages: number): void;
   /** One pass of {@link StrategyState.background}, for a caller that keeps time itself. */
   backgroundPass?(agent: Agent): Task<void>;
-  /** Work that goes on by itself, as long as the hwpt lives: a daemon that the hwpt's owner spawns. */
+  /**
+   * Work that goes on by itself, as long as the hwpt lives: a daemon that the hwpt's owner spawns. It sleeps and wakes for ever, so
+   * virtual time never runs dry while it is there: run it to a limit, or stop it.
+   */
   background?(agent: Agent): Task<void>;
 }
 
