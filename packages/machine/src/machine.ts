@@ -1,5 +1,5 @@
 import { hex, parseDurationNs } from '@faultline/address';
-import type { HostMemory } from '@faultline/host-mm';
+import { type HostMemory, HostMemoryError } from '@faultline/host-mm';
 import { IommufdError, IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import { Agent, assert, type EventSink, NULL_SINK, type Task, type TaskRun, VirtualTime } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
@@ -183,11 +183,16 @@ export class Machine {
     return true;
   }
 
-  /** One VM after the other; a device that iommufd does not let in ends it. */
+  /** One VM after the other; a device that iommufd does not let in ends it, and so does memory that the host does not have. */
   *#bootAll(agent: Agent): Task<void> {
     for (const vm of this.#vms) {
-      yield* vm.boot(agent);
-      this.#refusal = yield* this.#attachDevices(agent, vm);
+      try {
+        yield* vm.boot(agent);
+        this.#refusal = yield* this.#attachDevices(agent, vm);
+      } catch (error) {
+        if (!(error instanceof HostMemoryError) || error.code !== 'ENOMEM') throw error;
+        this.#refusal = { vm: vm.name, device: null, code: error.code, reason: error.message };
+      }
       if (this.#refusal !== null) return;
     }
   }

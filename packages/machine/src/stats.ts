@@ -139,10 +139,11 @@ export interface EventStats {
   outcomes: Record<string, number>;
 }
 
-/** A device that iommufd does not let in, and why. */
+/** A device that iommufd does not let in, and why; or memory that the host does not have for a VM at its boot. */
 export interface RefusalStats {
   vm: string;
-  device: string;
+  /** Null if it is about memory. */
+  device: string | null;
   /** The errno. */
   code: string;
   reason: string;

@@ -55,7 +55,7 @@ function verdictOf(stats: StatsDocument): Found {
       return { verdict: stats.verdict, headline: 'HOST CRASHED', remark: '' };
     case 'refused': {
       const { refusal } = stats;
-      const remark = refusal === null ? '' : `${refusal.vm} ${refusal.device}: ${refusal.code}`;
+      const remark = refusal === null ? '' : `${refusal.vm} ${refusal.device ?? 'memory'}: ${refusal.code}`;
       return { verdict: stats.verdict, headline: 'REFUSED', remark };
     }
     default:

@@ -85,7 +85,8 @@ export async function runCommand(
 /** Where the scenario says what iommufd does not accept. */
 function refusalLine({ vm, device, reason }: RefusalStats, { scenario, placeOf }: LoadedScenario): string {
   const index = scenario.vms.findIndex(({ name }) => name === vm);
-  const field = `${index < 0 ? 'vm' : `vms[${index}]`}.devices.${device}`;
+  const of = index < 0 ? 'vm' : `vms[${index}]`;
+  const field = device === null ? `${of}.memory` : `${of}.devices.${device}`;
   return `${placeOf(field)}: ${field}: ${reason}`;
 }
 
