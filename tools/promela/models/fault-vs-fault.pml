@@ -25,7 +25,7 @@ end:
   do
   :: pageRequests ? who, page, write ->
      /* handle_mm_fault, under the lock of the CPU's page table. */
-     atomic { hostFrame[page] == 0 -> hostFrame[page] = SPARE + page } unless { hostFrame[page] != 0 };
+     hostFrame[page] = SPARE + page;
 #ifdef RESPONSE_BEFORE_MAP
      atomic { promised = promised | (1 << page); answers[who] ! SUCCESS };
      mapPage(page, hostFrame[page])
