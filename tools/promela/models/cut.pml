@@ -15,15 +15,25 @@
 #endif
 #include "machine/take-away.pml"
 
-inline takeReserve(table, which) {
-#if !defined(D3) && !defined(D6)
-  if
-  :: table == NONE -> d_step { table = which; owner[which] = IN_USE; cpu[which * 2] = 0; cpu[which * 2 + 1] = 0 }
-  :: else
-  fi
+/* One range needs at most three tables. D6 has no reserve; D3 has none for the second split. */
+#if defined(D6)
+#define MAY_TAKE false
+#elif defined(D3)
+#define MAY_TAKE (level == 3)
 #else
-  skip
+#define MAY_TAKE true
 #endif
+inline takeReserve(table) {
+  d_step {
+    if
+    :: table == NONE && MAY_TAKE && (owner[5] == RESERVED || owner[6] == RESERVED || owner[7] == RESERVED) ->
+       table = (owner[5] == RESERVED -> 5 : (owner[6] == RESERVED -> 6 : 7));
+       owner[table] = IN_USE;
+       cpu[table * 2] = 0;
+       cpu[table * 2 + 1] = 0
+    :: else
+    fi
+  }
 }
 
 /* Fills `child`, and for a leaf of level 3 `lower` below it. Private: nobody can reach them. */
@@ -57,11 +67,11 @@ inline cutAt() {
      :: !PRESENT(e) || level == 1 || BASE(boundary, level) == boundary -> break
      :: else ->
         allocate(child);
-        takeReserve(child, 5);
+        takeReserve(child);
         lower = 0;
 #ifndef ONE_LEVEL_AT_A_TIME
         if
-        :: level == 3 -> allocate(lower); takeReserve(lower, 6)
+        :: level == 3 -> allocate(lower); takeReserve(lower)
         :: else
         fi;
 #endif
@@ -85,8 +95,8 @@ inline cutAt() {
           :: cpu[WORD(table, boundary, level)] == e -> cpu[WORD(table, boundary, level)] = POINTER(child)
           :: PRESENT(cpu[WORD(table, boundary, level)]) && ADDRESS(cpu[WORD(table, boundary, level)]) == child
           :: else ->
-             owner[child] = FREE;
-             if :: lower != 0 -> owner[lower] = FREE :: else fi;
+             owner[child] = (child >= 5 -> RESERVED : FREE);
+             if :: lower != 0 -> owner[lower] = (lower >= 5 -> RESERVED : FREE) :: else fi;
              child = NONE
           fi;
           if

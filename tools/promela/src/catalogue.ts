@@ -48,6 +48,7 @@ export const PROTOCOL_MODELS: readonly ProtocolModel[] = [
       configuration('1G, A and D', LARGE, 'ADE'),
       configuration('1G, ATS, A and D', LARGE, 'ATS', 'ADE'),
       configuration('1G, not coherent, allocation may fail', LARGE, 'NONCOHERENT', 'ALLOC_FAIL'),
+      configuration('1G, pages 1 to 2, allocation may fail', LARGE, 'FIRST=1', 'LAST=2', 'ALLOC_FAIL'),
       configuration('1G, rights in high bits', LARGE, 'IO_RIGHTS'),
     ],
   },

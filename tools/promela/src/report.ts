@@ -140,7 +140,7 @@ export function counterexampleText(steps: readonly TrailStep[]): string {
   const processes = Math.max(0, ...steps.map(({ process }) => process.length));
   const places = Math.max(0, ...steps.map(({ place }) => place.length));
   return steps
-    .map(({ process, place, statement }) => `  ${process.padEnd(processes)}  ${place.padEnd(places)}  ${statement}\n`)
+    .map(({ process, place, text }) => `  ${process.padEnd(processes)}  ${place.padEnd(places)}  ${text}\n`)
     .join('');
 }
 

@@ -1,12 +1,12 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { type PanResult, parsePan } from './pan-output.ts';
 import { UsageError } from './terminal.ts';
-import { parseTrail, type TrailStep } from './trail.ts';
+import { parseTrail, type Sources, type TrailStep } from './trail.ts';
 
 /** A model to be explored. */
 export interface Job {
@@ -113,7 +113,7 @@ class Workshop {
   async trail(): Promise<readonly TrailStep[]> {
     const trail = readdirSync(this.#directory).find((name) => name.endsWith('.trail'));
     if (trail === undefined) throw new Error(`${this.#model}: pan left no trail`);
-    return parseTrail(await this.#run('spin', ['-k', trail, '-p', ...this.#flags, this.#model]));
+    return parseTrail(await this.#run('spin', ['-k', trail, '-p', ...this.#flags, this.#model]), sources());
   }
 
   /** pan's exit status says little: a full memory is 1, an error found 0 or 1. */
@@ -144,6 +144,13 @@ class Workshop {
     return { cwd: this.#directory, maxBuffer: 1 << 28, ...(signal ? { signal } : {}) };
   }
 }
+
+const sources = (): Sources =>
+  new Map(
+    readdirSync(MODELS, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.pml'))
+      .map((name) => [join(MODELS, name), readFileSync(join(MODELS, name), 'utf8').split('\n')]),
+  );
 
 /** What a failed `execFile` rejects with. */
 interface ExecFileError extends Error {

@@ -60,6 +60,7 @@ init {
     owner[ROOT] = IN_USE;
     owner[5] = RESERVED;
     owner[6] = RESERVED;
+    owner[7] = RESERVED;
 #if LEAF_LEVEL == 0
 #elif LEAF_LEVEL == 3
     cpu[WORD(ROOT, 0, 3)] = LEAF(FRAME0) | PS;

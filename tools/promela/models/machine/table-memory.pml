@@ -64,6 +64,7 @@ end:
   :: HELD_BACK(3) -> FLUSH(3)
   :: HELD_BACK(5) -> FLUSH(5)
   :: HELD_BACK(6) -> FLUSH(6)
+  :: HELD_BACK(7) -> FLUSH(7)
   od
 }
 #else
