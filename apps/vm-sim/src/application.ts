@@ -3,14 +3,14 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { checkCommand, listCommand, schemaCommand } from './catalogue-command.ts';
 import { titleLines } from './columns.ts';
 import { COMMANDS } from './command-line-text.ts';
-import { EXIT, UsageError } from './exit-code.ts';
+import { EXIT, type ExitCode, UsageError } from './exit-code.ts';
 import { addExplain } from './explain/explain-program.ts';
 import { replayCommand } from './replay/replay-command.ts';
 import type { MachineFactory } from './run/driven-machine.ts';
 import { runCommand } from './run/run-command.ts';
 import { paletteFor, type Terminal } from './terminal.ts';
 import type { ProtocolVerifier } from './verify/protocol-verifier.ts';
-import { verifyCommand } from './verify/verify-command.ts';
+import { type VerifyOptions, verifyCommand, verifyReplayCommand } from './verify/verify-command.ts';
 
 /** What the commands drive; tests give others. */
 export interface Engines {
@@ -30,6 +30,12 @@ function integer(text: string): number {
   const value = /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Expected a whole number, such as 1.');
   return value === 0 ? 0 : value;
+}
+
+function natural(text: string): number {
+  const value = integer(text);
+  if (value < 0) throw new InvalidArgumentError('Expected a whole number of at least 0.');
+  return value;
 }
 
 function positive(text: string): number {
@@ -175,18 +181,41 @@ function addReplayAndVerify(
   program
     .command('verify')
     .description('explore every interleaving of a protocol')
-    .argument('<protocol>', protocols.map(({ name }) => name).join(', '))
+    .argument('[protocol]', protocols.map(({ name }) => name).join(', '))
     .addOption(new Option('--max-executions <n>', 'stop after so many').argParser(positive))
+    .addOption(new Option('--preemptions <n>', 'only executions with at most so many preemptions').argParser(natural))
+    .addOption(
+      new Option('--random <n>', 'so many random schedules in each configuration, not all').argParser(positive),
+    )
+    .addOption(new Option('--seed <integer>', 'seed of the random schedules (default: 1)').argParser(integer))
+    .option('--replay <file>', 'take the steps of a counterexample again, from what --json printed')
+    .option('--mermaid <file>', 'write the counterexample as a Mermaid sequence diagram')
     .option(...json)
     .option(...quiet)
     .option(...verbose)
     .addHelpText(
       'after',
-      `\nProtocols:\n${titleLines(protocols)
+      `\nExample:\n  vm-sim verify naive --mermaid naive.mmd\n\nProtocols:\n${titleLines(protocols)
         .map((line) => `  ${line}`)
         .join('\n')}`,
     )
-    .action(async (name, options) => setCode(await verifyCommand(name, options, terminal, engines.verifier)));
+    .action(async (name, options) => setCode(await verifyOrReplay(name, options, terminal, engines)));
+}
+
+/** `verify` with a protocol, or with a recorded counterexample. */
+function verifyOrReplay(
+  name: string | undefined,
+  options: VerifyOptions & { readonly replay?: string },
+  terminal: Terminal,
+  { verifier }: Engines,
+): Promise<ExitCode> | ExitCode {
+  if (options.replay !== undefined) {
+    if (name !== undefined) throw new UsageError('verify: --replay takes the protocol from its file; leave it out');
+    return verifyReplayCommand(options.replay, options, terminal, verifier);
+  }
+  if (name === undefined)
+    throw new UsageError(`verify: expected a protocol: ${verifier.protocols.map((of) => of.name).join(', ')}`);
+  return verifyCommand(name, options, terminal, verifier);
 }
 
 const STARTS_WITH_PLACE = /^\S.*?:\d+:\d+: /;

@@ -1,8 +1,8 @@
 export { InvariantError } from './execution.ts';
 export type { ExplorationResult, ExploreOptions } from './explorer.ts';
 export { explore } from './explorer.ts';
-export type { ConfigurationResult, Protocol, VerifyOptions, VerifyResult } from './protocols.ts';
-export { PROTOCOLS, SPLIT_CONFIGURATIONS, verify, verifySplit } from './protocols.ts';
+export type { Protocol, ProtocolConfiguration } from './protocol.ts';
+export { PROTOCOLS, protocolNamed, SPLIT_CONFIGURATIONS, splitProtocol } from './protocols.ts';
 export type { RandomExplorationOptions } from './random-exploration.ts';
 export { estimateOrders, exploreAtRandom } from './random-exploration.ts';
 export type { Choice, ReplayResult } from './replay.ts';
@@ -14,3 +14,5 @@ export { contextSwitches, shrink } from './shrink.ts';
 export type { SplitConfiguration, SplitProtocol } from './split-world.ts';
 export { SplitWorld } from './split-world.ts';
 export type { ExploredSystem, ExploredTask, Violation } from './system.ts';
+export type { ConfigurationResult, VerifyOptions, VerifyResult } from './verify.ts';
+export { verify } from './verify.ts';

@@ -24,8 +24,6 @@ export interface SplitConfiguration {
 /** Parts of a protocol under test that a configuration does not decide. */
 export interface SplitProtocol {
   readonly strategy: Strategy;
-  /** What is claimed, in one line. */
-  readonly title?: string;
   /** Whether addresses outside the range may not notice (I4). */
   readonly hitless: boolean;
   /** Whether the guest keeps page-directory words at the start of its memory, for a protocol that reads guest data. */

@@ -1,6 +1,13 @@
 import { STRATEGIES, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
 import { describe, expect, it } from 'vitest';
-import { PROTOCOLS, type SplitProtocol, type VerifyResult, verify, verifySplit } from '../src/index.ts';
+import {
+  PROTOCOLS,
+  protocolNamed,
+  type SplitProtocol,
+  splitProtocol,
+  type VerifyResult,
+  verify,
+} from '../src/index.ts';
 
 function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
   let next = search.next();
@@ -8,7 +15,7 @@ function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
   return next.value;
 }
 
-const explored = (name: string, protocol: SplitProtocol) => outcome(verifySplit(name, protocol));
+const explored = (name: string, protocol: SplitProtocol) => outcome(verify(splitProtocol(name, name, protocol)));
 
 /** `cut` as it should be, for comparison with each defect below. */
 const withDefect = (takeAway: TakeAway): SplitProtocol => ({
@@ -18,7 +25,7 @@ const withDefect = (takeAway: TakeAway): SplitProtocol => ({
 
 describe('verify', () => {
   it('cut holds in every order of every configuration', () => {
-    const result = outcome(verify('cut'));
+    const result = outcome(verify(protocolNamed('cut')));
     expect(result.counterexample).toBe(null);
     expect(result.verdict).toBe('holds');
     expect(result.configurations).toHaveLength(34);
@@ -26,11 +33,11 @@ describe('verify', () => {
   });
 
   it('whole-leaf holds where innocents may fault', () => {
-    expect(outcome(verify('whole-leaf')).verdict).toBe('holds');
+    expect(outcome(verify(protocolNamed('whole-leaf'))).verdict).toBe('holds');
   });
 
   it('naive walks to an error, and the schedule says where', () => {
-    const result = outcome(verify('naive'));
+    const result = outcome(verify(protocolNamed('naive')));
     expect(result.verdict).toBe('violated');
     expect(result.counterexample?.invariant).toBe('I3');
     expect(result.counterexample?.message).toContain('which is guest memory, as an entry');
@@ -45,7 +52,7 @@ describe('verify', () => {
   });
 
   it('refuses a protocol that does not exist', () => {
-    expect(() => outcome(verify('magic'))).toThrow(
+    expect(() => protocolNamed('magic')).toThrow(
       `protocol: "magic" is not one of ${PROTOCOLS.map((p) => p.name).join(', ')}`,
     );
   });

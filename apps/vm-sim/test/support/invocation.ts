@@ -4,7 +4,7 @@ import { fakeMachine } from './fake-machine.ts';
 import { type FakeOptions, fakeTerminal } from './fake-terminal.ts';
 
 export const NO_PROTOCOLS: ProtocolVerifier = {
-  protocols: [{ name: 'cut', title: 'a cut under a walker' }],
+  protocols: [{ name: 'cut', title: 'a cut under a walker', configurations: [] }],
   verify: () => {
     throw new Error('not in this test');
   },
