@@ -1,4 +1,4 @@
-import { PROTOCOLS, verify } from '@faultline/interleave';
+import { PROTOCOLS, protocolNamed, verify } from '@faultline/interleave';
 import { PROTOCOL_MODELS, type Verdict } from './catalogue.ts';
 
 /** What the adversary of `interleave` found about a protocol, on the code that runs. */
@@ -8,6 +8,8 @@ export interface AdversaryResult {
   readonly invariant: string | null;
   /** Complete executions over all configurations. */
   readonly executions: number;
+  /** States visited: each as often as a schedule leads to it, unlike spin's. */
+  readonly states: number;
   readonly seconds: number;
 }
 
@@ -25,11 +27,11 @@ export const WITHOUT_MODEL: readonly string[] = PROTOCOLS.map(({ name }) => name
 export function runAdversary(name: string, nowMs: () => number, seconds: number): AdversaryResult {
   const start = nowMs();
   const elapsed = (): number => (nowMs() - start) / 1000;
-  const search = verify(name, { shouldStop: () => elapsed() > seconds });
+  const search = verify(protocolNamed(name), { shrink: false, shouldStop: () => elapsed() > seconds });
   for (;;) {
     const next = search.next();
     if (!next.done) continue;
-    const { verdict, executions, counterexample } = next.value;
-    return { verdict, invariant: counterexample?.invariant ?? null, executions, seconds: elapsed() };
+    const { verdict, executions, states, counterexample } = next.value;
+    return { verdict, invariant: counterexample?.invariant ?? null, executions, states, seconds: elapsed() };
   }
 }

@@ -112,11 +112,12 @@ export const defectDocument = (rows: readonly DefectRow[]): string =>
 /** Both explorations side by side. */
 export const comparisonTable = (rows: readonly ComparisonRow[]): string =>
   table(
-    ['protocol', 'interleave', 'executions', 'executions/s', 'spin', 'states', 'states/s'],
+    ['protocol', 'interleave', 'executions', 'states', 'executions/s', 'spin', 'states', 'states/s'],
     rows.map(({ protocol, adversary, spin }) => [
       protocol,
       `${adversary.verdict} ${adversary.invariant ?? ''}`,
       adversary.executions,
+      adversary.states,
       perSecond(adversary.executions, adversary.seconds),
       `${spin.verdict} ${spin.invariant ?? ''}`,
       spin.states,

@@ -17,9 +17,6 @@
 #ifndef ON_WRITE
 #define ON_WRITE(page, frame) skip
 #endif
-#ifndef ON_MISSING
-#define ON_MISSING(page) skip
-#endif
 
 int gone;                    /* frames that DMA must not reach any more, by bit */
 byte written;                /* pages that a device wrote, by bit */
@@ -198,7 +195,6 @@ missing:
      atomic {
        HOLDS(4, MAY_FAULT(page));
        HOLDS(13, !relies[self]);
-       ON_MISSING(page);
        busy[self] = 0; drain[self] = 0; overtaken[self] = 0;
 #ifdef ATS
        pending[self] = 0; stale[self] = 0;
