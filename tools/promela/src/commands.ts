@@ -54,13 +54,15 @@ export async function exploreProtocols(command: Command, models: readonly Protoc
     const found = await explore({ protocol: model.name, defines: configuration.defines }, command.limits);
     return { model, configuration: configuration.name, ...found };
   });
-  const unexpected = rows.filter(({ model, verdict }) => verdict !== model.expected);
+  const isExpected = ({ model, verdict }: ProtocolRow): boolean => verdict === model.expected;
+  // Of a protocol that was asked for, those that are expected, too.
+  const shown = rows.filter((row) => row.counterexample.length > 0 && (models.length === 1 || !isExpected(row)));
   const text =
     protocolTable(rows) +
-    unexpected
+    shown
       .map((row) => `\n${row.model.name}, ${row.configuration}:\n${counterexampleText(row.counterexample)}`)
       .join('');
-  return finish(command, text, protocolDocument(rows), unexpected.length === 0);
+  return finish(command, text, protocolDocument(rows), rows.every(isExpected));
 }
 
 /** A protocol in a configuration of the user's own, with its counterexample. @returns the exit code */
