@@ -1,6 +1,6 @@
 // Makes a checkout ready: checks Node, installs the dependencies if they are not those of this checkout, and, with
-// `--application`, `--oracle` or `--bench`, builds that command line if its sources changed. It writes nothing to stdout, so that
-// `npm start --silent -- <command>` can be piped, and it needs nothing but Node and npm.
+// `--application`, `--oracle`, `--bench` or `--promela`, builds that command line if its sources changed. It writes nothing to
+// stdout, so that `npm start --silent -- <command>` can be piped, and it needs nothing but Node and npm.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -118,3 +118,4 @@ installDependencies();
 if (process.argv.includes('--application')) buildCommand(['apps', 'vm-sim']);
 if (process.argv.includes('--oracle')) buildCommand(['tools', 'qemu-oracle']);
 if (process.argv.includes('--bench')) buildCommand(['tools', 'bench']);
+if (process.argv.includes('--promela')) buildCommand(['tools', 'promela']);
