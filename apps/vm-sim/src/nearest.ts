@@ -33,7 +33,7 @@ export function nearest(name: string, candidates: readonly string[]): string | u
 }
 
 /** `; did you mean "x"?`, or what there is, or nothing if that is too much to list. */
-export function suggestion(name: string, candidates: readonly string[], listed = 12): string {
+export function suggestion(name: string, candidates: readonly string[], listed = 16): string {
   const near = nearest(name, candidates);
   if (near !== undefined) return `; did you mean "${near}"?`;
   return candidates.length > 0 && candidates.length <= listed ? `; there is ${candidates.join(', ')}` : '';

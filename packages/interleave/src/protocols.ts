@@ -48,6 +48,22 @@ const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: 
   },
 };
 
+/** Protocols of the fault path: the device asks for pages that nothing maps yet. */
+const FAULT_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: string }>> = {
+  'fault-vs-notifier': {
+    title: 'a fault maps a page while the host takes it away: what is being taken is never mapped',
+    strategy: STRATEGIES.cut,
+    hitless: false,
+    variant: { startsEmpty: true },
+  },
+  'fault-vs-fault': {
+    title: 'two devices fault on one page at once, with two workers: it is mapped once, and both are answered',
+    strategy: STRATEGIES.cut,
+    hitless: false,
+    variant: { startsEmpty: true, secondDevice: true, hostRests: true },
+  },
+};
+
 /**
  * The configurations that every protocol is explored in: each leaf size, the page itself or its neighbour, cached or not, table
  * pages refused or not, with and without a device TLB; and, with page requests, the fault handler against the notifier.
@@ -84,9 +100,16 @@ export const splitProtocol = (name: string, title: string, parts: SplitProtocol)
   })),
 });
 
+/** A protocol of the fault path, in those of them that have one. */
+const faultProtocol = (name: string, title: string, parts: SplitProtocol): Protocol => {
+  const all = splitProtocol(name, title, parts);
+  return { ...all, configurations: all.configurations.filter((of) => of.name.includes('PRI')) };
+};
+
 /** The protocols of `vm-sim verify`. */
 export const PROTOCOLS: readonly Protocol[] = [
   ...Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts)),
+  ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) => faultProtocol(name, title, parts)),
   ...tableProtocols(),
 ];
 

@@ -1,5 +1,5 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
-import { Ioas, IopfQueue, type Strategy } from '@faultline/iommufd-core';
+import { DEFAULT_FAULT_POLICY, Ioas, IopfQueue, type Strategy } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import {
@@ -49,6 +49,16 @@ export interface SplitVariant {
   readonly coherent?: boolean;
   /** Attribute bits of the large leaf that every innocent page has to keep. */
   readonly attributes?: bigint;
+  /** Nothing is mapped until it is used. */
+  readonly startsEmpty?: boolean;
+  /** The host takes nothing away. */
+  readonly hostRests?: boolean;
+  /** A second device that faults on the same page, and a second fault worker. */
+  readonly secondDevice?: boolean;
+  /** True: a fault looks at no notifier sequence before it maps. A defect. */
+  readonly noSequenceCheck?: boolean;
+  /** True: each page group is answered twice. A defect. */
+  readonly answersTwice?: boolean;
   /** The host discards so many pages from the victim on (MADV_DONTNEED), instead of swapping one out. */
   readonly discardedPages?: number;
 }
@@ -56,6 +66,7 @@ export interface SplitVariant {
 const USER_PAGE = 0x40000;
 const VICTIM = 0x123;
 const SOURCE_ID = 1 << 3;
+const SECOND_ID = 2 << 3;
 const TABLE_BASE_PFN = 0x1000;
 const FIRST_HOST_PFN = 0x40000;
 /** Free frames beside those of the leaf, so that a fault need not reclaim. */
@@ -78,6 +89,7 @@ export class SplitWorld implements ExploredSystem {
   readonly #unitPages: number;
   readonly #domain: VtdDomain;
   readonly #endpoint: Endpoint;
+  readonly #second: Endpoint | null;
   readonly #ioas: Ioas;
   readonly #areasHash: string;
   readonly #protocol: SplitProtocol;
@@ -120,13 +132,18 @@ export class SplitWorld implements ExploredSystem {
       ...(reservePages === undefined ? {} : { reservePages }),
       onFreeTables: (tables) => this.#tablesFreed(tables),
     });
-    this.#ioas = new Ioas({ mm: this.#mm, strategy: protocol.strategy });
+    const mm = this.#variant.noSequenceCheck ? overriding(this.#mm, { notifierReadRetry: () => false }) : this.#mm;
+    this.#ioas = new Ioas({ mm, strategy: protocol.strategy });
     runToEnd(this.#setUp(setup, pages));
     this.#areasHash = this.#ioas.areas.hash();
-    this.#endpoint = this.#connectDevice();
-    if (configuration.warm) runToEnd(this.#dma(setup));
+    this.#endpoint = this.#connectDevice('device', SOURCE_ID);
+    this.#second = this.#variant.secondDevice ? this.#connectDevice('second device', SECOND_ID) : null;
+    if (configuration.warm && !this.#variant.startsEmpty) runToEnd(this.#dma(setup));
     this.tasks = [
       { agent: DEVICE, task: this.#dma(DEVICE) },
+      ...(this.#second
+        ? [{ agent: SECOND, task: this.#second.dmaPage(SECOND, 'write', this.#targetPage, true, 1, 1) }]
+        : []),
       { agent: HOST, task: this.#takeAway(HOST) },
       { agent: QUEUE, task: this.#unit.run(QUEUE), daemon: true },
       ...(configuration.device === 'ATS and PRI' ? this.#faultPath() : []),
@@ -150,16 +167,19 @@ export class SplitWorld implements ExploredSystem {
         invariant: 'I8',
         message: `at the end the page maps frame 0x${frame.toString(16)}, which is not its own`,
       };
-    const answers = this.#endpoint.counters.responses;
-    if (answers.success + answers.invalid + answers.failure !== this.#endpoint.counters.pageRequests)
-      return { invariant: 'I9', message: 'a page group has no answer' };
+    for (const endpoint of this.#second ? [this.#endpoint, this.#second] : [this.#endpoint]) {
+      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
+      if (responses.success + responses.invalid + responses.failure !== pageRequests)
+        return { invariant: 'I9', message: 'a page group has no answer' };
+      if (unexpectedResponses > 0) return { invariant: 'I9', message: 'a page group was answered twice' };
+    }
     const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
     const mayBeLost = this.#isTaken(this.#targetPage) && this.#variant.discardedPages !== undefined;
     if (this.#written && content.tagLo !== 1 && !mayBeLost)
       return { invariant: 'I2', message: 'what the device wrote is lost' };
     if (this.#unit.inFlight.count !== 0) return { invariant: 'I12', message: 'a DMA is still in flight' };
     // The unit's, context table, PASID directory and table of the device, the tables in use, the reserve: nothing else.
-    const expected = this.#unitPages + 3 + table.tablePages + table.reserve.held;
+    const expected = this.#unitPages + (this.#second ? 5 : 3) + table.tablePages + table.reserve.held;
     if (this.#tables.used !== expected)
       return { invariant: 'I12', message: `${this.#tables.used} table pages in use, ${expected} accounted for` };
     return null;
@@ -167,6 +187,7 @@ export class SplitWorld implements ExploredSystem {
 
   #takeAway(agent: Agent): Task<unknown> {
     const { discardedPages } = this.#variant;
+    if (this.#variant.hostRests) return nothing();
     if (discardedPages === undefined) return this.#mm.pageOut(agent, USER_PAGE + VICTIM);
     return this.#mm.madviseDontNeed(agent, USER_PAGE + VICTIM, discardedPages);
   }
@@ -185,9 +206,11 @@ export class SplitWorld implements ExploredSystem {
       length: BigInt(pages) * 4096n,
       writeable: true,
       unpinned: true,
+      policy: { ...DEFAULT_FAULT_POLICY, prefault: this.#variant.startsEmpty ? 'none' : 'resident' },
     });
     yield* this.#ioas.addDomain(agent, this.#domain, {
       takenAway: (page, count) => this.#taken(page, count),
+      mapping: (page, count) => this.#mapping(page, count),
     });
     // A table that is shared with the CPU is empty until the CPU uses it.
     if (this.#ioas.hwpt?.sharesCpuTable) yield* this.#ioas.hwpt.cpuFault(agent, 0, true);
@@ -200,12 +223,12 @@ export class SplitWorld implements ExploredSystem {
       );
   }
 
-  #connectDevice(): Endpoint {
+  #connectDevice(name: string, sourceId: number): Endpoint {
     const { device } = this.#configuration;
     const path = { whenMissing: device === 'ATS and PRI' ? 'stall' : 'drop' } as const;
     const endpoint = new Endpoint({
-      name: 'device',
-      sourceId: SOURCE_ID,
+      name,
+      sourceId,
       unit: this.#unit,
       target: {
         access: (_endpoint, page, frame) => this.#accessed(page, frame),
@@ -215,7 +238,7 @@ export class SplitWorld implements ExploredSystem {
       faults: { descriptor: DROP, read: path, write: path, completion: DROP, msi: DROP },
       ...(device === 'no ATS' ? {} : { deviceTlb: SMALL_CACHE }),
     });
-    this.#domain.attach(SOURCE_ID, device === 'no ATS' ? null : endpoint);
+    this.#domain.attach(sourceId, device === 'no ATS' ? null : endpoint);
     return endpoint;
   }
 
@@ -231,13 +254,23 @@ export class SplitWorld implements ExploredSystem {
   #faultPath(): ExploredTask[] {
     const { pageRequests } = this.#driver;
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
+    const respond = pageRequests.respond.bind(pageRequests);
+    const source = this.#variant.answersTwice
+      ? overriding(pageRequests, {
+          *respond(...answer: Parameters<typeof respond>): Task<void> {
+            yield* respond(...answer);
+            yield* respond(...answer);
+          },
+        })
+      : pageRequests;
     const iopf = new IopfQueue({
-      source: pageRequests,
+      source,
       handlerOf: () => this.#ioas.hwpt && { kind: 'kernel', hwpt: this.#ioas.hwpt },
     });
     return [
       { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },
       { agent: WORKER, task: iopf.worker(WORKER), daemon: true },
+      ...(this.#second ? [{ agent: WORKER_2, task: iopf.worker(WORKER_2), daemon: true }] : []),
     ];
   }
 
@@ -257,7 +290,7 @@ export class SplitWorld implements ExploredSystem {
 
   #missing(path: DmaPath, page: number, reason: number): void {
     if (isWalkError(reason)) this.#fail('I3', `the walk of page 0x${page.toString(16)}: ${faultReasonText(reason)}`);
-    if (this.#protocol.hitless && !this.#isTaken(page))
+    if (this.#protocol.hitless && !this.#isTaken(page) && !this.#variant.startsEmpty)
       this.#fail(
         'I4',
         `${path} DMA to page 0x${page.toString(16)}, which nobody took away: ${faultReasonText(reason)}`,
@@ -288,6 +321,13 @@ export class SplitWorld implements ExploredSystem {
       if (this.#domain.frameAt(page) >= 0)
         this.#fail('I8', `page 0x${page.toString(16)} is still mapped after the notifier`);
     this.#checkAttributes();
+  }
+
+  /** A fault maps what is not mapped yet: the same page faulted twice at once is mapped once. */
+  #mapping(first: number, pages: number): void {
+    for (const page of [VICTIM, VICTIM + 1])
+      if (page >= first && page < first + pages && this.#domain.frameAt(page) >= 0)
+        this.#fail('I10', `page 0x${page.toString(16)} is mapped again, though it is mapped`);
   }
 
   /** Writes the attributes into the large leaf, before anybody uses it. */
@@ -324,6 +364,17 @@ export class SplitWorld implements ExploredSystem {
   }
 }
 
+function* nothing(): Task<void> {}
+
+/** An object as it is, but for some of its methods. */
+const overriding = <T extends object>(target: T, overrides: Partial<T>): T =>
+  new Proxy(target, {
+    get(of, name) {
+      const value: unknown = Reflect.get(name in overrides ? overrides : of, name);
+      return typeof value === 'function' ? value.bind(of) : value;
+    },
+  });
+
 const DROP = { whenMissing: 'drop' } as const;
 const SMALL_CACHE = { '4K': { sets: 1, ways: 2 }, '2M': { sets: 1, ways: 2 }, '1G': { sets: 1, ways: 2 } } as const;
 const ONE_SET = { sets: 1, ways: 4 } as const;
@@ -335,3 +386,5 @@ const CPU = new Agent('guest CPU');
 const QUEUE = new Agent('invalidation queue');
 const INTERRUPT = new Agent('page request interrupt');
 const WORKER = new Agent('iopf worker');
+const WORKER_2 = new Agent('second iopf worker');
+const SECOND = new Agent('second device');

@@ -28,3 +28,11 @@ it('the posted patch without defects holds with one preemption where 700 pages a
     'holds',
   );
 });
+
+it.each(['fault-vs-notifier', 'fault-vs-fault'])(
+  '%s holds in 100,000 random schedules of each configuration',
+  (name) => {
+    const result = outcome(protocolNamed(name), { random: { executions: 100_000, seed: 2 } });
+    expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
+  },
+);

@@ -1,10 +1,14 @@
 import { expect, it } from 'vitest';
-import { protocolNamed, verify } from '../src/index.ts';
+import { protocolNamed } from '../src/index.ts';
+import { outcome } from './outcome.ts';
 
 it.each(['map', 'unmap', 'collapse', 'dirty-harvest', 'detach'])('%s holds in every order', (name) => {
-  const search = verify(protocolNamed(name));
-  let next = search.next();
-  while (!next.done) next = search.next();
-  expect(next.value.counterexample).toBe(null);
-  expect(next.value.verdict).toBe('holds');
+  const result = outcome(protocolNamed(name));
+  expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
+});
+
+// All orders of these take hours; `strategies.slow.test.ts` goes further.
+it.each(['fault-vs-notifier', 'fault-vs-fault'])('%s holds in random schedules', (name) => {
+  const result = outcome(protocolNamed(name), { random: { executions: 300, seed: 1 } });
+  expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
 });

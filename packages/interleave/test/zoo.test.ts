@@ -1,8 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { type Defect, type Protocol, replaySchedule, type VerifyResult, verify, ZOO } from '../src/index.ts';
+import {
+  type Defect,
+  type Protocol,
+  replaySchedule,
+  type VerifyOptions,
+  type VerifyResult,
+  verify,
+  ZOO,
+} from '../src/index.ts';
 
-function outcome(protocol: Protocol): VerifyResult {
-  const search = verify(protocol);
+function outcome(protocol: Protocol, options: VerifyOptions = {}): VerifyResult {
+  const search = verify(protocol, options);
   let next = search.next();
   while (!next.done) next = search.next();
   return next.value;
@@ -16,7 +24,7 @@ const builderOf = ({ protocol }: Defect, name: string) => {
 
 describe.each(ZOO.map((defect) => [defect.id, defect] as const))('%s', (_, defect) => {
   it('is found, and its schedule breaks what it should', () => {
-    const { verdict, counterexample } = outcome(defect.protocol);
+    const { verdict, counterexample } = outcome(defect.protocol, defect.options);
     expect(verdict).toBe('violated');
     if (counterexample === null) return;
     expect(defect.breaks).toContain(counterexample.invariant);

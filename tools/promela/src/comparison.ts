@@ -18,7 +18,7 @@ export const COMPARED: readonly string[] = PROTOCOLS.map(({ name }) => name).fil
   PROTOCOL_MODELS.some((model) => model.name === name),
 );
 
-/** Protocols of `interleave` without a model here; none. */
+/** Protocols of `interleave` without a model here: those that are made of others. */
 export const WITHOUT_MODEL: readonly string[] = PROTOCOLS.map(({ name }) => name).filter(
   (name) => !COMPARED.includes(name),
 );

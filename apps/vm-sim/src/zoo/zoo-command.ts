@@ -87,7 +87,10 @@ async function explore(
   interruption: Interruption,
   report: (executions: number) => void,
 ): Promise<VerifyResult> {
-  const exploration = verifier.verify(defect.protocol, { shouldStop: () => interruption.requested });
+  const exploration = verifier.verify(defect.protocol, {
+    ...defect.options,
+    shouldStop: () => interruption.requested,
+  });
   let breathedMs = terminal.nowMs();
   for (;;) {
     const next = exploration.next();

@@ -10,6 +10,8 @@ export interface DomainDefects {
   readonly submit?: (descriptors: readonly Descriptor[]) => readonly (readonly Descriptor[])[];
   /** Unlinked table pages are freed before the flush. */
   readonly freesTablesEarly?: boolean;
+  /** Another cut in the place of the domain's own. */
+  readonly cut?: (world: DomainWorld, agent: Agent, page: number) => Task<void>;
   /** Another harvest in the place of the domain's own. */
   readonly harvest?: (world: DomainWorld, agent: Agent, page: number, pages: number) => Task<HarvestedRange[]>;
 }

@@ -11,6 +11,8 @@ const SET_UP = new Agent('set-up');
 const DEVICE_ID = 1 << 3;
 /** The page that the device uses, within the range that changes. */
 const PAGE = 5;
+/** Another page of the range, which is cut out. */
+const VICTIM = 9;
 /** Where something else is mapped, in a table of its own. */
 const ELSEWHERE = 512;
 /** A page that nothing maps, at the other end of the table. */
@@ -151,6 +153,28 @@ const harvestWorld = (choices: Choices, defects: DomainDefects): DomainWorld => 
         world.domain.readAndClearDirty(MAPPER, 0, 512, true);
       yield MAPPER.reads('process the page', Location.frame, FRAME + PAGE, Cost.free);
       owed.processed(ranges);
+    })(),
+  );
+  world.atEnd = () => owed.afterLastHarvest(512);
+  return world;
+};
+
+/** A page is cut out of its large leaf while a device writes another for the first time, which sets D. */
+const cutDirtyWorld = (choices: Choices, defects: DomainDefects): DomainWorld => {
+  const world = new DomainWorld({ accessedDirty: true, defects });
+  const owed = new OwedDirt(world);
+  world.now(world.domain.map(SET_UP, { page: 0, frame: FRAME, pages: 512, write: true }));
+  addWriter(world, { ...choices, warm: false });
+  world.spawn(
+    MAPPER,
+    (function* (): Task<void> {
+      if (defects.cut) {
+        yield* defects.cut(world, MAPPER, VICTIM);
+        return;
+      }
+      const gather = world.domain.gather();
+      yield* world.domain.cut(MAPPER, VICTIM, 1, gather);
+      yield* world.domain.flush(MAPPER, gather);
     })(),
   );
   world.atEnd = () => owed.afterLastHarvest(512);
@@ -307,7 +331,13 @@ export function tableProtocols(defects: DomainDefects = {}): readonly Protocol[]
     {
       name: 'dirty-harvest',
       title: 'dirty bits are read and cleared while a device writes: each write is reported after it',
-      configurations: configurations('4K', (choices) => harvestWorld(choices, defects)),
+      configurations: [
+        ...configurations('4K', (choices) => harvestWorld(choices, defects)),
+        ...[false, true].map((ats) => ({
+          name: `a page is cut out of a 2M leaf meanwhile, ${devices(ats)}`,
+          build: () => cutDirtyWorld({ ats, warm: false }, defects),
+        })),
+      ],
     },
     {
       name: 'detach',

@@ -1,4 +1,5 @@
 import type { Protocol } from '../protocol.ts';
+import type { VerifyOptions } from '../verify.ts';
 
 /** A protocol with one thing wrong. */
 export interface Defect {
@@ -14,4 +15,6 @@ export interface Defect {
   readonly breaks: readonly string[];
   /** The protocol that is right but for this. */
   readonly protocol: Protocol;
+  /** How it is looked for, where all orders would take too long. */
+  readonly options?: Pick<VerifyOptions, 'random' | 'preemptions'>;
 }

@@ -1,5 +1,5 @@
-import type { Agent, Task } from '@faultline/sim';
-import { readAndClearDirty } from '@faultline/vtd-pagetable';
+import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { entryFrame, readAndClearDirty, SS_PAGE_SIZE, SS_READ, SS_WRITE, tableIndex } from '@faultline/vtd-pagetable';
 import type { Descriptor } from '@faultline/vtd-remapping';
 import type { Protocol } from '../protocol.ts';
 import type { DomainDefects, DomainWorld, HarvestedRange } from '../worlds/domain-world.ts';
@@ -35,6 +35,25 @@ function* harvestWithoutFlush(world: DomainWorld, agent: Agent, page: number, pa
     found.push({ page: first, pages: count });
   });
   return found;
+}
+
+/** A cut that reads the leaf, fills the table, and writes the entry over whatever is there by then. */
+function* cutWithoutCompare(world: DomainWorld, agent: Agent, page: number): Task<void> {
+  const { domain, tables } = world;
+  let pfn = domain.table.rootPfn;
+  let level = domain.table.levels as number;
+  for (; level > 2; level--) pfn = entryFrame(tables.load(pfn, tableIndex(page, level)));
+  const index = tableIndex(page, level);
+  yield agent.reads('read leaf', Location.entry, tables.location(pfn, index), Cost.entryRead);
+  const leaf = tables.load(pfn, index);
+  const child = tables.allocate();
+  for (let i = 0; i < 512; i++) tables.store(child, i, (leaf & ~SS_PAGE_SIZE) + (BigInt(i) << 12n));
+  yield agent.writes('write table entry over the leaf', Location.entry, tables.location(pfn, index), Cost.entryWrite);
+  tables.store(pfn, index, (BigInt(child) << 12n) | SS_READ | SS_WRITE);
+  domain.table.places.put(child, 1, 0);
+  const gather = domain.gather();
+  gather.add(0, 512);
+  yield* domain.flush(agent, gather);
 }
 
 /** Defects of what is done to a domain's table and to the caches. */
@@ -103,6 +122,14 @@ export const TABLE_DEFECTS: readonly Defect[] = [
     text: 'A translation that was cached with D set lets writes through without a look at the table. What a device writes after the harvest is reported by no later one.',
     breaks: ['I6'],
     protocol: protocolWith('dirty-harvest', { harvest: harvestWithoutFlush }),
+  },
+  {
+    id: 'install-without-compare',
+    title: 'the table entry is written over the leaf with a plain store: a D bit set meanwhile is lost',
+    source: 'the draft cut_mapping and the posted patch both install with a compare-and-swap for this reason',
+    text: 'The children are filled from the leaf as it was read. Hardware sets D in the leaf before the table entry takes its place; a plain store does not notice, and the write is reported by no harvest.',
+    breaks: ['I6'],
+    protocol: protocolWith('dirty-harvest', { cut: cutWithoutCompare }),
   },
   {
     id: 'stale-context-on-detach',

@@ -1,0 +1,68 @@
+import type { Patch2023Defect } from '@faultline/iommufd-core';
+import { patch2023Protocol } from '../patch-2023-protocol.ts';
+import type { Defect } from './defect.ts';
+
+const SOURCE = '"iommu/vt-d: Atomic breakdown of IOPT into finer granularity", linux-kernel, 14 August 2023';
+
+const ofPatch = (
+  id: Exclude<Patch2023Defect, 'D7'>,
+  title: string,
+  text: string,
+  breaks: readonly string[],
+): Defect => ({
+  id,
+  title,
+  source: SOURCE,
+  text,
+  breaks,
+  protocol: patch2023Protocol(id),
+});
+
+/**
+ * The defects of the posted patch, each alone. D2 is of first-stage entries, which are not modelled; D7 breaks no invariant: it is
+ * measured (dirty inflation, in the README of vtd-pagetable).
+ */
+export const PATCH_DEFECTS: readonly Defect[] = [
+  ofPatch(
+    'D1',
+    'the new table is not written back from the CPU’s cache before it is published',
+    'On a unit that does not snoop, the walker follows the new entry and reads the table’s page in memory as it was before: zeros, or somebody’s old entries. Every innocent page of the old leaf faults until the lines happen to be written back.',
+    ['I3', 'I4'],
+  ),
+  ofPatch(
+    'D3',
+    'the result of the recursive call is dropped: a second split that fails counts as success',
+    'From 1G to 4K two splits are needed. If the table page for the second one cannot be had, the recursion returns an error that its caller ignores. The unmap reports success and the page stays mapped: DMA into a frame that the host gives to somebody else.',
+    ['I1', 'I8'],
+  ),
+  ofPatch(
+    'D4',
+    'a superpage of which the range covers only the head or the tail is not split',
+    'The patch splits only where the range is smaller than the entry’s size. A longer range that begins or ends inside a superpage finds it whole, and the recursion descends into it as if it were a table: it reads guest memory as entries and clears them.',
+    ['I3'],
+  ),
+  ofPatch(
+    'D5',
+    'the compare-and-swap fails when hardware sets A or D, and is not tried again',
+    'Hardware sets A or D in the leaf between the read and the compare-and-swap. The split is given up, and the unmap returns 0 bytes. A notifier cannot fail, so the host goes on and takes the page, which is still mapped.',
+    ['I1', 'I8'],
+  ),
+  ofPatch(
+    'D6',
+    'table pages are allocated in the notifier, when memory is short',
+    'Two table pages (GFP_ATOMIC) to give back one page, in the path that runs because there are none. The allocation fails exactly under pressure, and the page that was to be taken stays mapped.',
+    ['I1', 'I8'],
+  ),
+  ofPatch(
+    'D8',
+    'only the low 12 attribute bits of the leaf are copied to the children',
+    'What stands above the address, such as bits for software from 52 on, is lost for every page of the old leaf.',
+    ['I4'],
+  ),
+  ofPatch(
+    'D9',
+    'only the page is invalidated, with a 4K mask, though a 1G or 2M translation is cached',
+    'The mask of a page-selective invalidation has to match the old page (VT-d Rev 5.10, 6.5.2.3, 6.5.3.3). A cached translation of the whole leaf may survive an invalidation of 4K, and the device goes on reaching the page that was taken.',
+    ['I1'],
+  ),
+];
