@@ -119,7 +119,13 @@ export class VmIommu {
       isInvalidating: (page, pages) => checker().isInvalidating(page, pages),
       checkAreas: () => checker().checkAreas(),
     });
-    const hwpt = yield* this.ioas.addDomain(agent, domain, watch);
+    let hwpt: HwptPaging;
+    try {
+      hwpt = yield* this.ioas.addDomain(agent, domain, watch);
+    } catch (error) {
+      domain.destroy(); // what is to be pinned did not come together
+      throw error;
+    }
     watch.filled();
     this.#hwpts.push({ domain, watch, hwpt });
     // Where the CPU's second-stage table is the domain, the VMM fills it before it is used (KVM_PRE_FAULT_MEMORY).
