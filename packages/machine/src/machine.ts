@@ -216,8 +216,8 @@ export class Machine {
     this.#stopping = true;
     if (booted) this.runUntil(Number.POSITIVE_INFINITY);
     this.#failures.stop();
+    const nowNs = this.#time.nowNs; // rates are of the run, not of the harvest after it
     if (booted && this.#crash === null && this.#refusal === null) this.#harvestDirty();
-    const nowNs = this.#time.nowNs;
     const stats = buildStats({
       scenario: this.scenario,
       seed: this.seed,
