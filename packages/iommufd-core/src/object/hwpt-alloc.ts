@@ -157,10 +157,13 @@ export function* attachAutomatic(
   yield* ioas.mutex.acquire(agent);
   try {
     for (const hwpt of ioas.hwpts.filter((each) => each.autoDomain)) {
+      hwpt.users++; // its last device may go while this one comes
       try {
         return { hwpt, old: yield* attachTo(hwpt) };
       } catch (error) {
         if (!(error instanceof IommufdError) || error.code !== 'EINVAL') throw error;
+      } finally {
+        yield* putHwpt(context, agent, hwpt);
       }
     }
     const hwpt = newPaging(context, ioas, device, { flags: 0, data: new Uint8Array(0) });
