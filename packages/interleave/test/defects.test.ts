@@ -1,5 +1,5 @@
 import { STRATEGIES, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import {
   PROTOCOLS,
   protocolNamed,
@@ -8,6 +8,9 @@ import {
   type VerifyResult,
   verify,
 } from '../src/index.ts';
+
+// Explorations take seconds, and more on a machine that does other things besides.
+vi.setConfig({ testTimeout: 90_000 });
 
 function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
   let next = search.next();

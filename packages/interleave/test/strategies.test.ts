@@ -1,7 +1,10 @@
 import { type Patch2023Defect, STRATEGIES } from '@faultline/iommufd-core';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type Protocol, patch2023Protocol, protocolNamed, splitProtocol } from '../src/index.ts';
 import { outcome } from './outcome.ts';
+
+// Explorations take seconds, and more on a machine that does other things besides.
+vi.setConfig({ testTimeout: 90_000 });
 
 /** Enough of a protocol for the fast suite; strategies.slow.test.ts explores every order of every configuration. */
 const small = (protocol: Protocol): Protocol => ({

@@ -1,6 +1,9 @@
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { protocolNamed } from '../src/index.ts';
 import { outcome } from './outcome.ts';
+
+// Explorations take seconds, and more on a machine that does other things besides.
+vi.setConfig({ testTimeout: 90_000 });
 
 it.each(['map', 'unmap', 'collapse', 'dirty-harvest', 'detach'])('%s holds in every order', (name) => {
   const result = outcome(protocolNamed(name));

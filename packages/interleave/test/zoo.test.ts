@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import {
   type Defect,
   type Protocol,
@@ -8,6 +8,9 @@ import {
   verify,
   ZOO,
 } from '../src/index.ts';
+
+// Explorations take seconds, and more on a machine that does other things besides.
+vi.setConfig({ testTimeout: 90_000 });
 
 function outcome(protocol: Protocol, options: VerifyOptions = {}): VerifyResult {
   const search = verify(protocol, options);
