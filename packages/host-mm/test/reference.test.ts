@@ -135,13 +135,13 @@ describe('random programs beside the reference', () => {
     );
   });
 
-  it('with 1G folios', { timeout: 180_000 }, () => {
-    const backings = ['pud-thp', 'pud-thp', 'hugetlb-1G', 'contiguous'] as const;
+  it('with 1G folios', { timeout: 240_000 }, () => {
+    const backings = ['pud-thp', 'pud-thp', 'hugetlb-1G', 'contiguous', '4K'] as const;
     fc.assert(
       fc.property(setups(fc.constant(4 * 2 ** 18), { '2M': 0, '1G': 1 }), programs(backings), (options, program) =>
         check(options, program, {}),
       ),
-      { numRuns: 2, endOnFailure: true },
+      { numRuns: 4, endOnFailure: true },
     );
   });
 });
