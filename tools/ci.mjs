@@ -93,11 +93,17 @@ function checkTask(task) {
 function readReport(path) {
   if (!existsSync(path)) return undefined;
   const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(readFileSync(path, 'utf8'));
+  const failures = testResults.flatMap(({ name, message, assertionResults }) =>
+    assertionResults
+      .filter(({ status }) => status === 'failed')
+      .map(({ fullName, failureMessages }) => `${name}: ${fullName}\n${failureMessages.join('\n')}`)
+      .concat(message ? `${name}: ${message}` : []),
+  );
   // A file that fails before its first test has no failed test, only a failed status.
   const broken = testResults.filter(
     ({ status, assertionResults }) => status === 'failed' && assertionResults.length === 0,
   );
-  return { passed: numPassedTests, failed: numFailedTests + broken.length, skipped: numPendingTests };
+  return { passed: numPassedTests, failed: numFailedTests + broken.length, skipped: numPendingTests, failures };
 }
 
 /** Runs a vitest task and counts its tests, from the report in each package. */
@@ -108,12 +114,14 @@ function countTests(task, report, filters) {
     }
   }
   for (const { name, directory, isHit, ok } of runTask(task, filters)) {
-    const counted = readReport(join(directory, report)) ?? { passed: 0, failed: ok ? 0 : 1, skipped: 0 };
+    const counted = readReport(join(directory, report)) ?? { passed: 0, failed: ok ? 0 : 1, skipped: 0, failures: [] };
     const failed = ok ? counted.failed : Math.max(counted.failed, 1);
     if (counted.passed + failed + counted.skipped === 0) continue;
     const numbers = `${counted.passed} passed, ${failed} failed${counted.skipped > 0 ? `, ${counted.skipped} skipped` : ''}`;
     print(`${failed === 0 ? 'ok' : 'not ok'} - ${task} ${name}: ${numbers}${isHit ? ' (cached)' : ''}`);
     count(`${task} ${name}`, counted.passed, failed, counted.skipped);
+    // Again at the end: what the suite printed is far above.
+    for (const failure of counted.failures) failures.push(failure.slice(0, 2500));
   }
 }
 

@@ -138,17 +138,21 @@ function* descend(pass: PatchPass, found: FoundEntry, page: number): Task<Failur
 function* clearEntry(pass: PatchPass, found: FoundEntry, page: number): Task<void> {
   const { agent, table, gather, words } = pass;
   const { pfn, level, index, word } = found;
-  if (!isLeaf(word, level)) yield* listTables(pass, entryFrame(word), level - 1, page);
+  const listed: number[] = [];
+  if (!isLeaf(word, level)) yield* listTables(pass, entryFrame(word), level - 1, page, listed);
   if (words.report.badAddress) return;
   // What hardware has set in between goes with the plain store, here as in the patch.
   const seen = words.isTable(pfn) ? table.memory.load(pfn, index) : word;
   yield* words.zero(agent, { pfn, level, index, word: seen });
+  // Not before: until the entry is clear, whoever reads the tables under no lock still gets there.
+  for (const below of listed) table.places.remove(below);
   if (!words.isTable(pfn) || !isLeaf(word, level)) return;
   table.leaves[level] = (table.leaves[level] as number) - 1;
   if (table.accessedDirty && (seen & SS_DIRTY) !== 0n) gather.dirtyLeaves.push({ page, pages: levelFrames(level) });
 }
 
-function* listTables(pass: PatchPass, pfn: number, level: number, page: number): Task<void> {
+/** Puts a table and the tables below it on the list to free, and in `listed` those that are tables of this place. */
+function* listTables(pass: PatchPass, pfn: number, level: number, page: number, listed: number[]): Task<void> {
   const { agent, table, gather, words } = pass;
   const real = table.places.holds(pfn, level, page);
   if (!real) words.report.freed.push(pfn);
@@ -156,12 +160,13 @@ function* listTables(pass: PatchPass, pfn: number, level: number, page: number):
     const word = yield* words.load(agent, pfn, level, index);
     if (word === null) return;
     if (!isPresent(word)) continue;
-    if (!isLeaf(word, level)) yield* listTables(pass, entryFrame(word), level - 1, page + index * levelFrames(level));
+    if (!isLeaf(word, level))
+      yield* listTables(pass, entryFrame(word), level - 1, page + index * levelFrames(level), listed);
     else if (real) table.leaves[level] = (table.leaves[level] as number) - 1;
     if (words.report.badAddress) return;
   }
   if (!real) return;
-  table.places.remove(pfn);
+  listed.push(pfn);
   gather.freedTables.push(pfn);
   gather.lateTables.push({ pfn, level, page, leafLevel: 0 });
 }

@@ -75,6 +75,21 @@ describe('the posted patch without its defects', () => {
     );
   });
 
+  it('can be read at every step, under no lock', () => {
+    const table = newTable();
+    unmap(table, G + 700, 5);
+    const request = { page: G, pages: 1024, defects: NONE };
+    const steps = unmapByPatch2023(PLAIN, table, request, new InvalidationGather(), NO_MEMORY);
+    let seen = 0;
+    while (!steps.next().done)
+      for (const page of [G, G + 600, G + 701, G + 1024]) {
+        table.leafAt(page);
+        seen++;
+      }
+    expect(seen).toBeGreaterThan(1000);
+    expect(table.leafAt(G + 600)).toBeNull();
+  });
+
   it('fails whole when not even the reserve has a table page, and says so', () => {
     const table = newTable(3, 0);
     while (table.memory.allocate() >= 0);
