@@ -1,7 +1,7 @@
 import type { EntryCapabilities, PartialLeafRule, SecondStageTable, TableMemory } from '../src/index.ts';
 
 const G = 262_144;
-const ADDRESS = 0x000f_ffff_ffff_f000n;
+export const ADDRESS = 0x000f_ffff_ffff_f000n;
 
 /** A leaf of the model: `pages` is 1, 512 or 262,144. */
 export interface NaiveLeaf {
