@@ -126,6 +126,12 @@ describe('where hardware does not snoop', () => {
     first.next();
     expect(memory.load(rootPfn, 0) & SS_FLUSHED).toBe(0n);
   });
+  it('a mapper leaves an entry empty that somebody has emptied while it was flushed', () => {
+    const { memory, first, table } = interrupted('flush entries');
+    memory.store(table.rootPfn, 0, 0n);
+    for (let at = first.next(); !at.done && at.value.label !== 'read table entry'; ) at = first.next();
+    expect(memory.load(table.rootPfn, 0)).toBe(0n);
+  });
   it('a missing flush shows: hardware does not find the new table (D1)', () => {
     const memory = new TableMemory({ pages: 64, coherent: false });
     const table = new SecondStageTable({ memory });
