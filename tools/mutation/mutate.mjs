@@ -6,7 +6,7 @@
 //   npm run mutation -- --concurrency 1           # at a time; 2 by default
 //
 // The mutants are made in a copy, so that a run that is stopped leaves the checkout as it was.
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -49,6 +49,17 @@ function chosen(words) {
   return files;
 }
 
+/** As the package's own, with properties whose cases are the same in every run, and which stop at the first that fails. */
+const VITEST_CONFIG = `import { mergeConfig } from 'vitest/config';
+import { packageTests } from '../../vitest.shared.ts';
+
+export default (env) => mergeConfig(packageTests()(env), { test: { setupFiles: ['vitest.mutation.setup.ts'] } });
+`;
+const VITEST_SETUP = `import fc from 'fast-check';
+
+fc.configureGlobal({ seed: 1, endOnFailure: true });
+`;
+
 /** A copy of one package, with the checkout's dependencies. */
 function copyOf(name) {
   const copy = mkdtempSync(join(tmpdir(), 'faultline-mutation-'));
@@ -61,6 +72,8 @@ function copyOf(name) {
   });
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
   symlinkSync(join(root, 'packages', name, 'node_modules'), join(target, 'node_modules'));
+  writeFileSync(join(target, 'vitest.mutation.config.ts'), VITEST_CONFIG);
+  writeFileSync(join(target, 'vitest.mutation.setup.ts'), VITEST_SETUP);
   return { copy, target };
 }
 
@@ -72,6 +85,7 @@ async function mutate(name, files) {
     const stryker = new Stryker({
       inPlace: true,
       testRunner: 'vitest',
+      vitest: { configFile: 'vitest.mutation.config.ts' },
       plugins: [fileURLToPath(import.meta.resolve('@stryker-mutator/vitest-runner'))],
       mutate: files.map((file) => `src/${file}`),
       reporters: ['progress-append-only'],
