@@ -91,6 +91,7 @@ describe('the steps of an operation', () => {
             const { steps, thrown } = memory.watch(agent, taskOf(agent, table, call, gather), table);
             if (thrown !== null && !isRefusal(thrown)) throw thrown;
             expect(steps.map((step) => unlawful(step)).filter((wrong) => wrong !== null)).toEqual([]);
+            expect(memory.unflushed(table.rootPfn, table.levels)).toEqual([]);
             table.settle(gather);
           }
         }),

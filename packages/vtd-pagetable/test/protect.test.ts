@@ -62,8 +62,10 @@ describe('a change of rights', () => {
     expect(run(table, { ...all, rights: 2, faultCapable: true }).gathered).toEqual([G, 2 * G - 1]);
     // R was not there: a stale entry denies reads too (6.5.3.5).
     expect(run(table, { ...all, rights: 3, faultCapable: true }).gathered).toEqual([G, 2 * G - 1]);
-    run(table, { ...all, rights: 1 });
+    // What takes W away is owed whatever the devices do: a stale entry would let writes through.
+    expect(run(table, { ...all, rights: 1, faultCapable: true }).gathered).toEqual([G, 2 * G - 1]);
     expect(run(table, { ...all, rights: 3 }).gathered).toEqual([G, 2 * G - 1]);
+    expect(run(table, { page: 2 * G, pages: 1024 }).gathered).toEqual([2 * G, 2 * G + 1023]);
   });
   it.each([
     [G + 5, 10, 'EINVAL: iova: 0x40005000 is inside the 1G leaf at 0x40000000; cut there first'],
@@ -102,5 +104,54 @@ describe('a change of rights', () => {
     table.memory.store(pfn, index, table.memory.load(pfn, index) | 0x300n);
     expect(runToEnd(task)).toBe(G);
     expect((table.leafAt(G)?.entry ?? 0n) & 0x303n).toBe(0x301n);
+  });
+  it('keeps a bit that hardware sets in the very moment of the exchange', () => {
+    const table = newTable();
+    const { memory } = table;
+    const exchange = memory.compareExchange.bind(memory);
+    let meddled = false;
+    memory.compareExchange = (pfn, index, expected, replacement) => {
+      if (!meddled) memory.store(pfn, index, memory.load(pfn, index) | 0x300n);
+      meddled = true;
+      return exchange(pfn, index, expected, replacement);
+    };
+    expect(run(table, { page: G, pages: G })).toMatchObject({ done: G, gathered: [G, 2 * G - 1] });
+    expect((table.leafAt(G)?.entry ?? 0n) & 0x303n).toBe(0x301n);
+  });
+
+  /** Stands before the change of the two 2M leaves. @returns how to go on: the pages that have the rights, and the steps */
+  function beforeChange(table: SecondStageTable) {
+    const request = { page: 2 * G, pages: 1024, rights: 1, holes: 'stop' } as const;
+    const task = protect(PLAIN, table, request, new InvalidationGather());
+    for (let step = task.next(); !step.done && step.value.label !== 'change rights'; ) step = task.next();
+    return () => {
+      const labels: string[] = [];
+      for (let step = task.next(); ; step = task.next()) {
+        if (step.done) return { done: step.value, labels };
+        labels.push(step.value.label);
+      }
+    };
+  }
+  it('does not bring back a leaf that somebody unmaps meanwhile, and has nothing to flush then', () => {
+    const memory = new TableMemory({ pages: 64, coherent: false });
+    const table = new SecondStageTable({ memory });
+    table.map({ page: 2 * G, frame: 0, pages: 1024, rights });
+    const finish = beforeChange(table);
+    const slot = slotOf(table, 2 * G) as { pfn: number; index: number };
+    table.unmap(2 * G, 512, new InvalidationGather());
+    expect(finish()).toEqual({ done: 0, labels: [] });
+    expect([memory.load(slot.pfn, slot.index), rightsAt(table, 2 * G + 512)]).toEqual([0n, 3]);
+  });
+  it('goes into a table that somebody puts in the place of a leaf meanwhile, and leaves its own entry alone', () => {
+    const table = newTable();
+    const finish = beforeChange(table);
+    table.cut(2 * G + 7, 1, new InvalidationGather());
+    expect(finish().done).toBe(1024);
+    expect([0, 7, 511, 512, 1023, 1024].map((page) => rightsAt(table, 2 * G + page))).toEqual([1, 1, 1, 1, 1, 3]);
+    // R and W of the entry above hold for all that is below: without W there no leaf could be written again.
+    run(table, { page: 2 * G, pages: 1024, rights: 3 });
+    const state = new WalkState();
+    walk(table.memory, table.masks, table.beginWalk(state, 2 * G + 7, 1));
+    expect(state.faultReason).toBe(0);
   });
 });

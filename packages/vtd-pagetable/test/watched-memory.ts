@@ -1,5 +1,5 @@
 import { Access, type Agent, ANY_LOCATION, Location, type Step, type Task } from '@faultline/sim';
-import { TableMemory, type TableMemoryOptions } from '../src/index.ts';
+import { SS_FLUSHED, TableMemory, type TableMemoryOptions } from '../src/index.ts';
 import { ADDRESS } from './naive-table.ts';
 
 /** One touch of a word of a table that hardware can reach. */
@@ -92,6 +92,16 @@ export class WatchedMemory extends TableMemory {
     return frames;
   }
 
+  /** Words of a root's tables that hardware does not find as the CPU wrote them, but for the mark of what is flushed. */
+  unflushed(rootPfn: number, levels: number): string[] {
+    const found: string[] = [];
+    for (const pfn of this.published(rootPfn, levels))
+      for (let index = 0; index < 512; index++)
+        if ((super.load(pfn, index) | SS_FLUSHED) !== (this.hardwareLoad(pfn, index) | SS_FLUSHED))
+          found.push(`${pfn.toString(16)}.${index}`);
+    return found;
+  }
+
   /** Runs a task to its end. @returns its steps with what each did, and what it threw, or null */
   watch(agent: Agent, task: Task<unknown>, root: { rootPfn: number; levels: number }) {
     const steps: WatchedStep[] = [];
@@ -113,6 +123,8 @@ export class WatchedMemory extends TableMemory {
       const flushed = words(touches.filter(({ flush }) => flush));
       if (copy) steps.push({ ...copy, touched, changed, flushed, refused: false });
       else if (changed.size > 0) throw new Error('words changed before the first step');
+      if (done && this.coherent && steps.some(({ label }) => label.startsWith('flush')))
+        throw new Error('flushes what hardware sees anyway');
       if (done) return { steps: steps.map((step) => ({ ...step, refused: thrown !== null })), thrown };
     }
   }
@@ -127,6 +139,7 @@ export function unlawful(step: WatchedStep): string | null {
       return `${step.label}: changes word ${location.toString(16)} and announces ${step.access} of ${step.location.toString(16)}`;
   if (step.kind === Location.entry && step.location !== ANY_LOCATION && !step.touched.has(step.location))
     return `${step.label}: announces ${step.location.toString(16)} and does not touch it`;
+  if (!Number.isInteger(step.units)) return `${step.label}: costs ${step.units} units`;
   return imprecise(step);
 }
 
