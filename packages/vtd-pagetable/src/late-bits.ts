@@ -30,11 +30,11 @@ export function settleLateTables(table: TableState, gather: InvalidationGather):
 function foldInto(table: TableState, late: LateTable, page: number, bits: bigint): boolean {
   const { memory } = table;
   let pfn = table.rootPfn;
-  for (let level = table.levels as number; level >= 1; level--) {
+  for (let level = table.levels as number; ; level--) {
     const index = tableIndex(page, level);
     for (let entry = memory.load(pfn, index); ; ) {
       if (!isPresent(entry)) return false;
-      if (!isLeaf(entry, level)) break;
+      if (!isLeaf(entry, level)) break; // at level 1 there is nothing else
       if (entryFrame(entry) + (page % levelFrames(level)) !== entryFrame(bits)) return false;
       // A smaller leaf than the old one cannot stand for all of it.
       if (level < late.level) return false;
@@ -46,8 +46,7 @@ function foldInto(table: TableState, late: LateTable, page: number, bits: bigint
     }
     const below = entryFrame(memory.load(pfn, index));
     // In a corrupt table the bits are better reported than lost.
-    if (level === 1 || !table.places.holds(below, level - 1, pageBase(page, level))) return false;
+    if (!table.places.holds(below, level - 1, pageBase(page, level))) return false;
     pfn = below;
   }
-  return false;
 }
