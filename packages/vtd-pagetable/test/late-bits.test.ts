@@ -127,8 +127,23 @@ describe('bits that hardware sets in a table that a leaf has replaced', () => {
     const gather = new InvalidationGather();
     table.collapse(G, G, gather);
     setBits(table, slot, 0x200n);
-    table.memory.store(table.rootPfn, 0, (BigInt(table.memory.basePfn + 63) << 12n) | 3n);
+    // It leads to a page that is no table of this one, though what is in it looks like the leaf.
+    const { memory } = table;
+    const foreign = memory.allocate();
+    memory.store(foreign, 1, table.leafAt(G)?.entry ?? 0n);
+    memory.store(table.rootPfn, 0, (BigInt(foreign) << 12n) | 3n);
     expect(table.settle(gather)).toEqual([{ page: G + 5, pages: 1 }]);
+  });
+  it('are reported where nothing is mapped any more, the first frame of memory too', () => {
+    const table = newTable(0);
+    const slot = slotOf(table, G) as { pfn: number; index: number };
+    const gather = new InvalidationGather();
+    table.collapse(G, G, gather);
+    table.cut(G, 1, gather);
+    table.unmap(G, 1, gather);
+    setBits(table, slot, 0x200n);
+    expect(table.settle(gather)).toEqual([{ page: G, pages: 1 }]);
+    expect(slotOf(table, G)).toBeNull();
   });
 });
 
