@@ -149,7 +149,7 @@ export class PagingStructureCache {
       const local = store.find(did, iovaHi, iovaLo, 0);
       if (local < 0) continue;
       store.touch(local);
-      (this.#hits[index + 1] as number)++;
+      this.#hits[index + 1]!++;
       return local + (this.#bases[index] as number);
     }
     return -1;
