@@ -26,6 +26,7 @@ interface Rest {
   readonly page: number;
   readonly pages: number;
   readonly frame: number;
+  readonly read: boolean;
   readonly write: boolean;
 }
 
@@ -52,11 +53,11 @@ class BreakBeforeMake implements StrategyState {
   #rest(end: number, side: 'before' | 'after'): Rest | null {
     const leaf = this.#domain.leafAt(side === 'before' ? end : end - 1);
     if (leaf === null) return null;
-    const write = (leaf.rights & 2) !== 0;
+    const rights = { read: (leaf.rights & 1) !== 0, write: (leaf.rights & 2) !== 0 };
     const size = 512 ** (leaf.level - 1);
     const inside = end - leaf.page;
-    if (side === 'before') return inside > 0 ? { page: leaf.page, pages: inside, frame: leaf.frame, write } : null;
-    return inside < size ? { page: end, pages: size - inside, frame: leaf.frame + inside, write } : null;
+    if (side === 'before') return inside > 0 ? { page: leaf.page, pages: inside, frame: leaf.frame, ...rights } : null;
+    return inside < size ? { page: end, pages: size - inside, frame: leaf.frame + inside, ...rights } : null;
   }
 
   *#mapBack(agent: Agent, rest: Rest): Task<void> {

@@ -131,7 +131,8 @@ export class FaultHandler {
   }
 
   /** Makes what is mapped already fit the access. @returns false if the page is not mapped, or not any more */
-  *#fits(agent: Agent, { area, page, userPage, write, sequence }: Attempt): Task<boolean> {
+  *#fits(agent: Agent, attempt: Attempt): Task<boolean> {
+    const { page, userPage, write } = attempt;
     const { domain, mm } = this.#seat;
     const leaf = domain.leafAt(page);
     if (leaf === null) return false;
@@ -145,7 +146,7 @@ export class FaultHandler {
       return true;
     }
     this.upgrades++;
-    return yield* restoreWrite(agent, this.#seat, area, page, sequence);
+    return yield* restoreWrite(agent, this.#seat, leaf, attempt);
   }
 
   /**

@@ -52,10 +52,10 @@ export class HostFollower {
     }
   }
 
-  /** A strategy that knows no change of rights takes the range away instead, as KVM does. */
-  *#dropWrite(agent: Agent, { page, pages }: AreaSlice): Task<void> {
+  /** Where nothing is left without W, and by a strategy that knows no change of rights, the range is taken away instead, as KVM does. */
+  *#dropWrite(agent: Agent, { area, page, pages }: AreaSlice): Task<void> {
     const { strategy, observer } = this.#seat;
-    if (!strategy?.dropWrite) return yield* takeSliceAway(agent, this.#seat, page, pages);
+    if (!strategy?.dropWrite || !area.readable) return yield* takeSliceAway(agent, this.#seat, page, pages);
     observer.takingWrite?.(page, pages);
     const outcome = yield* strategy.dropWrite(agent, page, pages);
     observer.writeTaken?.(page, pages, outcome);

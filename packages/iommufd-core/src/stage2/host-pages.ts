@@ -12,7 +12,7 @@ export const isThere = (mm: HostAddressSpace, userPage: number, write: boolean):
 
 /**
  * Fills `out` with the run of pages around one of an area that are contiguous on the host and may be mapped with one right: writeable
- * if the area is and the owner may write (as KVM maps), else readable. @returns false if the page is not there
+ * if the area is and the owner may write (as KVM maps), else readable. @returns false if the page is not there, or no right is left
  */
 export function presentRun(
   mm: HostAddressSpace,
@@ -22,6 +22,7 @@ export function presentRun(
   out: PresentRun,
 ): boolean {
   out.write = area.writeable && mm.isWriteable(userPage);
+  if (!out.write && !area.readable) return false;
   mm.contiguousRun(userPage, bounds.first, bounds.last, out, out.write);
   if (out.pfn < 0) return false;
   if (area.writeable && !out.write) clipToReadOnly(mm, userPage, out);

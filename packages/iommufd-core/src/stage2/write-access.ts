@@ -5,16 +5,23 @@ import type { DomainLeaf } from '../iommu-domain.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
 
+/** A write to a page that is mapped without W. */
+interface WriteFault {
+  readonly area: Area;
+  readonly page: number;
+  /** The notifier's, from before the page was looked up. */
+  readonly sequence: number;
+}
+
 /**
- * Gives W back to the leaf around a page, if the host lets all of it be written and no notifier is about to act on any of it.
+ * Gives W back to the leaf that maps a page, if the host lets all of it be written and no notifier is about to act on any of it.
  * Otherwise only this page is meant: it leaves the domain, and is mapped again by the caller. Under the update lock, with the page
  * itself looked up and writeable since `sequence`.
  * @returns whether the leaf has W now
  */
-export function* restoreWrite(agent: Agent, seat: HwptSeat, area: Area, page: number, sequence: number): Task<boolean> {
+export function* restoreWrite(agent: Agent, seat: HwptSeat, leaf: DomainLeaf, fault: WriteFault): Task<boolean> {
   const { domain, mm, observer } = seat;
-  const leaf = domain.leafAt(page);
-  if (leaf === null) return false;
+  const { area, page, sequence } = fault;
   const pages = 512 ** (leaf.level - 1);
   const userPage = area.userPage + (leaf.page - area.page);
   if (!isWriteableLeaf(seat, leaf, userPage, pages) || (yield* hasChanged(agent, mm, userPage, pages, sequence))) {
@@ -24,7 +31,7 @@ export function* restoreWrite(agent: Agent, seat: HwptSeat, area: Area, page: nu
   mm.markDirty(userPage, pages);
   observer.mapping?.(leaf.page, pages, leaf.frame);
   const gather = domain.gather();
-  yield* domain.protect(agent, { page: leaf.page, pages, rights: area.readable ? 3 : 2, holes: 'stop' }, gather);
+  yield* domain.protect(agent, { page: leaf.page, pages, rights: leaf.rights | 2, holes: 'stop' }, gather);
   // Devices that cannot fault may use the leaf, so the stale read-only translation has to go (Rev 5.10, 6.5.3.5).
   if (!gather.empty) yield* domain.flush(agent, gather);
   observer.mapped?.(leaf.page, pages);
