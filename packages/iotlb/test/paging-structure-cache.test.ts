@@ -102,4 +102,48 @@ describe('PagingStructureCache against a map', () => {
     expect(cache.lookup(2, 0, 0)).toBe(-1);
     expect(cache.counters).toMatchObject({ lookups: 4, hitsByLevel: [0, 2, 0, 1, 0], fills: 2 });
   });
+
+  test('a level without ways caches nothing, and counts nothing as cached', () => {
+    const cache = new PagingStructureCache({ ...unbounded, pde: { sets: 1, ways: 0 } });
+    expect([cache.fill(1, 0, 0, 1, 0x10, 3), cache.fill(1, 0, 0, 2, 0x20, 3) >= 0]).toEqual([-1, true]);
+    expect([cache.size, cache.counters.fills, cache.levelAt(cache.lookup(1, 0, 0))]).toEqual([1, 1, 2]);
+  });
+
+  test.each([
+    ['each level its own array', { pde: { sets: 1, ways: 2 }, pdpe: { sets: 1, ways: 2 }, pml4e: big, pml5e: big }],
+    ['one array for all', { shared: { sets: 1, ways: 3 } }],
+  ] as const)('every entry has a slot of its own, and each that had to make room is counted: %s', (_name, geometry) => {
+    const cache = new PagingStructureCache(geometry);
+    for (let nth = 0; nth < 7; nth++) cache.fill(1, nth, 0, ((nth % 2) + 1) as TableLevel, nth, 3);
+    const entries = [...cache.entries()];
+    expect(entries.map(({ slot }) => Number.isInteger(slot) && slot >= 0)).not.toContain(false);
+    expect(new Set(entries.map(({ slot }) => slot)).size).toBe(cache.size);
+    expect(cache.counters).toMatchObject({ fills: 7, evictions: 7 - cache.size });
+    for (const { slot, level, tablePfn } of entries)
+      expect([cache.levelAt(slot), cache.tablePfnAt(slot)]).toEqual([level, tablePfn]);
+  });
+
+  test('hardware that knows only global invalidations drops other domains, too; each is counted once', () => {
+    const filled = (finestInvalidation: 'page' | 'domain' | 'global') => {
+      const cache = new PagingStructureCache(unbounded, { finestInvalidation });
+      for (const did of [1, 2]) for (const g of [0, 1]) cache.fill(did, 0, g << 30, 1, 0x10, 3);
+      return cache;
+    };
+    const left = (cache: PagingStructureCache) => [...cache.entries()].map(({ did, iova }) => `${did}/${iova >> 30n}`);
+    for (const [finest, byDomain, byPage] of [
+      ['page', ['2/0', '2/1'], ['1/1', '2/0', '2/1']],
+      ['domain', ['2/0', '2/1'], ['2/0', '2/1']],
+      ['global', [], []],
+    ] as const) {
+      const domain = filled(finest);
+      expect(domain.invalidateDomain(1)).toBe(4 - byDomain.length);
+      expect(left(domain).sort()).toEqual(byDomain);
+      expect(domain.counters).toMatchObject({ invalidations: 1, dropped: 4 - byDomain.length });
+      const page = filled(finest);
+      page.invalidatePages(1, 0, 0, 0, 0);
+      expect(left(page).sort()).toEqual(byPage);
+      page.invalidatePages(1, 0, 0, 0, 1);
+      expect(page.counters).toMatchObject({ invalidations: 2, dropped: 4 - byPage.length });
+    }
+  });
 });
