@@ -144,6 +144,28 @@ describe('a cut', () => {
     expect(table.leafCounts).toEqual({ '4K': 512, '2M': 2 + 511, '1G': 1 });
     expect([...table.splits]).toEqual([0, 0, 1, 1]);
   });
+  it('costs a read a level, a build a table and one write; the second end only what the first has left to do', () => {
+    const [read, build, install] = ['read entry', 'build table', 'install sub-tree'];
+    const steps = (page: number, pages: number): string[] => {
+      const labels: string[] = [];
+      const task = cut(PLAIN, newTable(), page, pages, new InvalidationGather());
+      for (let step = task.next(); !step.done; step = task.next()) labels.push(step.value.label);
+      return labels;
+    };
+    const down = [read, read];
+    expect(steps(G + 70_001, 1)).toEqual([...down, build, build, install, read]);
+    expect(steps(G + 70_001, 1000)).toEqual([...down, build, build, build, install, read]);
+    expect(steps(G + 1024, 512)).toEqual([...down, build, install]);
+    expect(steps(G + 1024, 513)).toEqual([...down, build, build, install]);
+    expect(steps(519, 1)).toEqual([...down, read, build, install]);
+    // Ends in two leaves; an end, or both, where leaves end already; nothing mapped at all.
+    const both = [...down, build, build, install, read];
+    expect(steps(2 * G - 1, 2)).toEqual([...both, ...both]);
+    expect(steps(G, 512)).toEqual([read, ...down, build, install]);
+    expect(steps(2 * G, 7)).toEqual([read, ...both]);
+    expect(steps(512, 512)).toEqual([...down, ...down]);
+    expect(steps(5 * G + 7, 1)).toEqual([...down, ...down]);
+  });
   it.each([
     [-1, 1, 'EINVAL: page: -1'],
     [0, 0, 'EINVAL: pages: 0'],
