@@ -101,7 +101,7 @@ describe('bits that hardware sets in a table that a leaf has replaced', () => {
           expect(table.memory.used).toBe(0);
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
   it('are not lost if hardware sets another in the leaf in the same moment', () => {
