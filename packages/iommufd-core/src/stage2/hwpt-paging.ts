@@ -10,6 +10,7 @@ import { HostFollower } from './host-follower.ts';
 import type { HwptObserver, HwptSeat } from './hwpt-seat.ts';
 import { dropStale, mapPins } from './pinned-pages.ts';
 import type { Strategy, StrategyState } from './strategy.ts';
+import { flushAll } from './take-away.ts';
 
 /**
  * A paging HWPT: an IOAS's areas in one IOMMU domain, kept in step with the host. Two things change the domain, the fault
@@ -133,7 +134,7 @@ export class HwptPaging {
   *#unmapWhole(agent: Agent, { page, pages }: Area): Task<void> {
     const gather = this.domain.gather();
     yield* this.domain.unmap(agent, { page, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
-    if (!gather.empty) yield* this.domain.flush(agent, gather);
+    yield* flushAll(agent, this.domain, gather);
     this.strategy?.unmapped?.(page, pages);
   }
 

@@ -4,6 +4,7 @@ import type { Area } from '../ioas/area.ts';
 import type { DomainLeaf } from '../iommu-domain.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { type HwptSeat, hasChanged } from './hwpt-seat.ts';
+import { flushAll } from './take-away.ts';
 
 /** A write to a page that is mapped without W. */
 interface WriteFault {
@@ -24,7 +25,7 @@ export function* restoreWrite(agent: Agent, seat: HwptSeat, leaf: DomainLeaf, fa
   const { area, page, sequence } = fault;
   const pages = 512 ** (leaf.level - 1);
   const userPage = area.userPage + (leaf.page - area.page);
-  if (!isWriteableLeaf(seat, leaf, userPage, pages) || (yield* hasChanged(agent, mm, userPage, pages, sequence))) {
+  if (!isWriteableLeaf(seat, userPage, pages) || (yield* hasChanged(agent, mm, userPage, pages, sequence))) {
     yield* takeSliceAway(agent, seat, page, 1);
     return false;
   }
@@ -33,14 +34,14 @@ export function* restoreWrite(agent: Agent, seat: HwptSeat, leaf: DomainLeaf, fa
   const gather = domain.gather();
   yield* domain.protect(agent, { page: leaf.page, pages, rights: leaf.rights | 2, holes: 'stop' }, gather);
   // Devices that cannot fault may use the leaf, so the stale read-only translation has to go (Rev 5.10, 6.5.3.5).
-  if (!gather.empty) yield* domain.flush(agent, gather);
+  yield* flushAll(agent, domain, gather);
   observer.mapped?.(leaf.page, pages);
   return true;
 }
 
-/** Whether the host maps all of a leaf writeable, to the frames that the leaf maps. */
-function isWriteableLeaf({ mm }: HwptSeat, leaf: DomainLeaf, userPage: number, pages: number): boolean {
+/** Whether the host maps all of a leaf writeable, in a row: then to the leaf's frames, as one of its pages is known to be there. */
+function isWriteableLeaf({ mm }: HwptSeat, userPage: number, pages: number): boolean {
   const run: ContiguousRun = { startPage: 0, pages: 0, pfn: -1 };
   mm.contiguousRun(userPage, userPage, userPage + pages - 1, run, true);
-  return run.startPage === userPage && run.pages === pages && run.pfn === leaf.frame;
+  return run.pages === pages;
 }
