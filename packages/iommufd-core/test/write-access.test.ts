@@ -64,6 +64,24 @@ describe('a write to a leaf that has lost W', () => {
     expect(setup.fault(IOVA + 600)).toBe(FaultOutcome.success);
     expect([rightsAt(512), dirty[1]]).toEqual([3, [OWN + 512, 512]]);
   });
+  it('gives it to this leaf and not beyond, whatever the order', () => {
+    const { setup, seen, rightsAt, softDirty } = ready();
+    softDirty();
+    setup.fault(IOVA + 600);
+    expect([rightsAt(0), rightsAt(512)]).toEqual([1, 3]);
+    setup.fault(IOVA + 7);
+    expect([rightsAt(0), setup.domain.table.leafCounts['2M']]).toEqual([3, 2]);
+    expect(seen.filter((what) => what.startsWith('gone'))).toEqual([]);
+  });
+  it('maps the page alone where the owner may not write to all of the leaf', () => {
+    const { setup, rightsAt, softDirty } = ready();
+    softDirty();
+    const runOf = setup.mm.contiguousRun.bind(setup.mm);
+    setup.mm.contiguousRun = (page, first, last, run, write) =>
+      runOf(page, first, write && page < OWN + 9 ? Math.min(last, OWN + 8) : last, run, write);
+    expect(setup.fault(IOVA + 7)).toBe(FaultOutcome.success);
+    expect([6, 7, 8, 9].map(rightsAt)).toEqual([1, 3, 1, 1]);
+  });
   it('needs nobody who looks on', () => {
     const { setup, rightsAt, softDirty } = ready({}, true);
     softDirty();

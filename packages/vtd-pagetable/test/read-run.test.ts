@@ -75,6 +75,17 @@ describe.each(READS)('a read of bit $bit', ({ bit, read }) => {
       { numRuns: 150 },
     );
   });
+  it.each([0, 1, 2, 3, 510])(
+    'reads the entry of the page that it is asked for, page %d, of frames above 4 GiB',
+    (page) => {
+      const table = new SecondStageTable({ memory: new TableMemory({ pages: 16 }), accessedDirty: true });
+      table.map({ page: 0, frame: 0x10_0000, pages: 512, rights });
+      change(table, page, (entry) => entry | bit);
+      const { task, reported } = run(table, page, 2, false);
+      runToEnd(task);
+      expect(reported).toEqual([[page, 1]]);
+    },
+  );
   it('does not report again what another read has reported and cleared meanwhile', () => {
     const table = new SecondStageTable({ memory: new TableMemory({ pages: 16 }), accessedDirty: true });
     table.map({ page: 0, frame: 1, pages: 2, rights });
@@ -95,7 +106,7 @@ describe.each(READS)('a read of bit $bit', ({ bit, read }) => {
 
 describe('a dirty read whose leaf becomes a table before its step', () => {
   /** Three 2M leaves; between look and step the middle one is cut, and one of its pages written. */
-  function afterCut(clear: boolean) {
+  function afterCut(clear: boolean, bits: bigint) {
     const table = new SecondStageTable({ memory: new TableMemory({ pages: 16 }), accessedDirty: true });
     table.map({ page: 512, frame: 512, pages: 1536, rights });
     const reported: number[][] = [];
@@ -110,17 +121,22 @@ describe('a dirty read whose leaf becomes a table before its step', () => {
     // Hardware sets A in the entry that leads to the table, too; what is in the place of D says nothing there.
     const upper = slotOf(table, 512) as { pfn: number; index: number };
     const leading = table.memory.load(upper.pfn, upper.index + 1);
-    table.memory.store(upper.pfn, upper.index + 1, leading | 0x300n);
+    table.memory.store(upper.pfn, upper.index + 1, leading | bits);
     finish();
     return { table, reported, leading: table.memory.load(upper.pfn, upper.index + 1) };
   }
-  it.each([false, true])('reports the pages below it, and no page twice (clear: %s)', (clear) => {
-    const { table, reported, leading } = afterCut(clear);
+  it.each([
+    [false, 0n],
+    [false, 0x300n],
+    [true, 0n],
+    [true, 0x300n],
+  ])('reports the pages below it, and no page twice (clear: %s, bits above: %s)', (clear, bits) => {
+    const { table, reported, leading } = afterCut(clear, bits);
     expect(reported).toEqual([
       [1031, 1],
       [1536, 512],
     ]);
-    expect(leading & 0x300n).toBe(0x300n);
+    expect(leading & 0x300n).toBe(bits);
     expect(setOf(table, 0x200n)).toEqual(clear ? [] : reported);
   });
   it('and the other way round: of a table that became a leaf it reports the leaf', () => {
