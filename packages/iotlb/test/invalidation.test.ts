@@ -202,6 +202,56 @@ describe('what coarse hardware drops, to the entry', () => {
     expect(cache.held()).toEqual([]);
   });
 
+  const requests: [string, (cache: Iotlb) => number, string[]][] = [
+    ['a page of a domain', (cache) => cache.invalidatePages(1, 0, 0, 0), ['8/1/1/5', '8/1/2/-', '9/2/1/-']],
+    ['a page request', (cache) => cache.invalidateForPageRequest(1, 0, 0), ['8/1/1/5', '8/1/2/-', '9/2/1/-']],
+    ['a PASID', (cache) => cache.invalidatePasid(1, 5), ['8/1/1/-', '8/1/2/-', '9/2/1/-']],
+    [
+      'a page of a PASID, which has no first stage',
+      (cache) => cache.invalidatePasidPages(1, 5, 0, 0, 0),
+      ['8/1/1/-', '8/1/1/5', '8/1/2/-', '9/2/1/-'],
+    ],
+    ['a domain', (cache) => cache.invalidateDomain(1), ['9/2/1/-']],
+  ];
+  test.each(requests)('%s: as asked, its domain, or all; what went is counted', (_name, invalidate, exact) => {
+    for (const [finestInvalidation, wanted] of [
+      ['page', exact],
+      ['domain', ['9/2/1/-']],
+      ['global', []],
+    ] as const) {
+      const cache = new Iotlb({ finestInvalidation });
+      cache.fill(8, 1, 0, 0, 1, 0x5003, 0, 3);
+      cache.fill(8, 1, 0, 0x1000, 1, 0x6003, 0, 3, 5);
+      // The same address as the first, but a page of the range's neighbour in the larger size.
+      cache.fill(8, 1, 0, 0x20_0000, 2, 0x83, 0, 3);
+      cache.fill(9, 2, 0, 0, 1, 0x7003, 0, 3);
+      const held = () =>
+        [...cache.entries()].map(
+          ({ sourceId, did, level, pasid, withPasid }) => `${sourceId}/${did}/${level}/${withPasid ? pasid : '-'}`,
+        );
+      const dropped = invalidate(cache);
+      expect(held().sort()).toEqual([...wanted].sort());
+      expect([dropped, cache.size]).toEqual([4 - wanted.length, wanted.length]);
+      expect(cache.counters).toMatchObject({ invalidations: 1, dropped });
+    }
+  });
+
+  test('a device that knows no pages empties itself of the function, with the PASID or of all', () => {
+    for (const [pasid, left] of [
+      [undefined, 1],
+      [NO_PASID, 2],
+      [5, 2],
+      [6, 3],
+    ] as const) {
+      const cache = new Iotlb({ finestInvalidation: 'domain' });
+      cache.fill(8, 1, 0, 0, 1, 0x5003, 0, 3);
+      cache.fill(8, 1, 0, 0x1000, 1, 0x5003, 0, 3, 5);
+      cache.fill(9, 1, 0, 0, 1, 0x5003, 0, 3);
+      const dropped = cache.invalidateSourcePages(8, 1, 0, 0, pasid);
+      expect([dropped, cache.size]).toEqual([3 - left, left]);
+    }
+  });
+
   test('XEON E7 v2: hint 0 takes all non-leaf entries of the domain, hint 1 none; leaves go by page', () => {
     const { pagingStructures, iotlb: leaves } = INVALIDATION_VARIANTS.xeonE7v2;
     const cache = new PagingStructureCache(undefined, pagingStructures);

@@ -216,6 +216,60 @@ describe('replacement', () => {
   });
 });
 
+test.each([
+  ['an array for each size', DEFAULT_IOTLB_GEOMETRY],
+  ['one array for all', { shared: { sets: 1, ways: 9 } }],
+] as const)('every entry has a slot of its own, and is lost and looked up by it: %s', (_name, geometry) => {
+  const cache = new Iotlb({ geometry });
+  const slots = ([1, 2, 3] as const).flatMap((level) =>
+    [1, 2, 3].map((nth) => cache.fill(8, 1, nth, 0, level, nth << 30, level, 3)),
+  );
+  expect(new Set(slots).size).toBe(9);
+  expect([...cache.entries()].map(({ slot }) => slot).sort()).toEqual([...slots].sort());
+  for (const [nth, slot] of slots.entries()) {
+    expect(cache.levelAt(slot)).toBe(Math.floor(nth / 3) + 1);
+    expect(cache.pfnAt(slot, (nth % 3) + 1, 0)).toBe(cache.levelAt(slot) * 2 ** 20 + (((nth % 3) + 1) << 18));
+  }
+  // The smaller sizes answer first, until they are lost.
+  for (const [nth, slot] of slots.entries()) {
+    const at = (nth % 3) + 1;
+    expect([cache.lookup(8, at, 0), cache.peek(8, at, 0)]).toEqual([slot, slot]);
+    cache.lose(slot);
+  }
+  expect(cache.counters).toMatchObject({ lost: 9, hits4K: 3, hits2M: 3, hits1G: 3, misses: 0 });
+  expect(cache.size).toBe(0);
+});
+
+test('a reset counts what it empties, at the very entry that is one too many', () => {
+  const cache = new Iotlb({ resetAtEntries: 4 });
+  for (let page = 0; page < 4; page++) cache.fill(8, 1, 0, page << 12, 1, 3, 0, 3);
+  expect([cache.size, cache.counters.resets]).toEqual([4, 0]);
+  cache.fill(8, 1, 0, 0x1000_0000, 2, 0x83, 0, 3);
+  expect([cache.size, cache.counters.resets, cache.counters.evictions]).toEqual([1, 1, 4]);
+});
+
+test('QEMU 7.2 keeps large pages that do not hold the address, and drops the one that does', () => {
+  const filled = () => {
+    const cache = new Iotlb(QEMU_7_2_IOTLB_OPTIONS);
+    for (const [hi, lo] of [
+      [0, 0x4020_0000],
+      [0, 0x4040_0000],
+      [1, 0x4020_0000],
+    ] as const)
+      cache.fill(8, 1, hi, lo, 2, 0x83, 0, 3);
+    return cache;
+  };
+  const left = (cache: Iotlb) => [...cache.entries()].map(({ iova }) => iova.toString(16)).sort();
+  const one = filled();
+  expect(one.invalidatePages(1, 0, 0x4020_7000, 0)).toBe(1);
+  expect(left(one)).toEqual(['140200000', '40400000']);
+  // Page numbers are compared modulo 256, and all large pages start at a multiple of it.
+  const all = filled();
+  expect(all.invalidatePages(1, 0, 0x4020_0000, 0)).toBe(3);
+  const other = filled();
+  expect([other.invalidatePages(2, 0, 0x4020_0000, 0), other.size]).toEqual([0, 3]);
+});
+
 test('QEMU 7.2 drops every page of the domain that is equal modulo 256', () => {
   const cache = new Iotlb(QEMU_7_2_IOTLB_OPTIONS);
   for (let page = 0; page < 1024; page++) cache.fill(8, page === 256 ? 2 : 1, 0, page << 12, 1, 0x3, 0, 3);
