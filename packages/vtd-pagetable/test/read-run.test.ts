@@ -79,7 +79,7 @@ describe.each(READS)('a read of bit $bit', ({ bit, read }) => {
     'reads the entry of the page that it is asked for, page %d, of frames above 4 GiB',
     (page) => {
       const table = new SecondStageTable({ memory: new TableMemory({ pages: 16 }), accessedDirty: true });
-      table.map({ page: 0, frame: 0x10_0000, pages: 512, rights });
+      table.map({ page: 0, frame: 0x10_0000, pages: 511, rights });
       change(table, page, (entry) => entry | bit);
       const { task, reported } = run(table, page, 2, false);
       runToEnd(task);
