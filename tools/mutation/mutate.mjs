@@ -18,7 +18,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 
 /** The files in which the protocols are, by package. */
 const PROTOCOL_FILES = JSON.parse(readFileSync(join(here, 'protocol-files.json'), 'utf8'));
-/** Survivors that are equivalent to the original, or whose difference nobody can see, each with its reason. */
+/** Survivors that are equivalent to the original, or whose difference nobody can see, each with its reason; `line` if the text is in more places than one. */
 const EXPLAINED = JSON.parse(readFileSync(join(here, 'explained.json'), 'utf8'));
 
 const { values: options, positionals } = parseArgs({
@@ -110,13 +110,14 @@ const fileOf = ({ fileName }) => fileName.split(/(?:^|\/)src\//).pop();
 const placeOf = (name, mutant) =>
   `packages/${name}/src/${fileOf(mutant)}:${mutant.location.start.line}:${mutant.location.start.column}`;
 
+/** The lines of a mutant's file. */
+const sourceOf = (name, mutant) =>
+  readFileSync(join(root, 'packages', name, 'src', fileOf(mutant)), 'utf8').split('\n');
+
 /** The text that a mutant replaces. */
 function originalOf(name, mutant) {
   const { start, end } = mutant.location;
-  const path = join(root, 'packages', name, 'src', fileOf(mutant));
-  const lines = readFileSync(path, 'utf8')
-    .split('\n')
-    .slice(start.line - 1, end.line);
+  const lines = sourceOf(name, mutant).slice(start.line - 1, end.line);
   if (lines.length === 0) return '';
   const last = lines.length - 1;
   lines[last] = lines[last].slice(0, end.column - 1);
@@ -124,10 +125,14 @@ function originalOf(name, mutant) {
   return lines.join('\n');
 }
 
+/** Why a survivor is no gap. An original that is in many places is told from the others by its `line`. */
 const reasonOf = (name, original, mutant) =>
   EXPLAINED.find(
     (of) =>
-      of.file === `${name}/${fileOf(mutant)}` && of.original === original && of.replacement === mutant.replacement,
+      of.file === `${name}/${fileOf(mutant)}` &&
+      of.original === original &&
+      of.replacement === mutant.replacement &&
+      (of.line === undefined || of.line === sourceOf(name, mutant)[mutant.location.start.line - 1].trim()),
   )?.reason;
 
 const print = (name, mutant, original) =>

@@ -66,7 +66,7 @@ export function* cut(
       const boundary = nth === 0 ? pass.page : pass.end;
       if (pass.settles(boundary)) break;
       let pfn = table.rootPfn;
-      for (let level = table.levels as number; level > 1 && boundary !== pageBase(boundary, level); ) {
+      for (let level = table.levels as number; boundary !== pageBase(boundary, level); ) {
         const index = tableIndex(boundary, level);
         yield agent.reads('read entry', Location.entry, memory.location(pfn, index), Cost.entryRead);
         const half = ((pfn - memory.basePfn) << 10) | (index << 1);
@@ -147,10 +147,9 @@ export class CutPass {
     return { ok, installs: this.#installs, retries: this.#retries };
   }
 
-  /** Whether the sub-tree that was installed has this end as a boundary: both lay in one leaf. */
+  /** Whether the second end is a boundary by what was installed for the first: it lay in the same leaf, or was that leaf's end. */
   settles(boundary: number): boolean {
-    const { level } = this.#leaf;
-    return this.#whole && this.#installs > 0 && boundary > this.#start && boundary < this.#start + levelFrames(level);
+    return this.#whole && this.#installs > 0 && boundary <= this.#start + levelFrames(this.#leaf.level);
   }
 
   /** Plans the sub-tree that is to take the place of a leaf. */

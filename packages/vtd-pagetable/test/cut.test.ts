@@ -157,6 +157,7 @@ describe('a cut', () => {
     expect(steps(G + 70_001, 1000)).toEqual([...down, build, build, build, install, read]);
     expect(steps(G + 1024, 512)).toEqual([...down, build, install]);
     expect(steps(G + 1024, 513)).toEqual([...down, build, build, install]);
+    expect(steps(G + 70_001, G - 70_001)).toEqual([...down, build, build, install, read]);
     expect(steps(519, 1)).toEqual([...down, read, build, install]);
     // Ends in two leaves; an end, or both, where leaves end already; nothing mapped at all.
     const both = [...down, build, build, install, read];
@@ -252,6 +253,30 @@ describe('allocation failure', () => {
       expect(result).toEqual({ ok: false, installs: 0, retries: 0 });
       expect([entries(table), table.memory.used, table.tablePages, table.leafCounts]).toEqual(before);
     }
+  });
+  it('takes a table page at frame 0 like any other', () => {
+    const memory = new TableMemory({ pages: 64, basePfn: 0 });
+    expect(memory.allocate()).toBe(0);
+    const table = new SecondStageTable({ memory, reservePages: 0 });
+    table.map({ page: G, frame: 0, pages: G, rights: { read: true, write: true } });
+    memory.free(0);
+    expect(table.cut(G + 512, 512, new InvalidationGather())).toEqual({ ok: true, installs: 1, retries: 0 });
+    expect(reachedTables(table).has(0)).toBe(true);
+    expect([G, G + 512, 2 * G - 1].map((page) => table.frameAt(page))).toEqual([0, 512, G - 1]);
+  });
+  it.each([
+    [G, 21n],
+    [G, 29n],
+    [G, 12n],
+    [512, 12n],
+    [512, 20n],
+  ])('refuses a leaf (page %d) whose address has bit %d, below its size', (page, bit) => {
+    const table = newTable();
+    const slot = slotOf(table, page) as { pfn: number; index: number };
+    const corrupt = table.memory.load(slot.pfn, slot.index) | (1n << bit);
+    table.memory.store(slot.pfn, slot.index, corrupt);
+    expect(() => table.cut(page + 7, 1, new InvalidationGather())).toThrow('EIO');
+    expect(table.memory.load(slot.pfn, slot.index)).toBe(corrupt);
   });
   it('at the second end keeps the first: hitless, counted, and done by the next try', () => {
     const table = newTable({ memoryPages: 7, reservePages: 1 });
