@@ -147,9 +147,9 @@ export class CutPass {
     return { ok, installs: this.#installs, retries: this.#retries };
   }
 
-  /** Whether the second end is a boundary by what was installed for the first: it lay in the same leaf, or was that leaf's end. */
+  /** Whether the sub-tree that was installed for the first end has the second as a boundary: it lies in the same leaf. */
   settles(boundary: number): boolean {
-    return this.#whole && this.#installs > 0 && boundary <= this.#start + levelFrames(this.#leaf.level);
+    return this.#whole && this.#installs > 0 && boundary < this.#start + levelFrames(this.#leaf.level);
   }
 
   /** Plans the sub-tree that is to take the place of a leaf. */

@@ -157,7 +157,7 @@ describe('a cut', () => {
     expect(steps(G + 70_001, 1000)).toEqual([...down, build, build, build, install, read]);
     expect(steps(G + 1024, 512)).toEqual([...down, build, install]);
     expect(steps(G + 1024, 513)).toEqual([...down, build, build, install]);
-    expect(steps(G + 70_001, G - 70_001)).toEqual([...down, build, build, install, read]);
+    expect(steps(G + 70_001, G - 70_001)).toEqual([...down, build, build, install, read, read]);
     expect(steps(519, 1)).toEqual([...down, read, build, install]);
     // Ends in two leaves; an end, or both, where leaves end already; nothing mapped at all.
     const both = [...down, build, build, install, read];
