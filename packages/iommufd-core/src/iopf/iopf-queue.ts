@@ -1,5 +1,5 @@
 import { hex } from '@faultline/address';
-import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import { FaultOutcome, type FaultOutcomeCode } from '../stage2/fault-handler.ts';
 import { type FaultingHwpt, type IoPageRequest, type IopfHandler, PageGroup } from './page-group.ts';
@@ -143,14 +143,21 @@ export class IopfQueue {
       this.#isReceiving = true;
       for (const request of requests) yield* this.#receive(agent, request);
       if (overflowed) {
-        // iopf_queue_discard_partial: their LAST may have been among the lost.
-        for (const list of this.#partial.values()) this.#discardedPartial += list.length;
-        this.#partial.clear();
-        this.#source.clearOverflow();
+        yield agent.writes('clear PRO', Location.pageRequestQueue, ANY_LOCATION, Cost.free);
+        if (this.#source.clearOverflow()) this.#discardPartial();
       }
       this.#isReceiving = false;
       this.#wakeWaits();
     }
+  }
+
+  /**
+   * iopf_queue_discard_partial: their LAST may have been among the lost. As in Linux only once the queue is empty: what has come in since is
+   * taken first, and the overflow is seen again then.
+   */
+  #discardPartial(): void {
+    for (const list of this.#partial.values()) this.#discardedPartial += list.length;
+    this.#partial.clear();
   }
 
   /** A fault worker; runs for ever. Start as many as groups may be handled at once. */
