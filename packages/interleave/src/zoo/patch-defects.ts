@@ -1,6 +1,7 @@
 import type { Patch2023Defect } from '@faultline/iommufd-core';
 import { patch2023Protocol } from '../patch-2023-protocol.ts';
-import type { Defect } from './defect.ts';
+import type { Defect, ExploredDefect } from './defect.ts';
+import { DIRTY_INFLATION } from './dirty-inflation.ts';
 
 const SOURCE = '"iommu/vt-d: Atomic breakdown of IOPT into finer granularity", linux-kernel, 14 August 2023';
 
@@ -9,7 +10,7 @@ const ofPatch = (
   title: string,
   text: string,
   breaks: readonly string[],
-): Defect => ({
+): ExploredDefect => ({
   id,
   title,
   source: SOURCE,
@@ -18,10 +19,7 @@ const ofPatch = (
   protocol: patch2023Protocol(id),
 });
 
-/**
- * The defects of the posted patch, each alone. D2 is of first-stage entries, which are not modelled; D7 breaks no invariant: it is
- * measured (dirty inflation, in the README of vtd-pagetable).
- */
+/** The defects of the posted patch, each alone. */
 export const PATCH_DEFECTS: readonly Defect[] = [
   ofPatch(
     'D1',
@@ -53,6 +51,7 @@ export const PATCH_DEFECTS: readonly Defect[] = [
     'Two table pages (GFP_ATOMIC) to give back one page, in the path that runs because there are none. The allocation fails exactly under pressure, and the page that was to be taken stays mapped.',
     ['I1', 'I8'],
   ),
+  { ...DIRTY_INFLATION, source: SOURCE },
   ofPatch(
     'D8',
     'only the low 12 attribute bits of the leaf are copied to the children',
