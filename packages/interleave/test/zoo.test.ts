@@ -25,13 +25,13 @@ describe.each(explored.map((defect) => [defect.id, defect] as const))('%s', (_, 
   });
 });
 
-it('D7 is measured: one written page, and every page of the old leaf is reported dirty', () => {
+it('D7 is measured: one written page, and every page left of the old leaf is reported dirty', () => {
   expect(measured.map(({ id, measure }) => [id, measure().cases])).toEqual([
     [
       'D7',
       [
-        { name: '2M leaf', right: 1, wrong: 512 },
-        { name: '1G leaf', right: 1, wrong: 262_144 },
+        { name: '2M leaf', right: 1, wrong: 511 },
+        { name: '1G leaf', right: 1, wrong: 262_143 },
       ],
     ],
   ]);

@@ -65,6 +65,6 @@ function measure(): Measurement {
 export const DIRTY_INFLATION: Omit<MeasuredDefect, 'source'> = {
   id: 'D7',
   title: 'A and D of the old leaf are inherited by all children: dirty inflation',
-  text: 'One page of the leaf was written, and after the split all its children say that they were. A migration copies them all, and again after each further split. Children that start clean say from then on what is written to them; the old leaf’s dirty bit, which cannot say which page it was, is reported once, whole, when the leaf is split.',
+  text: 'One page of the leaf was written, and after the split all its children say that they were: 512 or 262,144, with the page that is taken, whose bit is reported as it goes. A migration copies them all, and again after each further split. Children that start clean say from then on what is written to them; the old leaf’s dirty bit, which cannot say which page it was, is reported once, whole, when the leaf is split.',
   measure,
 };
