@@ -21,10 +21,6 @@ const TRAFFIC: Readonly<Record<string, PageRequestTraffic>> = {
   },
   'two devices, room for one: overflow': { devices: [[[group(0, 1)]], [[group(0, 2)]]], room: 1 },
   'a group of two, room for one: overflow': { devices: [[[group(0, 1, 2)]]], room: 1 },
-  'two devices, one sends a second group, room for one: overflow': {
-    devices: [[[group(0, 1), group(0, 2)]], [[group(0, 3)]]],
-    room: 1,
-  },
   'three groups of two devices, room for two: overflow': {
     devices: [[[group(0, 1)], [group(1, 2)]], [[group(0, 3)]]],
     room: 2,
