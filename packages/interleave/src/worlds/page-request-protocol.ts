@@ -1,6 +1,7 @@
 import { STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from '../protocol.ts';
-import { type SplitConfiguration, type SplitProtocol, SplitWorld } from '../split-world.ts';
+import type { SplitConfiguration } from '../split-configuration.ts';
+import { type SplitProtocol, SplitWorld } from '../split-world.ts';
 import {
   type PageRequestDefects,
   type PageRequestTraffic,
@@ -36,9 +37,13 @@ const FAULTING_DMA: SplitConfiguration = {
   name: 'faulting DMA',
   leaf: '2M',
   target: 'victim',
-  warm: false,
+  cached: 'nothing',
   allocationMayFail: false,
   device: 'ATS and PRI',
+  walkers: 1,
+  losesEntries: false,
+  coherent: true,
+  accessedDirty: false,
 };
 
 const parts = ({ faultPath }: PageRequestDefects): SplitProtocol => ({
