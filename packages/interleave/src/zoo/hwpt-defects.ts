@@ -67,8 +67,8 @@ export const HWPT_DEFECTS: readonly ExploredDefect[] = [
       { strategy: STRATEGIES.cut, hitless: true, variant: { noSequenceCheck: true, startsEmpty: true } },
       WITH_FAULTS,
     ),
-    // Eight seeds that were tried need 36 to 6,368 executions, this one the fewest, and no more shrinking made one of them shorter.
-    options: { random: { executions: 20_000, seed: 4 }, shrink: { executions: 1000 } },
+    // One schedule in some thousands finds it; with this seed the 151st.
+    options: { random: { executions: 20_000, seed: 10 }, shrink: { executions: 300 } },
   },
   {
     id: 'non-blockable-notifier-blocks',
@@ -86,6 +86,6 @@ export const HWPT_DEFECTS: readonly ExploredDefect[] = [
       },
       WITH_FAULTS,
     ),
-    options: { preemptions: 1 },
+    options: { random: { executions: 20_000, seed: 1 }, shrink: { executions: 300 } },
   },
 ];
