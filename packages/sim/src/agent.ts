@@ -82,7 +82,9 @@ export class Agent {
 
   /** The error for a wait where the agent may not sleep; a scheduler throws it before it parks the agent's task. */
   wouldSleep(waitable: Waitable, label: string): WouldSleepError {
-    return new WouldSleepError(`${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`);
+    return new WouldSleepError(
+      `${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`,
+    );
   }
 
   #fill(
