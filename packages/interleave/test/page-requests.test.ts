@@ -12,12 +12,12 @@ describe('prq', () => {
     const result = outcome(protocolNamed('prq'));
     expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
     expect(result.configurations).toHaveLength(9);
-    expect(result.executions).toBeGreaterThan(10_000);
+    expect(result.executions).toBeGreaterThan(20_000);
   });
 
   it('would notice an answer to a page that is not there', () => {
     const result = outcome(pageRequestProtocol({ faultPath: mapsLate }));
     expect(result.counterexample?.invariant).toBe('I13');
-    expect(result.counterexample?.message).toBe('device 1 was told that page 0x1 is there, and it is not');
+    expect(result.counterexample?.message).toMatch(/^device \d was told that page 0x\d is there, and it is not$/);
   });
 });

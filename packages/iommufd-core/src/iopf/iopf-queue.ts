@@ -163,7 +163,8 @@ export class IopfQueue {
   /** A fault worker; runs for ever. Start as many as groups may be handled at once. */
   *worker(agent: Agent): Task<void> {
     for (;;) {
-      while (!this.#work.ready()) yield agent.waits('iopf work', this.#work);
+      do yield agent.waits('iopf work', this.#work);
+      while (!this.#work.ready());
       const next = this.#queued.shift();
       if (!next) continue;
       const { group, hwpt } = next;
@@ -201,6 +202,7 @@ export class IopfQueue {
     if (!handler) yield* this.#answer(agent, group, FaultOutcome.invalid);
     else if (!this.#mayAllocate()) yield* this.#answer(agent, group, FaultOutcome.failure);
     else if (handler.kind === 'kernel') {
+      yield agent.writes('queue page group', Location.lock, this.#work.id, Cost.free);
       this.#queued.push({ group, hwpt: handler.hwpt });
       this.#work.wake();
     } else {
