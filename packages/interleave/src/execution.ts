@@ -1,4 +1,13 @@
-import { Access, ANY_LOCATION, Condition, type Footprint, Location, stepsConflict, TaskRun } from '@faultline/sim';
+import {
+  Access,
+  ANY_LOCATION,
+  Condition,
+  type Footprint,
+  Location,
+  stepsConflict,
+  TaskRun,
+  WouldSleepError,
+} from '@faultline/sim';
 import { type ScheduledStep, scheduledStep } from './schedule.ts';
 import type { ExploredSystem, Violation } from './system.ts';
 
@@ -93,7 +102,7 @@ export class Execution {
     step.chosen = transition.chosen;
     this.schedule.push(scheduledStep(run.agent.name, transition, step));
     this.#attempt(() => run.advance());
-    this.#violation ??= this.system.check();
+    this.#violation ??= this.#sleeper() ?? this.system.check();
     return this.#violation;
   }
 
@@ -109,12 +118,22 @@ export class Execution {
     return this.#violation;
   }
 
+  /** Who waits where it may not sleep: what it waited for was there when it looked, and is not any more. */
+  #sleeper(): Violation | null {
+    for (const { agent, pending, enabled } of this.#runs)
+      if (!agent.maySleep && !enabled && pending?.waitFor && !pending.spins)
+        return { invariant: 'I8', message: agent.wouldSleep(pending.waitFor, pending.label).message };
+    return null;
+  }
+
   #attempt(action: () => void): void {
     try {
       action();
     } catch (error) {
-      const invariant = error instanceof InvariantError ? error.invariant : 'assertion';
-      this.#violation ??= { invariant, message: error instanceof Error ? error.message : String(error) };
+      this.#violation ??= {
+        invariant: invariantOf(error),
+        message: error instanceof Error ? error.message : String(error),
+      };
     }
   }
 
@@ -130,4 +149,10 @@ export class Execution {
       alsoLocation: place(alsoKind, alsoLocation),
     };
   }
+}
+
+/** What an exception broke. Whoever sleeps where it must not breaks what a notifier promises (I8). */
+function invariantOf(error: unknown): string {
+  if (error instanceof InvariantError) return error.invariant;
+  return error instanceof WouldSleepError ? 'I8' : 'assertion';
 }

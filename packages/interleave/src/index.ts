@@ -19,5 +19,5 @@ export { SplitWorld } from './split-world.ts';
 export type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 export type { ConfigurationResult, VerifyOptions, VerifyResult } from './verify.ts';
 export { verify } from './verify.ts';
-export type { Defect } from './zoo/defect.ts';
+export type { Defect, ExploredDefect, MeasuredDefect, Measurement } from './zoo/defect.ts';
 export { ZOO } from './zoo/zoo.ts';

@@ -2,6 +2,7 @@ import { cutAndCollapse, STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
 import { SPLIT_CONFIGURATIONS } from './split-configuration.ts';
 import { type SplitProtocol, SplitWorld } from './split-world.ts';
+import { pageRequestProtocol } from './worlds/page-request-protocol.ts';
 import { tableProtocols } from './worlds/table-protocols.ts';
 
 const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: string }>> = {
@@ -86,6 +87,7 @@ export const PROTOCOLS: readonly Protocol[] = [
   ...Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts)),
   ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) => faultProtocol(name, title, parts)),
   ...tableProtocols(),
+  pageRequestProtocol(),
 ];
 
 /** A protocol by its name. @throws RangeError naming those that exist */

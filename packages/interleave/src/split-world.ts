@@ -12,10 +12,11 @@ import {
   SS_DIRTY,
   TableMemory,
 } from '@faultline/vtd-pagetable';
-import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
+import { RemappingUnit, ResponseCode, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { cacheLosses } from './cache-loss.ts';
 import type { SplitConfiguration } from './split-configuration.ts';
 import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
+import type { FaultPathDefect } from './worlds/fault-path.ts';
 
 /** Parts of a protocol under test that a configuration does not decide. */
 export interface SplitProtocol {
@@ -42,8 +43,10 @@ export interface SplitVariant {
   readonly secondDevice?: boolean;
   /** True: a fault looks at no notifier sequence before it maps. A defect. */
   readonly noSequenceCheck?: boolean;
-  /** True: each page group is answered twice. A defect. */
-  readonly answersTwice?: boolean;
+  /** Another fault path in the place of the right one. A defect. */
+  readonly faultPath?: FaultPathDefect;
+  /** The OOM reaper takes everything away, where nobody may sleep, instead of a swap-out of one page. */
+  readonly reaped?: boolean;
   /** The host discards so many pages from the victim on (MADV_DONTNEED), instead of swapping one out. */
   readonly discardedPages?: number;
 }
@@ -171,7 +174,8 @@ export class SplitWorld implements ExploredSystem {
       if (unexpectedResponses > 0) return { invariant: 'I9', message: 'a page group was answered twice' };
     }
     const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
-    const mayBeLost = this.#isTaken(this.#targetPage) && this.#variant.discardedPages !== undefined;
+    const { discardedPages, reaped } = this.#variant;
+    const mayBeLost = this.#isTaken(this.#targetPage) && (discardedPages !== undefined || reaped);
     if (this.#written && content.tagLo !== 1 && !mayBeLost)
       return { invariant: 'I2', message: 'what the device wrote is lost' };
     if (this.#written && this.#configuration.accessedDirty && !mayBeLost && !this.#isReportedDirty(this.#targetPage))
@@ -203,6 +207,7 @@ export class SplitWorld implements ExploredSystem {
   #takeAway(agent: Agent): Task<unknown> {
     const { discardedPages } = this.#variant;
     if (this.#variant.hostRests) return nothing();
+    if (this.#variant.reaped) return this.#mm.oomReap(agent);
     if (discardedPages === undefined) return this.#mm.pageOut(agent, USER_PAGE + VICTIM);
     return this.#mm.madviseDontNeed(agent, USER_PAGE + VICTIM, discardedPages);
   }
@@ -248,7 +253,7 @@ export class SplitWorld implements ExploredSystem {
       target: {
         access: (_endpoint, page, frame) => this.#accessed(page, frame),
         missing: (_endpoint, _agent, dmaPath, page, reason) => this.#missing(dmaPath, page, reason),
-        answered: () => undefined,
+        answered: (_endpoint, _agent, page, code) => this.#answered(page, code),
       },
       faults: { descriptor: DROP, read: path, write: path, completion: DROP, msi: DROP },
       ...(device === 'no ATS' ? {} : { deviceTlb: SMALL_CACHE }),
@@ -275,19 +280,10 @@ export class SplitWorld implements ExploredSystem {
   #faultPath(): ExploredTask[] {
     const { pageRequests } = this.#driver;
     assert(pageRequests !== null, 'a unit in scalable mode has page requests');
-    const respond = pageRequests.respond.bind(pageRequests);
-    const source = this.#variant.answersTwice
-      ? overriding(pageRequests, {
-          *respond(...answer: Parameters<typeof respond>): Task<void> {
-            yield* respond(...answer);
-            yield* respond(...answer);
-          },
-        })
-      : pageRequests;
-    const iopf = new IopfQueue({
-      source,
-      handlerOf: () => this.#ioas.hwpt && { kind: 'kernel', hwpt: this.#ioas.hwpt },
-    });
+    const { hwpt } = this.#ioas;
+    assert(hwpt !== null, 'the domain has a hwpt');
+    const path = this.#variant.faultPath?.({ source: pageRequests, hwpt }) ?? { source: pageRequests, hwpt };
+    const iopf = new IopfQueue({ source: path.source, handlerOf: () => ({ kind: 'kernel', hwpt: path.hwpt }) });
     return [
       { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },
       { agent: WORKER, task: iopf.worker(WORKER), daemon: true },
@@ -318,6 +314,12 @@ export class SplitWorld implements ExploredSystem {
       );
   }
 
+  /** Who is told that a page is there finds it, unless the host has taken it again. */
+  #answered(page: number, code: number): void {
+    if (this.#variant.hostRests && code === ResponseCode.success && this.#domain.frameAt(page) < 0)
+      this.#fail('I13', `page 0x${page.toString(16)} is answered, and not mapped`);
+  }
+
   /** Memory that is no page table, for an unmap that does not know the difference: the first word it reads is the error. */
   #guestMemory(): PhysicalWords {
     const { memory } = this.#host;
@@ -334,7 +336,8 @@ export class SplitWorld implements ExploredSystem {
   }
 
   #isTaken(page: number): boolean {
-    return page >= VICTIM && page < VICTIM + (this.#variant.discardedPages ?? 1);
+    const { discardedPages = 1, reaped = false } = this.#variant;
+    return reaped || (page >= VICTIM && page < VICTIM + discardedPages);
   }
 
   #taken(first: number, pages: number): void {

@@ -2,7 +2,7 @@ import { type ExplorationResult, explore } from './explorer.ts';
 import type { Protocol, ProtocolConfiguration } from './protocol.ts';
 import { estimateOrders, exploreAtRandom } from './random-exploration.ts';
 import type { Counterexample } from './schedule.ts';
-import { shrink } from './shrink.ts';
+import { type ShrinkOptions, shrink } from './shrink.ts';
 
 /** Options of {@link verify}. */
 export interface VerifyOptions {
@@ -16,8 +16,8 @@ export interface VerifyOptions {
   readonly shouldStop?: () => boolean;
   /** Stops, interrupted, after so many executions. */
   readonly maxExecutions?: number;
-  /** False: the counterexample as it was met, not its shortest form. Default true. */
-  readonly shrink?: boolean;
+  /** False: the counterexample as it was met, not its shortest form; or what may be spent on that. Default true. */
+  readonly shrink?: boolean | ShrinkOptions;
 }
 
 /** What became of one configuration. */
@@ -86,7 +86,7 @@ export function* verify(
     total.add(configuration, next.value);
     const { violation } = next.value;
     if (!violation) continue;
-    const small = options.shrink === false ? violation : shrink(configuration.build, violation);
+    const small = options.shrink === false ? violation : shrunk(configuration, violation, options.shrink);
     return result('violated', {
       configuration: configuration.name,
       stepsWhenFound: violation.schedule.length,
@@ -95,6 +95,9 @@ export function* verify(
   }
   return result('holds', null);
 }
+
+const shrunk = ({ build }: ProtocolConfiguration, found: Counterexample, options: true | ShrinkOptions = true) =>
+  shrink(build, found, options === true ? {} : options);
 
 const searchOf = (
   { build }: ProtocolConfiguration,

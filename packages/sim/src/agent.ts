@@ -2,6 +2,9 @@ import { Cost, type CostClass } from './cost.ts';
 import { Access, type AccessMode, Location, type LocationKind, Step } from './step.ts';
 import type { Waitable } from './wait.ts';
 
+/** A task has to wait where its agent may not sleep. Thrown where that is seen: in the task, or in the scheduler that would park it. */
+export class WouldSleepError extends Error {}
+
 /**
  * Who acts: a device queue, a notifier, a fault worker. Every task runs on behalf of one agent, and the agent's
  * methods fill its one {@link Step} for the task to yield:
@@ -53,7 +56,7 @@ export class Agent {
 
   /**
    * Goes on once `waitable.ready()`. Others may act between the wake-up and the resume, so a task takes what it waited
-   * for in a loop. @throws Error if the agent may not sleep here and would have to.
+   * for in a loop. @throws WouldSleepError if the agent may not sleep here and would have to
    */
   waits(label: string, waitable: Waitable): Step {
     if (!this.maySleep && !waitable.ready()) throw this.wouldSleep(waitable, label);
@@ -78,8 +81,10 @@ export class Agent {
   }
 
   /** The error for a wait where the agent may not sleep; a scheduler throws it before it parks the agent's task. */
-  wouldSleep(waitable: Waitable, label: string): Error {
-    return new Error(`${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`);
+  wouldSleep(waitable: Waitable, label: string): WouldSleepError {
+    return new WouldSleepError(
+      `${this.name}: would sleep on ${waitable.name} where sleeping is not allowed (${label})`,
+    );
   }
 
   #fill(

@@ -1,4 +1,4 @@
-export { Agent } from './agent.ts';
+export { Agent, WouldSleepError } from './agent.ts';
 export { assert } from './assert.ts';
 export type { CostClass, CostName, CostProfile } from './cost.ts';
 export { Cost, costTableNs } from './cost.ts';

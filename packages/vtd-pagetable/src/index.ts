@@ -58,8 +58,23 @@ export type { FieldAccount, WordsAccount } from './explain/words-account.ts';
 export { explainWords } from './explain/words-account.ts';
 export type { FaultCondition, FaultReasonCode } from './fault-reason.ts';
 export { FaultReason, faultCondition, faultReasonText, isQualifiedFault, isWalkError } from './fault-reason.ts';
+export {
+  encodeFirstStageLeaf,
+  encodeFirstStageTable,
+  FS_ACCESSED,
+  FS_DIRTY,
+  FS_PRESENT,
+  FS_TABLE,
+  FS_USER,
+  FS_WRITE,
+} from './first-stage-entry.ts';
+export { splitFirstStage } from './first-stage-split.ts';
+export type { FirstStageOutcome, FirstStageTable } from './first-stage-walk.ts';
+export { walkFirstStage } from './first-stage-walk.ts';
 export type { BitField, Layout } from './format/bit-field.ts';
 export { layout, namedValues, yesNo } from './format/bit-field.ts';
+export type { FirstStageCapabilities } from './format/first-stage-layout.ts';
+export { firstStageEntryName, firstStageLayout } from './format/first-stage-layout.ts';
 export { pagingEntryLayout } from './format/paging-entry-layout.ts';
 export { pasidLayout } from './format/pasid-entry-layout.ts';
 export { isFaultProcessingDisabled } from './format/shared-field.ts';

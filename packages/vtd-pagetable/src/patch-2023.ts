@@ -16,8 +16,8 @@ import { flushEntries, flushPrivateTable, flushTableEntry, tableEntry } from './
 import { checkRange, type TableState } from './table-state.ts';
 
 /**
- * Which defects of the posted patch are on. D2 is missing: it concerns directory entries of the first stage, which this package
- * does not have.
+ * Which defects of the posted patch are on. D2 is missing: it concerns directory entries of the first stage, and this is the second;
+ * see `splitFirstStage`.
  */
 export interface Patch2023Defects {
   /** The new table is not written back from the CPU's cache before it is published; matters where walks do not snoop. */

@@ -76,24 +76,28 @@ export class PageRequestPort {
   }
 
   /**
-   * Waits for the interrupt and takes head .. tail as read once, PPR cleared first (as Linux's prq_event_thread). If `overflowed`,
-   * partial groups must be thrown away before {@link clearOverflow}. Stop markers are taken and not given on. What Linux
-   * refuses (an address that is not canonical, supervisor access, execute access) is answered Invalid Request here.
+   * Waits for the interrupt and takes head .. tail, in the order of Linux's prq_event_thread, in which others act between any two:
+   * PPR is cleared first, so that what comes from then on interrupts again; tail and head are read once; head is moved. What becomes of an overflow
+   * that comes later is {@link clearOverflow}'s to see. If `overflowed`, partial groups must be thrown away with it. Stop markers are
+   * taken and not given on. What Linux refuses (an address that is not canonical, supervisor access, execute access) is answered Invalid
+   * Request here.
    */
   *take(agent: Agent): Task<{ readonly requests: readonly PageRequest[]; readonly overflowed: boolean }> {
     const { queue, registers, location } = this.#options;
-    while (!queue.pending.ready()) yield agent.waits('page request interrupt', queue.pending);
-    yield agent.writes('read page requests', Location.pageRequestQueue, location, Cost.entryRead);
+    while (!queue.interrupt.ready()) yield agent.waits('page request interrupt', queue.interrupt);
+    yield agent.writes('clear PPR', Location.pageRequestQueue, location, Cost.entryRead);
+    queue.acknowledge();
     registers.write32(Register.PRS, PageRequestStatus.pending);
+    yield agent.reads('read PQT', Location.pageRequestQueue, location, Cost.free);
     const requests: PageRequest[] = [];
     const refused: PageRequest[] = [];
     const tail = this.#index(Register.PQT);
-    let head = this.#index(Register.PQH);
-    while (head !== tail) {
+    // Hardware does not touch what is between head and tail.
+    for (let head = this.#index(Register.PQH); head !== tail; head = (head + 1) % this.#entries) {
       const request = this.#read(head);
       if (request !== null && !isStopMarker(request)) (isRefused(request) ? refused : requests).push(request);
-      head = (head + 1) % this.#entries;
     }
+    yield agent.writes('write PQH', Location.pageRequestQueue, location, Cost.free);
     registers.write64(Register.PQH, BigInt(tail * 32));
     const overflowed = this.#overflowed;
     this.#isTaking = refused.length > 0;

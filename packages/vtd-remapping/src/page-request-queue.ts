@@ -29,15 +29,16 @@ export class PageRequestQueue {
   #status = 0;
   #requests = 0;
   #overflows = 0;
-  /** The interrupt line as a driver's thread sees it: something is pending. */
-  readonly pending: Condition;
+  /** The event of 7.5 has been raised since {@link acknowledge}: what a driver's thread sleeps on. */
+  readonly interrupt: Condition;
+  #isRaised = false;
 
   /** @param limit a queue smaller than a page holds, for tests of overflow: the most entries of the ring that are used, one of them empty */
   constructor(memory: TableMemory, event: EventInterrupt, limit = Number.POSITIVE_INFINITY) {
     this.#memory = memory;
     this.#event = event;
     this.#limit = limit;
-    this.pending = new Condition('page request interrupt', () => this.#status !== 0);
+    this.interrupt = new Condition('page request interrupt', () => this.#isRaised);
   }
 
   /** Requests written. */
@@ -96,6 +97,14 @@ export class PageRequestQueue {
     if (this.#status === 0) this.#event.settle();
   }
 
+  /**
+   * The driver's thread begins. The event is an edge: it is raised by the first of PPR and PRO only, while both were clear, and by nothing
+   * as long as one of them is set. So whoever leaves one set is not woken again.
+   */
+  acknowledge(): void {
+    this.#isRaised = false;
+  }
+
   /** Whether {@link write} would have no room, or PRO keeps it from writing. */
   get blocked(): boolean {
     return (this.#status & PageRequestStatus.overflow) !== 0 || this.#full;
@@ -118,7 +127,6 @@ export class PageRequestQueue {
         this.#overflows++;
         this.#setStatus(PageRequestStatus.overflow);
       }
-      this.pending.wake();
       return request.last && !isStopMarker(request) ? 'answered-success' : 'dropped';
     }
     const entry = this.#entry(this.#tail);
@@ -132,7 +140,6 @@ export class PageRequestQueue {
     this.#tail = ((entry + 1) % this.entries) * DESCRIPTOR_BYTES;
     this.#requests++;
     this.#setStatus(PageRequestStatus.pending);
-    this.pending.wake();
     return 'queued';
   }
 
@@ -144,6 +151,9 @@ export class PageRequestQueue {
   #setStatus(status: number): void {
     const isQuiet = this.#status === 0;
     this.#status |= status;
-    if (isQuiet) this.#event.raise();
+    if (!isQuiet) return;
+    this.#isRaised = true;
+    this.#event.raise();
+    this.interrupt.wake();
   }
 }

@@ -48,7 +48,7 @@ describe('the page request queue', () => {
     expect(queue.write(request(6))).toBe('queued');
   });
 
-  it('wakes its reader for a request, and for an overflow alone', () => {
+  it('wakes its reader for a request', () => {
     const { port, queue } = pages();
     const waits = new TaskRun(agent, port.take(agent));
     waits.advance();
@@ -56,10 +56,40 @@ describe('the page request queue', () => {
     queue.write(request(0));
     expect(waits.enabled).toBe(true);
     runToEnd(port.take(agent));
-    expect(queue.pending.ready()).toBe(false);
-    for (let i = 0; i < 128; i++) queue.write(request(i));
+    expect(queue.interrupt.ready()).toBe(false);
+  });
+
+  it('raises its event only while PPR and PRO are both clear (7.5)', () => {
+    const { setup, port, queue } = pages();
+    for (let i = 0; i < 127; i++) queue.write(request(i));
+    queue.acknowledge();
+    queue.write(request(127)); // PRO beside PPR
+    expect([queue.status, queue.interrupt.ready()]).toEqual([3, false]);
+    setup.unit.registers.write32(Register.PRS, PageRequestStatus.pending | PageRequestStatus.overflow);
+    queue.write(request(127)); // PRO alone
+    expect([queue.status, queue.interrupt.ready()]).toEqual([PageRequestStatus.overflow, true]);
     runToEnd(port.take(agent));
-    expect([queue.status, queue.pending.ready()]).toEqual([PageRequestStatus.overflow, true]);
+    queue.write(request(128));
+    expect([queue.status, queue.interrupt.ready()]).toEqual([PageRequestStatus.overflow, false]);
+    port.clearOverflow();
+    queue.write(request(129));
+    expect(queue.interrupt.ready()).toBe(true);
+  });
+
+  it('interrupts again for a request that comes while its reader is at work, wherever that is', () => {
+    const labels = ['clear PPR', 'read PQT', 'write PQH'];
+    for (const label of labels) {
+      const { port, queue } = pages();
+      queue.write(request(0));
+      const taking = new TaskRun(agent, port.take(agent));
+      taking.advance();
+      while (taking.pending?.label !== label) taking.advance();
+      queue.write(request(1));
+      while (!taking.done) taking.advance();
+      const taken = taking.value?.requests.length;
+      expect([label, taken]).toEqual([label, label === 'write PQH' ? 1 : 2]);
+      if (taken === 1) expect(queue.interrupt.ready()).toBe(true);
+    }
   });
 
   it('has a number of entries that PQS can say', () => {

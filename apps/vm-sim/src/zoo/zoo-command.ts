@@ -1,4 +1,4 @@
-import type { Defect, VerifyResult } from '@faultline/interleave';
+import type { Defect, ExploredDefect, MeasuredDefect, Measurement, VerifyResult } from '@faultline/interleave';
 import { VERSION } from '@faultline/machine';
 import { plural, titleLines, wrapped } from '../columns.ts';
 import { EXIT, type ExitCode, UsageError } from '../exit-code.ts';
@@ -21,11 +21,18 @@ export interface ZooRow {
   readonly id: string;
   readonly title: string;
   readonly found: boolean;
-  /** Steps of the shortest schedule; null if it was not found. */
+  /** Steps of the shortest schedule, or of the runs that were measured; null if it was not found. */
   readonly steps: number | null;
-  /** Invariant that it broke. */
+  /** Invariant that it broke; null for what was measured. */
   readonly invariant: string | null;
+  /** What was measured, for a defect that breaks no invariant; else null. */
+  readonly measured: string | null;
 }
+
+/** What came of a defect. */
+type Finding =
+  | { readonly defect: ExploredDefect; readonly result: VerifyResult }
+  | { readonly defect: MeasuredDefect; readonly measurement: Measurement };
 
 /** Runs every defect, or those named, and prints which the adversary finds. Exit 3 if one is not found. */
 export async function zooCommand(
@@ -38,9 +45,13 @@ export async function zooCommand(
   if (!options.quiet) terminal.stderr.write(`vm-sim ${VERSION}, Node ${process.versions.node}, zoo\n`);
   const interruption = new Interruption(terminal);
   const meter = new ProgressMeter(terminal, options.quiet ?? false);
-  const results: { readonly defect: Defect; readonly result: VerifyResult }[] = [];
+  const results: Finding[] = [];
   try {
     for (const defect of chosen) {
+      if ('measure' in defect) {
+        results.push({ defect, measurement: defect.measure() });
+        continue;
+      }
       const result = await explore(defect, verifier, terminal, interruption, (executions) =>
         meter.update({
           fraction: results.length / chosen.length,
@@ -81,7 +92,7 @@ function choose(names: readonly string[], zoo: readonly Defect[]): readonly Defe
 }
 
 async function explore(
-  defect: Defect,
+  defect: ExploredDefect,
   verifier: ProtocolVerifier,
   terminal: Terminal,
   interruption: Interruption,
@@ -106,13 +117,39 @@ async function explore(
   }
 }
 
-const rowOf = ({ defect, result }: { defect: Defect; result: VerifyResult }): ZooRow => ({
-  id: defect.id,
-  title: defect.title,
-  found: result.counterexample !== null && defect.breaks.includes(result.counterexample.invariant),
-  steps: result.counterexample?.schedule.length ?? null,
-  invariant: result.counterexample?.invariant ?? null,
-});
+function rowOf(finding: Finding): ZooRow {
+  const { id, title } = finding.defect;
+  if ('measurement' in finding) {
+    const { cases, unit, steps } = finding.measurement;
+    const found = cases.every(({ right, wrong }) => wrong > right);
+    const measured = `${unit}: ${cases.map(caseText).join('; ')}`;
+    return { id, title, found, steps: found ? steps : null, invariant: null, measured };
+  }
+  const { counterexample } = finding.result;
+  return {
+    id,
+    title,
+    found: counterexample !== null && finding.defect.breaks.includes(counterexample.invariant),
+    steps: counterexample?.schedule.length ?? null,
+    invariant: counterexample?.invariant ?? null,
+    measured: null,
+  };
+}
+
+type Case = Measurement['cases'][number];
+
+const number = (value: number): string => value.toLocaleString('en-US');
+
+const caseText = ({ name, right, wrong }: Case): string =>
+  `${name} ${number(wrong)} instead of ${number(right)} (${factor({ right, wrong })})`;
+
+const factor = ({ right, wrong }: Pick<Case, 'right' | 'wrong'>): string => `${number(Math.round(wrong / right))}x`;
+
+/** How a defect shows, in a column. */
+const shortFinding = ({ found, invariant, steps, measured }: ZooRow): string => {
+  if (!found) return 'not found';
+  return measured === null ? `${invariant} in ${plural(steps ?? 0, 'step')}` : 'measured';
+};
 
 /** Columns of `I12 in 100 steps`. */
 const FOUND_WIDTH = 16;
@@ -128,9 +165,9 @@ function tableLines(rows: readonly ZooRow[], all: number, color: Palette): strin
   return [
     heading,
     ...titleLines(
-      rows.map(({ id, title, found, steps, invariant }) => ({
-        name: id,
-        title: `${(found ? `${invariant} in ${plural(steps ?? 0, 'step')}` : 'not found').padEnd(FOUND_WIDTH)}  ${title}`,
+      rows.map((row) => ({
+        name: row.id,
+        title: `${shortFinding(row).padEnd(FOUND_WIDTH)}  ${row.title}${row.measured === null ? '' : ` (${row.measured})`}`,
       })),
     ).map((line) => `  ${line}`),
     '',
@@ -138,20 +175,24 @@ function tableLines(rows: readonly ZooRow[], all: number, color: Palette): strin
   ];
 }
 
-function defectLines(
-  { defect, result }: { defect: Defect; result: VerifyResult },
-  width: number,
-  color: Palette,
-): string[] {
-  const found = result.counterexample;
+function defectLines(finding: Finding, width: number, color: Palette): string[] {
+  const { id, title, text, source } = finding.defect;
   return [
-    `${color.bold(defect.id)}  ${defect.title}`,
-    ...wrapped(defect.text, Math.min(width, 98) - 2).map((line) => `  ${line}`),
-    ...(defect.source === null
-      ? []
-      : wrapped(`Seen in: ${defect.source}`, Math.min(width, 98) - 2).map((line) => `  ${line}`)),
-    ...(found === null
-      ? [color.red('Not found')]
-      : [`In ${found.configuration}:`, ...counterexampleLines(found, width, color)]),
+    `${color.bold(id)}  ${title}`,
+    ...wrapped(text, Math.min(width, 98) - 2).map((line) => `  ${line}`),
+    ...(source === null ? [] : wrapped(`Seen in: ${source}`, Math.min(width, 98) - 2).map((line) => `  ${line}`)),
+    ...('measurement' in finding
+      ? measurementLines(finding.measurement)
+      : counterexampleOf(finding.result, width, color)),
   ];
 }
+
+const measurementLines = ({ unit, cases }: Measurement): string[] => [
+  `Measured, ${unit}:`,
+  ...cases.map((of) => `  ${caseText(of)}`),
+];
+
+const counterexampleOf = ({ counterexample }: VerifyResult, width: number, color: Palette): string[] =>
+  counterexample === null
+    ? [color.red('Not found')]
+    : [`In ${counterexample.configuration}:`, ...counterexampleLines(counterexample, width, color)];

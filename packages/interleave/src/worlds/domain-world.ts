@@ -12,8 +12,15 @@ export interface DomainDefects {
   readonly freesTablesEarly?: boolean;
   /** Another cut in the place of the domain's own. */
   readonly cut?: (world: DomainWorld, agent: Agent, page: number) => Task<void>;
-  /** Another harvest in the place of the domain's own. */
-  readonly harvest?: (world: DomainWorld, agent: Agent, page: number, pages: number) => Task<HarvestedRange[]>;
+  /** Another harvest in the place of the domain's own. What it reports it has `process` deal with, or returns. */
+  readonly harvest?: (
+    world: DomainWorld,
+    agent: Agent,
+    range: HarvestedRange,
+    process: (ranges: readonly HarvestedRange[]) => Task<void>,
+  ) => Task<readonly HarvestedRange[]>;
+  /** Something else that is wrong with the world, from its start on. */
+  readonly prepare?: (world: DomainWorld) => void;
 }
 
 /** A range that a harvest reports dirty. */
@@ -89,6 +96,7 @@ export class DomainWorld implements ExploredSystem {
       onFreeTables: (tables) => this.#tablesFreed(tables),
     });
     this.#applyDefects();
+    defects.prepare?.(this);
     this.tasks.push({ agent: QUEUE, task: this.unit.run(QUEUE), daemon: true });
   }
 

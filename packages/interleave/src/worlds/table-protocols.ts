@@ -149,10 +149,15 @@ const harvestWorld = (choices: Choices, defects: DomainDefects): DomainWorld => 
   world.spawn(
     MAPPER,
     (function* (): Task<void> {
-      const ranges = yield* defects.harvest?.(world, MAPPER, 0, 512) ??
-        world.domain.readAndClearDirty(MAPPER, 0, 512, true);
-      yield MAPPER.reads('process the page', Location.frame, FRAME + PAGE, Cost.free);
-      owed.processed(ranges);
+      const process = function* (ranges: readonly HarvestedRange[]): Task<void> {
+        yield MAPPER.reads('process the page', Location.frame, FRAME + PAGE, Cost.free);
+        owed.processed(ranges);
+      };
+      const range = { page: 0, pages: 512 };
+      yield* process(
+        yield* defects.harvest?.(world, MAPPER, range, process) ??
+          world.domain.readAndClearDirty(MAPPER, range.page, range.pages, true),
+      );
     })(),
   );
   world.atEnd = () => owed.afterLastHarvest(512);
@@ -160,10 +165,14 @@ const harvestWorld = (choices: Choices, defects: DomainDefects): DomainWorld => 
 };
 
 /** A page is cut out of its large leaf while a device writes another for the first time, which sets D. */
-const cutDirtyWorld = (choices: Choices, defects: DomainDefects): DomainWorld => {
+const cutDirtyWorld = (
+  choices: Choices & { readonly pages: 512 | 262144; readonly installs: 'one' | 'two' },
+  defects: DomainDefects,
+): DomainWorld => {
+  const { pages, installs } = choices;
   const world = new DomainWorld({ accessedDirty: true, defects });
   const owed = new OwedDirt(world);
-  world.now(world.domain.map(SET_UP, { page: 0, frame: FRAME, pages: 512, write: true }));
+  world.now(world.domain.map(SET_UP, { page: 0, frame: FRAME, pages, write: true }));
   addWriter(world, { ...choices, warm: false });
   world.spawn(
     MAPPER,
@@ -173,13 +182,27 @@ const cutDirtyWorld = (choices: Choices, defects: DomainDefects): DomainWorld =>
         return;
       }
       const gather = world.domain.gather();
-      yield* world.domain.cut(MAPPER, VICTIM, 1, gather);
+      yield* world.domain.cut(MAPPER, VICTIM, 1, gather, { installs });
       yield* world.domain.flush(MAPPER, gather);
     })(),
   );
-  world.atEnd = () => owed.afterLastHarvest(512);
+  world.atEnd = () => owed.afterLastHarvest(pages);
   return world;
 };
+
+const cutDirtyConfigurations = (defects: DomainDefects): ProtocolConfiguration[] =>
+  [false, true].flatMap((ats) =>
+    (
+      [
+        ['2M', 512, 'one'],
+        ['1G', 262144, 'one'],
+        ['1G', 262144, 'two'],
+      ] as const
+    ).map(([leaf, pages, installs]) => ({
+      name: `a page is cut out of a ${leaf} leaf meanwhile${leaf === '1G' ? ` by ${installs} install${installs === 'one' ? '' : 's'}` : ''}, ${devices(ats)}`,
+      build: () => cutDirtyWorld({ ats, warm: false, pages, installs }, defects),
+    })),
+  );
 
 interface MapChoices {
   readonly ats: boolean;
@@ -333,10 +356,7 @@ export function tableProtocols(defects: DomainDefects = {}): readonly Protocol[]
       title: 'dirty bits are read and cleared while a device writes: each write is reported after it',
       configurations: [
         ...configurations('4K', (choices) => harvestWorld(choices, defects)),
-        ...[false, true].map((ats) => ({
-          name: `a page is cut out of a 2M leaf meanwhile, ${devices(ats)}`,
-          build: () => cutDirtyWorld({ ats, warm: false }, defects),
-        })),
+        ...cutDirtyConfigurations(defects),
       ],
     },
     {

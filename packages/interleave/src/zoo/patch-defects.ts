@@ -1,6 +1,9 @@
 import type { Patch2023Defect } from '@faultline/iommufd-core';
+import { FS_PRESENT, FS_WRITE } from '@faultline/vtd-pagetable';
 import { patch2023Protocol } from '../patch-2023-protocol.ts';
-import type { Defect } from './defect.ts';
+import { firstStageProtocol } from '../worlds/first-stage-protocol.ts';
+import type { Defect, ExploredDefect } from './defect.ts';
+import { DIRTY_INFLATION } from './dirty-inflation.ts';
 
 const SOURCE = '"iommu/vt-d: Atomic breakdown of IOPT into finer granularity", linux-kernel, 14 August 2023';
 
@@ -9,7 +12,7 @@ const ofPatch = (
   title: string,
   text: string,
   breaks: readonly string[],
-): Defect => ({
+): ExploredDefect => ({
   id,
   title,
   source: SOURCE,
@@ -18,10 +21,7 @@ const ofPatch = (
   protocol: patch2023Protocol(id),
 });
 
-/**
- * The defects of the posted patch, each alone. D2 is of first-stage entries, which are not modelled; D7 breaks no invariant: it is
- * measured (dirty inflation, in the README of vtd-pagetable).
- */
+/** The defects of the posted patch, each alone. */
 export const PATCH_DEFECTS: readonly Defect[] = [
   ofPatch(
     'D1',
@@ -29,6 +29,14 @@ export const PATCH_DEFECTS: readonly Defect[] = [
     'On a unit that does not snoop, the walker follows the new entry and reads the table’s page in memory as it was before: zeros, or somebody’s old entries. Every innocent page of the old leaf faults until the lines happen to be written back.',
     ['I3', 'I4'],
   ),
+  {
+    id: 'D2',
+    title: 'a first-stage directory entry is written without U/S and A',
+    source: SOURCE,
+    text: 'switch_to_small_page() writes R and W, which in a first-stage entry are P and R/W. U/S stays 0: that is a supervisor’s table, and every request of user privilege below it faults (VT-d Rev 5.10, 3.6.1, condition SGN.2). A stays 0 too, and a unit that does not snoop faults where it would have to set it (SFS.9). pfn_to_dma_pte() sets both in a first-stage domain.',
+    breaks: ['I4'],
+    protocol: firstStageProtocol(FS_PRESENT | FS_WRITE),
+  },
   ofPatch(
     'D3',
     'the result of the recursive call is dropped: a second split that fails counts as success',
@@ -53,6 +61,7 @@ export const PATCH_DEFECTS: readonly Defect[] = [
     'Two table pages (GFP_ATOMIC) to give back one page, in the path that runs because there are none. The allocation fails exactly under pressure, and the page that was to be taken stays mapped.',
     ['I1', 'I8'],
   ),
+  { ...DIRTY_INFLATION, source: SOURCE },
   ofPatch(
     'D8',
     'only the low 12 attribute bits of the leaf are copied to the children',

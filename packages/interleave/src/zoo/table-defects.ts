@@ -1,10 +1,18 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
-import { entryFrame, readAndClearDirty, SS_PAGE_SIZE, SS_READ, SS_WRITE, tableIndex } from '@faultline/vtd-pagetable';
+import {
+  entryFrame,
+  type InvalidationGather,
+  readAndClearDirty,
+  SS_PAGE_SIZE,
+  SS_READ,
+  SS_WRITE,
+  tableIndex,
+} from '@faultline/vtd-pagetable';
 import type { Descriptor } from '@faultline/vtd-remapping';
 import type { Protocol } from '../protocol.ts';
 import type { DomainDefects, DomainWorld, HarvestedRange } from '../worlds/domain-world.ts';
 import { tableProtocols } from '../worlds/table-protocols.ts';
-import type { Defect } from './defect.ts';
+import type { ExploredDefect } from './defect.ts';
 
 type Submit = NonNullable<DomainDefects['submit']>;
 
@@ -28,36 +36,65 @@ const deviceTlbFirst: Submit = (descriptors) => [
   descriptors.filter(({ type }) => type !== 'deviceTlb'),
 ];
 
-function* harvestWithoutFlush(world: DomainWorld, agent: Agent, page: number, pages: number): Task<HarvestedRange[]> {
+type Harvest = NonNullable<DomainDefects['harvest']>;
+
+/** Reads and clears D in a range. The flush that this owes is with the gather. */
+function* clearDirty(world: DomainWorld, agent: Agent, { page, pages }: HarvestedRange, gather: InvalidationGather) {
   const found: HarvestedRange[] = [];
-  const gather = world.domain.gather();
   yield* readAndClearDirty(agent, world.domain.table, { page, pages, clear: true }, gather, (first, count) => {
     found.push({ page: first, pages: count });
   });
   return found;
 }
 
-/** A cut that reads the leaf, fills the table, and writes the entry over whatever is there by then. */
-function* cutWithoutCompare(world: DomainWorld, agent: Agent, page: number): Task<void> {
-  const { domain, tables } = world;
+const harvestWithoutFlush: Harvest = (world, agent, range) => clearDirty(world, agent, range, world.domain.gather());
+
+const processBeforeFlush: Harvest = function* (world, agent, range, process) {
+  const gather = world.domain.gather();
+  yield* process(yield* clearDirty(world, agent, range, gather));
+  yield* world.domain.flush(agent, gather);
+  return [];
+};
+
+/** What a collapse finds in the old table once hardware has left it is thrown away. */
+function dropLateBits({ domain }: DomainWorld): void {
+  const { table } = domain;
+  const settle = table.settle.bind(table);
+  table.settle = (gather) => {
+    gather.lateTables.length = 0;
+    return settle(gather);
+  };
+}
+
+/** Two installs, 1G to 2M and 2M to 4K, of which the second writes what was made of the leaf over whatever is there by then. */
+function* cutWithSecondStore({ domain, tables }: DomainWorld, agent: Agent, page: number): Task<void> {
+  const gather = domain.gather();
+  // A boundary of 2M leaves: the first install, as it should be.
+  yield* domain.cut(agent, page - (page % 512) + 512, 512, gather);
   let pfn = domain.table.rootPfn;
-  let level = domain.table.levels as number;
-  for (; level > 2; level--) pfn = entryFrame(tables.load(pfn, tableIndex(page, level)));
-  const index = tableIndex(page, level);
-  yield agent.reads('read leaf', Location.entry, tables.location(pfn, index), Cost.entryRead);
+  for (let level = domain.table.levels as number; level > 2; level--)
+    pfn = entryFrame(tables.load(pfn, tableIndex(page, level)));
+  const index = tableIndex(page, 2);
+  yield agent.reads('read 2M leaf', Location.entry, tables.location(pfn, index), Cost.entryRead);
   const leaf = tables.load(pfn, index);
   const child = tables.allocate();
   for (let i = 0; i < 512; i++) tables.store(child, i, (leaf & ~SS_PAGE_SIZE) + (BigInt(i) << 12n));
   yield agent.writes('write table entry over the leaf', Location.entry, tables.location(pfn, index), Cost.entryWrite);
   tables.store(pfn, index, (BigInt(child) << 12n) | SS_READ | SS_WRITE);
   domain.table.places.put(child, 1, 0);
-  const gather = domain.gather();
-  gather.add(0, 512);
   yield* domain.flush(agent, gather);
 }
 
+/** Tables are put in by a store: whoever comes second wins. Nothing else is exchanged in the worlds of `map`. */
+function storeInstead({ tables }: DomainWorld): void {
+  tables.compareExchange = (pfn, index, expected, replacement) => {
+    tables.store(pfn, index, replacement);
+    return expected;
+  };
+}
+
 /** Defects of what is done to a domain's table and to the caches. */
-export const TABLE_DEFECTS: readonly Defect[] = [
+export const TABLE_DEFECTS: readonly ExploredDefect[] = [
   {
     id: 'missing-iotlb-invalidation',
     title: 'the IOTLB is not invalidated after an unmap',
@@ -124,12 +161,36 @@ export const TABLE_DEFECTS: readonly Defect[] = [
     protocol: protocolWith('dirty-harvest', { harvest: harvestWithoutFlush }),
   },
   {
-    id: 'install-without-compare',
-    title: 'the table entry is written over the leaf with a plain store: a D bit set meanwhile is lost',
-    source: 'the draft cut_mapping and the posted patch both install with a compare-and-swap for this reason',
-    text: 'The children are filled from the leaf as it was read. Hardware sets D in the leaf before the table entry takes its place; a plain store does not notice, and the write is reported by no harvest.',
+    id: 'copy-before-flush',
+    title: 'a dirty page is processed before the caches have been invalidated',
+    source: 'the order of iommufd’s dirty tracking: the bitmap is handed out after iommu_iotlb_sync()',
+    text: 'D is cleared and the page is copied, and only then the invalidation ends. Until then a cached translation with D set lets writes through: what is written after the copy is in no bitmap.',
     breaks: ['I6'],
-    protocol: protocolWith('dirty-harvest', { cut: cutWithoutCompare }),
+    protocol: protocolWith('dirty-harvest', { harvest: processBeforeFlush }),
+  },
+  {
+    id: 'late-bits-lost',
+    title: 'a collapse drops the dirty bits that hardware sets in the old table until the flush',
+    source: null,
+    text: 'The large leaf gets the dirty bits as they were when it was made. A walk with a cached paging-structure entry still ends in the old table and sets D there; the table is freed, and the write is reported by no harvest.',
+    breaks: ['I6'],
+    protocol: protocolWith('collapse', { prepare: dropLateBits }),
+  },
+  {
+    id: 'second-install-loses-dirty',
+    title: 'the second of two installs is a plain store: a D bit set meanwhile is lost',
+    source: 'the draft cut_mapping and the posted patch both install with a compare-and-swap for this reason',
+    text: 'A 1G leaf is cut to 2M by compare-and-swap, and then one 2M leaf to 4K. Its children are filled from the leaf as it was read. Hardware sets D in it before the table entry takes its place; a plain store does not notice, and the write is reported by no harvest.',
+    breaks: ['I6'],
+    protocol: byTwoInstalls(protocolWith('dirty-harvest', { cut: cutWithSecondStore })),
+  },
+  {
+    id: 'install-without-compare',
+    title: 'a mapper puts its table in by a plain store, over that of another mapper',
+    source: 'Linux’s pfn_to_dma_pte() installs by try_cmpxchg64() and frees its own table if another was there first',
+    text: 'Two mappers find the same entry empty and each builds a table. The second store wins, and what the first has mapped, or is about to, is in a table that nothing leads to.',
+    breaks: ['I4', 'I12'],
+    protocol: protocolWith('map', { prepare: storeInstead }),
   },
   {
     id: 'stale-context-on-detach',
@@ -144,4 +205,8 @@ export const TABLE_DEFECTS: readonly Defect[] = [
 function superpageOnly(defects: DomainDefects): Protocol {
   const map = protocolWith('map', defects);
   return { ...map, configurations: map.configurations.filter(({ name }) => name.startsWith('2M over')) };
+}
+
+function byTwoInstalls(protocol: Protocol): Protocol {
+  return { ...protocol, configurations: protocol.configurations.filter(({ name }) => name.includes('two installs')) };
 }

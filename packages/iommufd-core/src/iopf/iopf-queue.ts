@@ -1,5 +1,5 @@
 import { hex } from '@faultline/address';
-import { type Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { IommufdError } from '../errno.ts';
 import { FaultOutcome, type FaultOutcomeCode } from '../stage2/fault-handler.ts';
 import { type FaultingHwpt, type IoPageRequest, type IopfHandler, PageGroup } from './page-group.ts';
@@ -143,20 +143,28 @@ export class IopfQueue {
       this.#isReceiving = true;
       for (const request of requests) yield* this.#receive(agent, request);
       if (overflowed) {
-        // iopf_queue_discard_partial: their LAST may have been among the lost.
-        for (const list of this.#partial.values()) this.#discardedPartial += list.length;
-        this.#partial.clear();
-        this.#source.clearOverflow();
+        yield agent.writes('clear PRO', Location.pageRequestQueue, ANY_LOCATION, Cost.free);
+        if (this.#source.clearOverflow()) this.#discardPartial();
       }
       this.#isReceiving = false;
       this.#wakeWaits();
     }
   }
 
+  /**
+   * iopf_queue_discard_partial: their LAST may have been among the lost. As in Linux only once the queue is empty: what has come in since is
+   * taken first, and the overflow is seen again then.
+   */
+  #discardPartial(): void {
+    for (const list of this.#partial.values()) this.#discardedPartial += list.length;
+    this.#partial.clear();
+  }
+
   /** A fault worker; runs for ever. Start as many as groups may be handled at once. */
   *worker(agent: Agent): Task<void> {
     for (;;) {
-      while (!this.#work.ready()) yield agent.waits('iopf work', this.#work);
+      do yield agent.waits('iopf work', this.#work);
+      while (!this.#work.ready());
       const next = this.#queued.shift();
       if (!next) continue;
       const { group, hwpt } = next;
@@ -194,6 +202,7 @@ export class IopfQueue {
     if (!handler) yield* this.#answer(agent, group, FaultOutcome.invalid);
     else if (!this.#mayAllocate()) yield* this.#answer(agent, group, FaultOutcome.failure);
     else if (handler.kind === 'kernel') {
+      yield agent.writes('queue page group', Location.lock, this.#work.id, Cost.free);
       this.#queued.push({ group, hwpt: handler.hwpt });
       this.#work.wake();
     } else {

@@ -11,7 +11,7 @@ import {
 import { StrategyCounters } from './strategy-counters.ts';
 import { flushAll, takeAwayWholeLeaf } from './take-away.ts';
 
-/** The defects of the posted patch that this model has, by their numbers; D2 concerns first-stage entries, which it has not. */
+/** The defects of the posted patch that this model has, by their numbers; D2 concerns first-stage entries: no domain of this model has them. */
 export const PATCH_2023_DEFECTS = ['D1', 'D3', 'D4', 'D5', 'D6', 'D7', 'D8', 'D9'] as const;
 /** `D1` .. `D9`, without D2. */
 export type Patch2023Defect = (typeof PATCH_2023_DEFECTS)[number];
@@ -27,7 +27,9 @@ export function patch2023(options: { readonly defects?: readonly Patch2023Defect
   const { defects = PATCH_2023_DEFECTS } = options;
   for (const defect of defects as readonly string[]) {
     if (defect === 'D2')
-      throw new RangeError('defects: D2 concerns directory entries of the first stage, which this model does not have');
+      throw new RangeError(
+        'defects: D2 concerns directory entries of the first stage, which no domain of this model has',
+      );
     if (!(PATCH_2023_DEFECTS as readonly string[]).includes(defect))
       throw new RangeError(`defects: "${defect}" is not one of ${PATCH_2023_DEFECTS.join(', ')}`);
   }
