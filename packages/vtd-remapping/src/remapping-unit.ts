@@ -30,9 +30,9 @@ import { receivePageRequest } from './page-request-receiver.ts';
 import { invalidateContextsByRegister, invalidateIotlbByRegister } from './register-invalidation.ts';
 import { RegisterFile, type RegisterTarget } from './registers.ts';
 import type { CachedScalableContext, RequesterContext, RequesterTables } from './requester-lookup.ts';
+import { checkTranslatedRequest, type TranslatedRequest } from './translated-request.ts';
 import { translateDma } from './translation.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
-import { checkTranslatedRequest, type TranslatedRequest } from './translated-request.ts';
 import { type TranslationCompletion, translateForDevice } from './translation-request.ts';
 import { type DmaRequest, type TranslationRequest, Walker } from './walker.ts';
 

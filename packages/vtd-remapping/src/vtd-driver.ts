@@ -75,8 +75,7 @@ export class VtdDriver {
   /** Functions that did not answer; in `complete` ones nothing needs to be invalidated any more. */
   readonly #isolated = new Map<number, 'under way' | 'complete'>();
   readonly #devices = {
-    isGone: (sourceId: number): boolean =>
-      this.isRemoved(sourceId) || this.#isolated.get(sourceId) === 'complete',
+    isGone: (sourceId: number): boolean => this.isRemoved(sourceId) || this.#isolated.get(sourceId) === 'complete',
     isolate: (agent: Agent, sourceId: number): Task<void> => this.#isolate(agent, sourceId),
   };
 
