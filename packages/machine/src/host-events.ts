@@ -1,5 +1,6 @@
 import { parseDurationNs, parseSize } from '@faultline/address';
 import { type HostMemory, HostMemoryError } from '@faultline/host-mm';
+import { IommufdError } from '@faultline/iommufd-core';
 import { Agent, Cost, type EventSink, type Task, type VirtualTime } from '@faultline/sim';
 import type { HostEvent } from './host-event.ts';
 import type { EventStats } from './stats.ts';
@@ -59,8 +60,8 @@ export class HostEvents {
       try {
         yield* this.#perform(agent, event, note);
       } catch (error) {
-        // An errno of the host is an outcome: memory is short, or the process went away meanwhile.
-        if (!(error instanceof HostMemoryError)) throw error;
+        // An errno is an outcome: memory is short, or the process went away meanwhile.
+        if (!(error instanceof HostMemoryError || error instanceof IommufdError)) throw error;
         note(error.code);
       }
       if (sink.enabled)

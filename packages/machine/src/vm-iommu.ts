@@ -133,6 +133,8 @@ export class VmIommu {
     // Where the CPU's second-stage table is the domain, the VMM fills it before it is used (KVM_PRE_FAULT_MEMORY).
     if (hwpt.sharesCpuTable) for (const region of layout.regions) yield* this.#preFault(agent, region);
     this.#markVacant(watch);
+    // At boot all that is there may be written to; later the host has write-protected some of it.
+    if (this.#replacements > 0) for (const { page, pages } of layout.regions) watch.mappedReadOnly(page, pages);
   }
 
   *#preFault(agent: Agent, region: { readonly page: number; readonly pages: number }): Task<void> {
