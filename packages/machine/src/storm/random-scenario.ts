@@ -57,7 +57,7 @@ class ScenarioDraw {
       strategy,
       duration: `${durationUs}us`,
       host: this.#host(vms, { isPinned: strategy === 'pinned', swapKind }),
-      reclaim: this.#on(0.8) ? this.#reclaim() : null,
+      reclaim: this.#on(0.8) ? this.#reclaim(vms) : null,
       ...(count === 1 ? { vm: vms[0] as VmInput } : { vms: vms as VmInput[] }),
       iommu: this.#iommu(),
       events: this.#events(vms, durationUs),
@@ -83,7 +83,7 @@ class ScenarioDraw {
       cpuTouchInterval: `${random.pick([2, 10, 50])}us`,
       cpuRefaults: random.pick([0, 0.3, 0.9]),
       // A little less than it wants: what it is over its limit is swapped out at boot, page by page.
-      ...(limited && this.#on(0.7) ? { memoryMax: `${megabytes - random.pick([1, 2, 4])}M` } : {}),
+      ...(limited && megabytes <= 16 ? { memoryMax: `${megabytes - random.pick([1, 2, 4])}M` } : {}),
       equalPages: this.#on(0.3) ? { gpa: '1M', length: '256K', distinct: 1 + random.below(16) } : null,
       balloon:
         this.#on(0.25) && !backing.startsWith('hugetlb')
@@ -142,10 +142,12 @@ class ScenarioDraw {
     };
   }
 
-  #reclaim(): NonNullable<ScenarioInput['reclaim']> {
+  #reclaim(vms: readonly VmInput[]): NonNullable<ScenarioInput['reclaim']> {
     const random = this.#random;
+    // The LRU gives a 1G folio whole: 262,144 pages to swap, which takes as long as fifty other machines.
+    const isCheap = vms.every(({ backing }) => backing !== 'pud-thp');
     return {
-      by: random.pick(['pageout', 'lru'] as const),
+      by: isCheap || this.#on(0.04) ? random.pick(['pageout', 'lru'] as const) : 'pageout',
       pages: random.pick([64, 512, 4096]),
       interval: `${random.pick([1, 5, 20])}us`,
       batch: random.pick([1, 8, 64]),
