@@ -182,12 +182,18 @@ export class DmaChecker implements DmaTarget {
     this.#unsettled.addRange(page, pages);
   }
 
-  /** It is over: what the pages hold now, zeros or what was written since, is what they have to keep. */
+  /** It is over: each page holds zeros or what was last written (I2), and has to keep that. */
   discardEnds(page: number, pages: number): void {
+    const { mm, userPageOf, ledger } = this.#options;
     this.#unsettled.deleteRange(page, pages);
     for (let i = page; i < page + pages; i++) {
-      const content = this.#options.mm.cpuRead(this.#options.userPageOf(i));
-      this.contents.set(i, content.tagLo, content.tagHi);
+      const { tagLo, tagHi } = mm.cpuRead(userPageOf(i));
+      ledger.check(
+        'I2',
+        (tagLo === 0 && tagHi === 0) || this.contents.matches(i, tagLo, tagHi),
+        () => `gpa ${iovaText(i)}, given up, holds neither zeros nor what was last written`,
+      );
+      this.contents.set(i, tagLo, tagHi);
     }
   }
 
