@@ -34,7 +34,7 @@ export function featuresOf(scenario: Scenario): StormFeatures {
   };
 }
 
-/** What of it has come to pass: of events those that happened, of failures those that struck, and devices that were isolated. */
+/** What of it has come to pass: of events those that happened, of failures those that struck, and what they led to. */
 export function reachedFeatures(scenario: Scenario, stats: StatsDocument): StormFeatures {
   const drawn = featuresOf(scenario);
   const happened = new Set(stats.events.filter(({ times }) => times > 0).map(({ action }) => action));
@@ -44,7 +44,11 @@ export function reachedFeatures(scenario: Scenario, stats: StatsDocument): Storm
     event: drawn.event.filter((action) => happened.has(action)),
     failure: [
       ...drawn.failure.filter((name) => (struck.get(name) ?? 1) > 0),
-      ...(stats.isolatedDevices.length > 0 ? ['deviceIsolated'] : []),
+      ...those({
+        deviceIsolated: stats.isolatedDevices.length > 0,
+        pageRequestOverflow: stats.faults.overflows > 0,
+        wholeLeafFallback: stats.iopt.wholeLeafFallbacks > 0,
+      }),
     ],
   };
 }
