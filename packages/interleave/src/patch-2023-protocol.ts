@@ -1,7 +1,7 @@
 import { type Patch2023Defect, patch2023 } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
-import { SPLIT_CONFIGURATIONS } from './protocols.ts';
-import { type SplitConfiguration, type SplitProtocol, type SplitVariant, SplitWorld } from './split-world.ts';
+import { SPLIT_CONFIGURATIONS, type SplitConfiguration } from './split-configuration.ts';
+import { type SplitProtocol, type SplitVariant, SplitWorld } from './split-world.ts';
 
 /** Worlds in which a defect can show itself. */
 interface Stage {
@@ -18,7 +18,7 @@ const SOFTWARE_BIT = 1n << 52n;
 
 const STAGES: Readonly<Record<Exclude<Patch2023Defect, 'D7'>, Stage>> = {
   // Hardware that does not snoop sees a new table only once it is written back.
-  D1: { ...ordinary, variant: { coherent: false }, fits: ({ device }) => device === 'no ATS' },
+  D1: { ...ordinary, fits: ({ coherent }) => !coherent },
   // The second of two splits fails: from 1G, with nothing in reserve.
   D3: {
     variant: { reservePages: 0 },
@@ -32,10 +32,10 @@ const STAGES: Readonly<Record<Exclude<Patch2023Defect, 'D7'>, Stage>> = {
     fits: ({ leaf, device }) => leaf === '1G' && device === 'no ATS',
   },
   // Hardware sets A and D in the leaf while it is being split: at its first use.
-  D5: { ...ordinary, variant: { accessedDirty: true }, fits: ({ warm, device }) => !warm && device === 'no ATS' },
+  D5: { ...ordinary, fits: ({ accessedDirty, cached }) => accessedDirty && cached === 'nothing' },
   D6: { ...ordinary, fits: ({ allocationMayFail }) => allocationMayFail },
   D8: { ...ordinary, variant: { attributes: SOFTWARE_BIT }, fits: ({ device }) => device === 'no ATS' },
-  D9: { ...ordinary, fits: ({ warm }) => warm },
+  D9: { ...ordinary, fits: ({ cached }) => cached === 'leaf' },
 };
 
 /**

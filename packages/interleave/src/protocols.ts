@@ -1,6 +1,7 @@
 import { cutAndCollapse, STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
-import { type SplitConfiguration, type SplitProtocol, SplitWorld } from './split-world.ts';
+import { SPLIT_CONFIGURATIONS } from './split-configuration.ts';
+import { type SplitProtocol, SplitWorld } from './split-world.ts';
 import { tableProtocols } from './worlds/table-protocols.ts';
 
 const PROTOCOL_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: string }>> = {
@@ -63,32 +64,6 @@ const FAULT_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: str
     variant: { startsEmpty: true, secondDevice: true, hostRests: true },
   },
 };
-
-/**
- * The configurations that every protocol is explored in: each leaf size, the page itself or its neighbour, cached or not, table
- * pages refused or not, with and without a device TLB; and, with page requests, the fault handler against the notifier.
- */
-export const SPLIT_CONFIGURATIONS: readonly SplitConfiguration[] = (['2M', '1G'] as const).flatMap((leaf) => [
-  ...(['victim', 'neighbour'] as const).flatMap((target) =>
-    (['no ATS', 'ATS'] as const).flatMap((device) =>
-      [true, false].flatMap((warm) =>
-        [false, true].map((allocationMayFail) => configuration({ leaf, target, device, warm, allocationMayFail })),
-      ),
-    ),
-  ),
-  configuration({ leaf, target: 'victim', device: 'ATS and PRI', warm: true, allocationMayFail: false }),
-]);
-
-function configuration(parts: Omit<SplitConfiguration, 'name'>): SplitConfiguration {
-  const name = [
-    `${parts.leaf}->4K`,
-    `DMA to the ${parts.target}`,
-    parts.device,
-    parts.warm ? 'cached' : 'not cached',
-    parts.allocationMayFail ? 'allocation may fail' : 'allocation succeeds',
-  ].join(', ');
-  return { name, ...parts };
-}
 
 /** A protocol that takes a page away, given by its parts, in each of {@link SPLIT_CONFIGURATIONS}. */
 export const splitProtocol = (name: string, title: string, parts: SplitProtocol): Protocol => ({

@@ -43,12 +43,15 @@ const KIND_NAMES: Readonly<Record<LocationKind, string>> = {
   [Location.folio]: 'folio',
 };
 
+/** An entry's location is its physical address divided by 8; that of translation caches is the unit's id and what of them. */
+const shown = (kind: LocationKind, location: number): number =>
+  kind === Location.entry ? location * 8 : kind === Location.translationCache ? location >> 2 : location;
+
 /** The record of a transition that is about to happen. */
 export function scheduledStep(agent: string, { task, chosen, footprint }: Transition, step: Step): ScheduledStep {
   const { kind, access } = footprint;
   const raw = footprint.location;
-  // An entry's location is its physical address divided by 8.
-  const location = raw === ANY_LOCATION ? null : kind === Location.entry ? raw * 8 : raw;
+  const location = raw === ANY_LOCATION ? null : shown(kind, raw);
   const named = kind === Location.entry || kind === Location.frame || kind === Location.folio;
   const where = named && location !== null ? `0x${location.toString(16)}` : '';
   const outcome = chosen === 0 ? '' : ' (fails)';

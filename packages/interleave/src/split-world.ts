@@ -3,30 +3,19 @@ import { DEFAULT_FAULT_POLICY, Ioas, IopfQueue, type Strategy } from '@faultline
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import {
+  type DirtyRange,
   entryFrame,
   faultReasonText,
   isLeaf,
   isWalkError,
   type PhysicalWords,
+  SS_DIRTY,
   TableMemory,
 } from '@faultline/vtd-pagetable';
 import { RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
+import { cacheLosses } from './cache-loss.ts';
+import type { SplitConfiguration } from './split-configuration.ts';
 import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
-
-/** One small configuration of a protocol that takes a page away while a device uses its leaf. */
-export interface SplitConfiguration {
-  readonly name: string;
-  /** Leaf that maps the page at the start. */
-  readonly leaf: '1G' | '2M';
-  /** Which page the device writes: the one that is taken away, or its neighbour. */
-  readonly target: 'victim' | 'neighbour';
-  /** Whether the unit has the large leaf in its IOTLB at the start. */
-  readonly warm: boolean;
-  /** Whether table pages may be refused. */
-  readonly allocationMayFail: boolean;
-  /** Without ATS, with a device TLB, or also with page requests that the stage-2 fault handler answers. */
-  readonly device: 'no ATS' | 'ATS' | 'ATS and PRI';
-}
 
 /** Parts of a protocol under test that a configuration does not decide. */
 export interface SplitProtocol {
@@ -43,10 +32,6 @@ export interface SplitProtocol {
 export interface SplitVariant {
   /** Table pages kept back; default as the domain's. */
   readonly reservePages?: number;
-  /** Hardware sets A and D. */
-  readonly accessedDirty?: boolean;
-  /** False: hardware does not snoop the CPU's caches. */
-  readonly coherent?: boolean;
   /** Attribute bits of the large leaf that every innocent page has to keep. */
   readonly attributes?: bigint;
   /** Nothing is mapped until it is used. */
@@ -94,6 +79,8 @@ export class SplitWorld implements ExploredSystem {
   readonly #areasHash: string;
   readonly #protocol: SplitProtocol;
   readonly #variant: SplitVariant;
+  /** Reported as written, by the operations that change a leaf. */
+  readonly #dirty: DirtyRange[] = [];
   #violation: Violation | null = null;
   #written = false;
 
@@ -101,7 +88,8 @@ export class SplitWorld implements ExploredSystem {
     this.#configuration = configuration;
     this.#protocol = protocol;
     this.#variant = protocol.variant ?? {};
-    const { coherent = true, accessedDirty = false, reservePages } = this.#variant;
+    const { reservePages } = this.#variant;
+    const { coherent, accessedDirty } = configuration;
     const pages = configuration.leaf === '1G' ? 262144 : 512;
     const setup = new Agent('set-up');
     this.#host = new HostMemory({
@@ -120,6 +108,8 @@ export class SplitWorld implements ExploredSystem {
       iotlb: { geometry: SMALL_CACHE },
       pagingCache: SMALL_STRUCTURE_CACHE,
       pageRequestLimit: 4,
+      // A unit that does not snoop sets no A and D.
+      ...(coherent ? {} : { capabilities: { coherent: false, pageWalkCoherent: false, accessedDirty: false } }),
     });
     this.#driver = new VtdDriver({ unit: this.#unit, pageRequestEntries: 128 });
     this.#unitPages = this.#tables.used;
@@ -131,6 +121,7 @@ export class SplitWorld implements ExploredSystem {
       accessedDirty,
       ...(reservePages === undefined ? {} : { reservePages }),
       onFreeTables: (tables) => this.#tablesFreed(tables),
+      onDirty: (ranges) => this.#dirty.push(...ranges),
     });
     const mm = this.#variant.noSequenceCheck ? overriding(this.#mm, { notifierReadRetry: () => false }) : this.#mm;
     this.#ioas = new Ioas({ mm, strategy: protocol.strategy });
@@ -138,9 +129,15 @@ export class SplitWorld implements ExploredSystem {
     this.#areasHash = this.#ioas.areas.hash();
     this.#endpoint = this.#connectDevice('device', SOURCE_ID);
     this.#second = this.#variant.secondDevice ? this.#connectDevice('second device', SECOND_ID) : null;
-    if (configuration.warm && !this.#variant.startsEmpty) runToEnd(this.#dma(setup));
+    if (!this.#variant.startsEmpty) this.#warmUp(setup);
     this.tasks = [
-      { agent: DEVICE, task: this.#dma(DEVICE) },
+      ...(configuration.walkers === 2
+        ? [
+            { agent: DEVICE, task: this.#dma(DEVICE) },
+            { agent: ALSO, task: this.#dma(ALSO) },
+          ]
+        : [{ agent: DEVICE, task: this.#twoDmas(DEVICE) }]),
+      ...(configuration.losesEntries ? cacheLosses(this.#unit, this.#endpoint) : []),
       ...(this.#second
         ? [{ agent: SECOND, task: this.#second.dmaPage(SECOND, 'write', this.#targetPage, true, 1, 1) }]
         : []),
@@ -177,12 +174,30 @@ export class SplitWorld implements ExploredSystem {
     const mayBeLost = this.#isTaken(this.#targetPage) && this.#variant.discardedPages !== undefined;
     if (this.#written && content.tagLo !== 1 && !mayBeLost)
       return { invariant: 'I2', message: 'what the device wrote is lost' };
+    if (this.#written && this.#configuration.accessedDirty && !mayBeLost && !this.#isReportedDirty(this.#targetPage))
+      return { invariant: 'I6', message: `page 0x${this.#targetPage.toString(16)} was written, and nobody reports it` };
     if (this.#unit.inFlight.count !== 0) return { invariant: 'I12', message: 'a DMA is still in flight' };
     // The unit's, context table, PASID directory and table of the device, the tables in use, the reserve: nothing else.
     const expected = this.#unitPages + (this.#second ? 5 : 3) + table.tablePages + table.reserve.held;
     if (this.#tables.used !== expected)
       return { invariant: 'I12', message: `${this.#tables.used} table pages in use, ${expected} accounted for` };
     return null;
+  }
+
+  #warmUp(agent: Agent): void {
+    const { cached } = this.#configuration;
+    if (cached === 'nothing') return;
+    runToEnd(this.#dma(agent));
+    if (cached === 'leaf') return;
+    this.#unit.iotlb.invalidateGlobal();
+    this.#endpoint.deviceTlb?.clear();
+  }
+
+  /** D in the table now, or in what was changed before. */
+  #isReportedDirty(page: number): boolean {
+    const leaf = this.#domain.leafAt(page);
+    if (leaf && (leaf.entry & SS_DIRTY) !== 0n) return true;
+    return this.#dirty.some((range) => page >= range.page && page < range.page + range.pages);
   }
 
   #takeAway(agent: Agent): Task<unknown> {
@@ -244,6 +259,12 @@ export class SplitWorld implements ExploredSystem {
 
   get #targetPage(): number {
     return this.#configuration.target === 'victim' ? VICTIM : VICTIM + 1;
+  }
+
+  /** The second finds what the first has cached. */
+  *#twoDmas(agent: Agent): Task<void> {
+    yield* this.#dma(agent);
+    yield* this.#dma(agent);
   }
 
   #dma(agent: Agent): Task<unknown> {
@@ -380,6 +401,7 @@ const SMALL_CACHE = { '4K': { sets: 1, ways: 2 }, '2M': { sets: 1, ways: 2 }, '1
 const ONE_SET = { sets: 1, ways: 4 } as const;
 const SMALL_STRUCTURE_CACHE = { pde: ONE_SET, pdpe: ONE_SET, pml4e: ONE_SET, pml5e: ONE_SET } as const;
 const DEVICE = new Agent('device');
+const ALSO = new Agent('device, second DMA');
 const HOST = new Agent('host');
 const COLLAPSER = new Agent('collapser');
 const CPU = new Agent('guest CPU');

@@ -1,24 +1,12 @@
 import { STRATEGIES, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
 import { describe, expect, it, vi } from 'vitest';
-import {
-  PROTOCOLS,
-  protocolNamed,
-  type SplitProtocol,
-  splitProtocol,
-  type VerifyResult,
-  verify,
-} from '../src/index.ts';
+import { PROTOCOLS, protocolNamed, type SplitProtocol, splitProtocol } from '../src/index.ts';
+import { outcome, quick } from './outcome.ts';
 
 // Explorations take seconds, and more on a machine that does other things besides.
 vi.setConfig({ testTimeout: 90_000 });
 
-function outcome(search: Generator<unknown, VerifyResult>): VerifyResult {
-  let next = search.next();
-  while (!next.done) next = search.next();
-  return next.value;
-}
-
-const explored = (name: string, protocol: SplitProtocol) => outcome(verify(splitProtocol(name, name, protocol)));
+const explored = (name: string, protocol: SplitProtocol) => outcome(quick(splitProtocol(name, name, protocol)));
 
 /** `cut` as it should be, for comparison with each defect below. */
 const withDefect = (takeAway: TakeAway): SplitProtocol => ({
@@ -27,20 +15,20 @@ const withDefect = (takeAway: TakeAway): SplitProtocol => ({
 });
 
 describe('verify', () => {
-  it('cut holds in every order of every configuration', () => {
-    const result = outcome(verify(protocolNamed('cut')));
+  it('cut holds in every order of the configurations with few', () => {
+    const result = outcome(quick(protocolNamed('cut')));
     expect(result.counterexample).toBe(null);
     expect(result.verdict).toBe('holds');
-    expect(result.configurations).toHaveLength(34);
+    expect(result.configurations).toHaveLength(50);
     expect(result.executions).toBeGreaterThan(3000);
   });
 
   it('whole-leaf holds where innocents may fault', () => {
-    expect(outcome(verify(protocolNamed('whole-leaf'))).verdict).toBe('holds');
+    expect(outcome(quick(protocolNamed('whole-leaf'))).verdict).toBe('holds');
   });
 
   it('naive walks to an error, and the schedule says where', () => {
-    const result = outcome(verify(protocolNamed('naive')));
+    const result = outcome(quick(protocolNamed('naive')));
     expect(result.verdict).toBe('violated');
     expect(result.counterexample?.invariant).toBe('I3');
     expect(result.counterexample?.message).toContain('which is guest memory, as an entry');

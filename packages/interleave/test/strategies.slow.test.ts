@@ -2,11 +2,14 @@ import { expect, it } from 'vitest';
 import { patch2023Protocol, protocolNamed } from '../src/index.ts';
 import { outcome } from './outcome.ts';
 
-it.each(['paired', 'break-before-make', 'cut+collapse'])('%s holds in every order of every configuration', (name) => {
-  const result = outcome(protocolNamed(name));
-  expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
-  expect(result.configurations).toHaveLength(34);
-});
+it.each(['cut', 'whole-leaf', 'paired', 'break-before-make', 'cut+collapse'])(
+  '%s holds in every order of every configuration',
+  (name) => {
+    const result = outcome(protocolNamed(name));
+    expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
+    expect(result.configurations).toHaveLength(60);
+  },
+);
 
 it('shared-ept holds with one preemption, from 2M and without ATS', () => {
   const protocol = protocolNamed('shared-ept');

@@ -1,16 +1,16 @@
 import { type Patch2023Defect, STRATEGIES } from '@faultline/iommufd-core';
 import { describe, expect, it, vi } from 'vitest';
 import { type Protocol, patch2023Protocol, protocolNamed, splitProtocol } from '../src/index.ts';
-import { outcome } from './outcome.ts';
+import { outcome, quick } from './outcome.ts';
 
 // Explorations take seconds, and more on a machine that does other things besides.
 vi.setConfig({ testTimeout: 90_000 });
 
-/** Enough of a protocol for the fast suite; strategies.slow.test.ts explores every order of every configuration. */
-const small = (protocol: Protocol): Protocol => ({
-  ...protocol,
-  configurations: protocol.configurations.filter(({ name }) => /^2M.*(no ATS|PRI)/.test(name)),
-});
+/** Less still: from 2M, without ATS or with page requests. */
+const small = (protocol: Protocol): Protocol => {
+  const { configurations, ...rest } = quick(protocol);
+  return { ...rest, configurations: configurations.filter(({ name }) => /^2M.*(no ATS|PRI)/.test(name)) };
+};
 
 describe('a strategy that claims to be safe', () => {
   it.each(['paired', 'break-before-make', 'cut+collapse'])('%s holds with one preemption', (name) => {

@@ -1,5 +1,14 @@
 import { DeviceTlb, type IotlbGeometry } from '@faultline/iotlb';
-import { type Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
+import {
+  type Agent,
+  assert,
+  CachePart,
+  Condition,
+  Cost,
+  Location,
+  type Task,
+  translationCacheLocation,
+} from '@faultline/sim';
 import { FaultReason } from '@faultline/vtd-pagetable';
 import {
   type AtsEndpoint,
@@ -292,8 +301,15 @@ export class Endpoint implements AtsEndpoint {
     return tlb.pfnAt(slot, iovaHi, iovaLo);
   }
 
+  /** Its device TLB lets all entries go of its own, as it may at any moment (PCIe ATS); nothing without ATS. */
+  *loseTranslations(agent: Agent): Task<void> {
+    if (this.deviceTlb === null) return;
+    yield agent.writes('lose all entries', Location.translationCache, this.#cacheLocation, Cost.free);
+    this.deviceTlb.clear();
+  }
+
   get #cacheLocation(): number {
-    return this.deviceTlb === null ? this.unit.id : deviceTlbLocation(this.sourceId);
+    return this.deviceTlb === null ? iotlbLocation(this.unit) : deviceTlbLocation(this.sourceId);
   }
 
   #translateUntranslated(agent: Agent, iovaHi: number, iovaLo: number, access: number): Task<number> {
@@ -311,7 +327,7 @@ export class Endpoint implements AtsEndpoint {
     const wanted = access + 1;
     for (;;) {
       const epoch = this.#tlbEpoch;
-      yield agent.reads('translation request', Location.translationCache, unit.id, Cost.translationRequest);
+      yield agent.reads('translation request', Location.translationCache, iotlbLocation(unit), Cost.translationRequest);
       const request = { sourceId, iovaHi, iovaLo, noWrite: access === 0 };
       const { status, frame, level, rights, reason } = yield* unit.translationRequest(agent, request);
       if (status !== CompletionStatus.success || rights === 0) return -(reason || lackOf(access));
@@ -418,4 +434,5 @@ class OutstandingGroup {
 }
 
 /** Location number of a device TLB, apart from the units' numbers. */
-const deviceTlbLocation = (sourceId: number): number => 0x1_0000 + sourceId;
+const iotlbLocation = ({ id }: RemappingUnit): number => translationCacheLocation(id, CachePart.iotlb);
+const deviceTlbLocation = (sourceId: number): number => translationCacheLocation(0x1_0000 + sourceId, CachePart.all);

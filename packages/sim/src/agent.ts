@@ -1,5 +1,5 @@
 import { Cost, type CostClass } from './cost.ts';
-import { Access, Location, type LocationKind, Step } from './step.ts';
+import { Access, type AccessMode, Location, type LocationKind, Step } from './step.ts';
 import type { Waitable } from './wait.ts';
 
 /**
@@ -38,10 +38,12 @@ export class Agent {
    * leaves out orders of steps that do not conflict.
    */
   alsoWrites(step: Step, kind: LocationKind, location: number): Step {
-    step.alsoKind = kind;
-    step.alsoLocation = location;
-    step.alsoAccess = Access.write;
-    return step;
+    return also(step, kind, location, Access.write);
+  }
+
+  /** Adds a second location to the step that was just filled, which the same action only reads. */
+  alsoReads(step: Step, kind: LocationKind, location: number): Step {
+    return also(step, kind, location, Access.read);
   }
 
   /** Time passes; nothing shared is touched. */
@@ -102,4 +104,11 @@ export class Agent {
     step.chosen = 0;
     return step;
   }
+}
+
+function also(step: Step, kind: LocationKind, location: number, access: AccessMode): Step {
+  step.alsoKind = kind;
+  step.alsoLocation = location;
+  step.alsoAccess = access;
+  return step;
 }

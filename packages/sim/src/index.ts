@@ -9,7 +9,7 @@ export { LatencyHistogram } from './histogram.ts';
 export { Mutex, RwSemaphore } from './lock.ts';
 export { RandomStream } from './random-stream.ts';
 export type { AccessMode, Footprint, LocationKind } from './step.ts';
-export { Access, ANY_LOCATION, Location, Step, stepsConflict } from './step.ts';
+export { Access, ANY_LOCATION, CachePart, Location, Step, stepsConflict, translationCacheLocation } from './step.ts';
 export type { Task } from './task.ts';
 export { runToEnd, TaskRun } from './task.ts';
 export type { ChoicePolicy, SpawnOptions } from './virtual-time.ts';

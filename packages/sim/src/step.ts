@@ -11,7 +11,7 @@ export const Location = {
   nothing: 0,
   /** A page-table, context or root entry: its physical address divided by 8. */
   entry: 1,
-  /** The translation caches of one unit or device: one location each. */
+  /** The translation caches of one unit or device: {@link translationCacheLocation}. */
   translationCache: 2,
   /** An invalidation queue. */
   invalidationQueue: 3,
@@ -36,6 +36,13 @@ export const Location = {
 } as const;
 /** A kind of shared state. */
 export type LocationKind = (typeof Location)[keyof typeof Location];
+
+/** What a step touches of the translation caches of a unit. Each is looked up and filled on its own; an invalidation concerns both. */
+export const CachePart = { iotlb: 1, pagingStructures: 2, all: 3 } as const;
+
+/** The location number of translation caches: of a unit, by its id, or of a device, of which there is only {@link CachePart.all}. */
+export const translationCacheLocation = (id: number, part: (typeof CachePart)[keyof typeof CachePart]): number =>
+  id * 4 + part;
 
 /** As a location number: every location of its kind, as freeing a whole table page touches all its entries. */
 export const ANY_LOCATION = -1;
@@ -86,6 +93,11 @@ function touchesConflict(kind: LocationKind, location: number, access: AccessMod
   );
 }
 
+function overlap(kind: LocationKind, a: number, b: number): boolean {
+  if (a === b || a === ANY_LOCATION || b === ANY_LOCATION) return true;
+  return kind === Location.translationCache && a >> 2 === b >> 2 && (a & b & CachePart.all) !== 0;
+}
+
 function conflict(
   kindA: LocationKind,
   locationA: number,
@@ -96,7 +108,7 @@ function conflict(
 ): boolean {
   return (
     kindA === kindB &&
-    (locationA === locationB || locationA === ANY_LOCATION || locationB === ANY_LOCATION) &&
+    overlap(kindA, locationA, locationB) &&
     accessA !== Access.none &&
     accessB !== Access.none &&
     (accessA === Access.write || accessB === Access.write)

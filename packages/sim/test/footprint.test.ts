@@ -5,11 +5,13 @@ import {
   type AccessMode,
   Agent,
   ANY_LOCATION,
+  CachePart,
   Cost,
   type Footprint,
   Location,
   type LocationKind,
   stepsConflict,
+  translationCacheLocation,
 } from '../src/index.ts';
 
 interface Touch {
@@ -69,6 +71,36 @@ describe('the footprint of a step', () => {
     const scan = footprint({ kind: Location.entry, location: ANY_LOCATION, access: Access.read }, nothing);
     expect(stepsConflict(scan, read(Location.entry, 1))).toBe(false);
     expect(stepsConflict(scan, free)).toBe(true);
+  });
+});
+
+describe('the translation caches of a unit', () => {
+  const nothing = { kind: Location.nothing, location: 0, access: Access.none } as const;
+  const touches = (id: number, part: (typeof CachePart)[keyof typeof CachePart], access: AccessMode) =>
+    footprint({ kind: Location.translationCache, location: translationCacheLocation(id, part), access }, nothing);
+
+  it('are filled apart and invalidated together; those of another unit are others', () => {
+    const { iotlb, pagingStructures, all } = CachePart;
+    const fill = touches(1, iotlb, Access.write);
+    for (const [part, conflicts] of [
+      [iotlb, true],
+      [pagingStructures, false],
+      [all, true],
+    ] as const) {
+      expect(stepsConflict(fill, touches(1, part, Access.read))).toBe(conflicts);
+      expect(stepsConflict(touches(1, part, Access.read), fill)).toBe(conflicts);
+      expect(stepsConflict(touches(1, all, Access.write), touches(1, part, Access.read))).toBe(true);
+      for (const other of [0, 2]) expect(stepsConflict(fill, touches(other, part, Access.write))).toBe(false);
+    }
+    expect(stepsConflict(touches(1, iotlb, Access.read), touches(1, all, Access.read))).toBe(false);
+  });
+});
+
+describe('Agent.alsoReads', () => {
+  it('adds a second location that is read', () => {
+    const agent = new Agent('walker');
+    const step = agent.alsoReads(agent.reads('r', Location.entry, 7, Cost.free), Location.frame, 3);
+    expect(step).toMatchObject({ alsoKind: Location.frame, alsoLocation: 3, alsoAccess: Access.read });
   });
 });
 

@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, CachePart, Cost, Location, type Task, translationCacheLocation } from '@faultline/sim';
 import {
   type ContextCacheDescriptor,
   type Descriptor,
@@ -21,7 +21,12 @@ export function* executeInvalidation(agent: Agent, unit: RemappingUnit, descript
     return;
   }
   unit.invalidations++;
-  const step = agent.writes(LABELS[descriptor.type], Location.translationCache, unit.id, Cost.invalidationExecute);
+  const step = agent.writes(
+    LABELS[descriptor.type],
+    Location.translationCache,
+    translationCacheLocation(unit.id, CachePart.all),
+    Cost.invalidationExecute,
+  );
   const concernsStructures = descriptor.type === 'contextCache' || descriptor.type === 'pasidCache';
   yield concernsStructures ? agent.alsoWrites(step, Location.contextCache, unit.id) : step;
   unit.epoch++;

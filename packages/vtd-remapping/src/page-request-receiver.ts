@@ -1,5 +1,5 @@
 import { NO_PASID } from '@faultline/iotlb';
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, CachePart, Cost, Location, type Task, translationCacheLocation } from '@faultline/sim';
 import { ResponseCode } from './descriptor.ts';
 import { invalidateForPageRequest } from './invalidation.ts';
 import { encodePageRequest, isStopMarker, type PageRequest } from './page-request.ts';
@@ -26,7 +26,7 @@ function* acceptPageRequest(agent: Agent, unit: RemappingUnit, request: PageRequ
   for (;;) {
     const { structureEpoch } = unit;
     const step = agent.writes('send page request', Location.pageRequestQueue, unit.id, Cost.pageRequest);
-    yield agent.alsoWrites(step, Location.translationCache, unit.id);
+    yield agent.alsoWrites(step, Location.translationCache, translationCacheLocation(unit.id, CachePart.all));
     if (structureEpoch === unit.structureEpoch) break;
     found = yield* lookupRequester(agent, unit, sourceId, pasid, 'page request');
   }

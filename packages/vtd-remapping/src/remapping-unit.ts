@@ -8,7 +8,7 @@ import {
   type PagingStructureCacheGeometry,
   PasidCache,
 } from '@faultline/iotlb';
-import { Agent, Cost, Location, runToEnd, type Task } from '@faultline/sim';
+import { Agent, CachePart, Cost, Location, runToEnd, type Task, translationCacheLocation } from '@faultline/sim';
 import {
   type ReservedMasks,
   reservedMasks,
@@ -251,7 +251,12 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
     const isOwed = this.capabilities.majorVersion >= 2 || this.drainOwed;
     this.drainOwed = false;
     if (!isOwed) return;
-    yield agent.writes('begin drain', Location.translationCache, this.id, Cost.free);
+    yield agent.writes(
+      'begin drain',
+      Location.translationCache,
+      translationCacheLocation(this.id, CachePart.iotlb),
+      Cost.free,
+    );
     yield* this.inFlight.drain(agent);
   }
 

@@ -1,5 +1,5 @@
 import { NO_PASID } from '@faultline/iotlb';
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, CachePart, Cost, Location, type Task, translationCacheLocation } from '@faultline/sim';
 import {
   AccessedDirtyMode,
   FaultReason,
@@ -113,13 +113,17 @@ export function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, requ
     return INTERRUPT_TRANSLATION;
   const { structureEpoch } = unit;
   if (found.passThrough) {
-    yield agent.reads('look up context cache', Location.contextCache, unit.id, Cost.cacheLookup);
+    const step = agent.reads('look up context cache', Location.contextCache, unit.id, Cost.cacheLookup);
+    yield agent.alsoWrites(step, Location.translationCache, translationCacheLocation(unit.id, CachePart.iotlb));
     return structureEpoch === unit.structureEpoch ? passThrough(unit, walker, request) : RESTART;
   }
   const beyond = widthFault(unit, found, iovaHi, iovaLo);
   if (beyond !== 0) return beyond;
 
-  yield agent.reads('look up paging-structure caches', Location.translationCache, unit.id, Cost.cacheLookup);
+  const structureCaches = translationCacheLocation(unit.id, CachePart.pagingStructures);
+  // With CAP.CM the IOTLB may hold a fault of this page.
+  const lookedUp = unit.capabilities.cachingMode ? translationCacheLocation(unit.id, CachePart.all) : structureCaches;
+  yield agent.reads('look up paging-structure caches', Location.translationCache, lookedUp, Cost.cacheLookup);
   if (structureEpoch !== unit.structureEpoch) return RESTART;
   const { epoch } = unit;
   const negative = cachedFault(unit, request);
@@ -130,12 +134,15 @@ export function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, requ
   while (status === WalkStatus.walking) {
     const location = unit.memory.location(walker.tablePfn, walker.index);
     const label = walkReadLabel(walker.level);
-    // Setting A or D is part of the same atomic action; what was read goes into the paging-structure caches at once.
+    // Setting A or D is part of the same atomic action; what was read goes into the paging-structure caches at once, but for the
+    // last level, which leads no further.
     const step =
       walker.accessedDirty === AccessedDirtyMode.update
         ? agent.writes(label, Location.entry, location, Cost.walkRead)
         : agent.reads(label, Location.entry, location, Cost.walkRead);
-    yield agent.alsoWrites(step, Location.translationCache, unit.id);
+    yield walker.level > 1
+      ? agent.alsoWrites(step, Location.translationCache, structureCaches)
+      : agent.alsoReads(step, Location.translationCache, structureCaches);
     status = walkLevel(unit.memory, unit.masks, walker);
     unit.walkReads++;
     if (epoch !== unit.epoch) return RESTART;
@@ -153,7 +160,12 @@ export function* walkFor(agent: Agent, unit: RemappingUnit, walker: Walker, requ
   const reason =
     status === WalkStatus.faulted ? walker.faultReason : overlaps ? interruptOutput(unit, walker, access) : 0;
   if (reason !== 0 && !unit.capabilities.cachingMode) return reason;
-  yield agent.writes('fill IOTLB', Location.translationCache, unit.id, Cost.free);
+  yield agent.writes(
+    'fill IOTLB',
+    Location.translationCache,
+    translationCacheLocation(unit.id, CachePart.iotlb),
+    Cost.free,
+  );
   if (epoch !== unit.epoch) return RESTART;
   if (reason === 0 && !overlaps) cacheLeaf(unit, walker, request, found);
   else if (ERRORS.has(reason) || walker.rights === 0) cacheFault(unit, request, found, reason);

@@ -4,7 +4,8 @@ import { bytesPerResidentPage } from './host-memory.ts';
 import { measure, ResultsDiffer } from './measurement.ts';
 import { CompilerMissing, compilerVersion, Native } from './native.ts';
 import { parseOptions, Usage } from './options.ts';
-import { toDocument, toTable } from './report.ts';
+import { toDocument, toTable, verificationTable } from './report.ts';
+import { compareWithSpin } from './verification.ts';
 
 /** Pages of the space measurement: 256 MiB. */
 const PAGES = 65_536;
@@ -15,7 +16,7 @@ const note = (message: string): void => {
 
 /** @returns the exit code: 0 measured, whatever the ratios; 1 the results of the two sides differ; 2 usage, or no compiler */
 async function bench(args: readonly string[]): Promise<number> {
-  const { benchmarks, effort, json } = parseOptions(args);
+  const { benchmarks, protocols, effort, json } = parseOptions(args);
   note(`Node ${process.versions.node}, V8 ${process.versions.v8}; ${compilerVersion()}`);
   // So that no round pays for the garbage of the one before.
   setFlagsFromString('--expose-gc');
@@ -23,7 +24,9 @@ async function bench(args: readonly string[]): Promise<number> {
   const native = Native.start();
   try {
     const rows = await measure(benchmarks, native, effort, note);
-    process.stdout.write(json ? toDocument(rows) : toTable(rows));
+    const verified = (await compareWithSpin(protocols, note)) ?? [];
+    const tables = [rows.length > 0 ? toTable(rows) : '', verified.length > 0 ? verificationTable(verified) : ''];
+    process.stdout.write(json ? toDocument(rows, verified) : tables.filter((each) => each !== '').join('\n'));
     note(`host-mm: ${Math.round(bytesPerResidentPage(PAGES))} bytes for each resident 4K page, of ${PAGES}`);
     return 0;
   } finally {

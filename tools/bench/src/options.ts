@@ -2,10 +2,13 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import type { Benchmark } from './benchmark.ts';
 import type { Effort } from './measurement.ts';
 import { BENCHMARKS } from './suite.ts';
+import { EXPLORED } from './verification.ts';
 
 /** What the command line asks for. */
 export interface Options {
   readonly benchmarks: readonly Benchmark[];
+  /** Protocols to explore beside spin. */
+  readonly protocols: readonly string[];
   readonly effort: Effort;
   readonly json: boolean;
 }
@@ -27,13 +30,21 @@ function positiveInteger(text: string): number {
   return value;
 }
 
-function matching(part: string): readonly Benchmark[] {
-  const found = BENCHMARKS.filter(({ name }) => name.includes(part));
-  if (found.length > 0) return found;
+type Chosen = Pick<Options, 'benchmarks' | 'protocols'>;
+
+const ALL: Chosen = { benchmarks: BENCHMARKS, protocols: EXPLORED };
+
+function matching(part: string): Chosen {
+  const benchmarks = BENCHMARKS.filter(({ name }) => name.includes(part));
+  const protocols = EXPLORED.filter((name) => `verify ${name}`.includes(part));
+  if (benchmarks.length + protocols.length > 0) return { benchmarks, protocols };
   throw new InvalidArgumentError(`no benchmark has this in its name; there are ${names()}`);
 }
 
-const names = (): string => BENCHMARKS.map(({ name }) => `"${name}"`).join(', ');
+const names = (): string =>
+  [...BENCHMARKS.map(({ name }) => name), ...EXPLORED.map((name) => `verify ${name}`)]
+    .map((name) => `"${name}"`)
+    .join(', ');
 
 /** @throws Usage */
 export function parseOptions(args: readonly string[]): Options {
@@ -43,7 +54,7 @@ export function parseOptions(args: readonly string[]): Options {
   };
   const only = new Option('--only <name>', 'only benchmarks with this in their name')
     .argParser(matching)
-    .default(BENCHMARKS, 'all');
+    .default(ALL, 'all');
   const command = new Command('bench')
     .usage('[options]')
     .description('Times the hot paths side by side with the same work in C, compiled for this run.')
@@ -62,17 +73,18 @@ export function parseOptions(args: readonly string[]): Options {
   }
   const {
     json,
-    only: benchmarks,
+    only: { benchmarks, protocols },
     rounds,
     quick,
   } = command.opts<{
     json: boolean;
-    only: readonly Benchmark[];
+    only: Chosen;
     rounds?: number;
     quick: boolean;
   }>();
   const effort = quick
     ? { rounds: rounds ?? 1, warmUpRounds: 1, divisor: 10 }
     : { rounds: rounds ?? 40, warmUpRounds: 8, divisor: 1 };
-  return { benchmarks, effort, json };
+  // An exploration has no short round.
+  return { benchmarks, protocols: quick ? [] : protocols, effort, json };
 }

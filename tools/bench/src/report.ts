@@ -1,4 +1,5 @@
 import type { Row } from './measurement.ts';
+import type { VerificationRow } from './verification.ts';
 
 /** Three significant digits, with a unit. */
 export function duration(ns: number): string {
@@ -8,9 +9,9 @@ export function duration(ns: number): string {
 }
 
 /** The document of `--json`. */
-export function toDocument(rows: readonly Row[]): string {
+export function toDocument(rows: readonly Row[], verified: readonly VerificationRow[] = []): string {
   const document = rows.map(({ name, nsPerOp, nativeNsPerOp, ratio }) => ({ name, nsPerOp, nativeNsPerOp, ratio }));
-  return `${JSON.stringify(document, null, 2)}\n`;
+  return `${JSON.stringify([...document, ...verified], null, 2)}\n`;
 }
 
 const HEAD = ['per operation', 'TypeScript', 'C', 'ratio', 'target', 'ok', 'median', 'C median'] as const;
@@ -27,8 +28,40 @@ export function toTable(rows: readonly Row[]): string {
     duration(row.medianNsPerOp),
     duration(row.nativeMedianNsPerOp),
   ]);
-  const lines = [[...HEAD], ...cells];
-  const widths = HEAD.map((_, column) => Math.max(...lines.map((line) => (line[column] as string).length)));
+  return lined([[...HEAD], ...cells]);
+}
+
+const VERIFY_HEAD = [
+  'per state',
+  'interleave',
+  'spin',
+  'ratio',
+  'verdicts',
+  'executions',
+  'executions/s',
+  'states',
+  'spin states',
+  'spin states/s',
+] as const;
+
+/** Protocols explored on the code that runs, and as models by spin. */
+export const verificationTable = (rows: readonly VerificationRow[]): string =>
+  lined([
+    [...VERIFY_HEAD],
+    ...rows.map((row) => [
+      row.name.replace(', a state', ''),
+      duration(row.nsPerOp),
+      duration(row.nativeNsPerOp),
+      row.ratio.toFixed(1),
+      row.agree ? 'agree' : 'DIFFER',
+      ...[row.executions, row.executionsPerSecond, row.states, row.nativeStates, row.nativeStatesPerSecond].map(
+        (count) => count.toLocaleString('en'),
+      ),
+    ]),
+  ]);
+
+function lined(lines: readonly (readonly string[])[]): string {
+  const widths = (lines[0] ?? []).map((_, column) => Math.max(...lines.map((line) => (line[column] as string).length)));
   const pad = (cell: string, column: number): string =>
     column === 0 ? cell.padEnd(widths[0] as number) : cell.padStart(widths[column] as number);
   return `${lines.map((line) => line.map(pad).join('  ').trimEnd()).join('\n')}\n`;

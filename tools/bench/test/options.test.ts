@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { parseOptions, Usage } from '../src/options.ts';
 import { BENCHMARKS } from '../src/suite.ts';
+import { EXPLORED } from '../src/verification.ts';
 
 const usageOf = (...args: string[]): Usage => {
   try {
@@ -15,6 +16,7 @@ const usageOf = (...args: string[]): Usage => {
 test('without options everything is measured in pinned rounds', () => {
   expect(parseOptions([])).toEqual({
     benchmarks: BENCHMARKS,
+    protocols: EXPLORED,
     effort: { rounds: 40, warmUpRounds: 8, divisor: 1 },
     json: false,
   });
@@ -25,6 +27,13 @@ test('options choose', () => {
   expect(benchmarks.map(({ name }) => name)).toEqual(['walk to 4K', 'walk to 2M', 'walk to 1G']);
   expect(effort).toMatchObject({ rounds: 3, divisor: 10 });
   expect(json).toBe(true);
+});
+
+test('explorations can be chosen too, and have no short form', () => {
+  expect(parseOptions(['--only', 'verify'])).toMatchObject({ benchmarks: [], protocols: EXPLORED });
+  expect(parseOptions(['--only', 'verify detach']).protocols).toEqual(['detach']);
+  expect(parseOptions(['--only', 'walk']).protocols).toEqual([]);
+  expect(parseOptions(['--quick']).protocols).toEqual([]);
 });
 
 test.each([

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { rowOf } from '../src/measurement.ts';
-import { duration, toDocument, toTable } from '../src/report.ts';
+import { duration, toDocument, toTable, verificationTable } from '../src/report.ts';
+import { verificationRow } from '../src/verification.ts';
 
 const rows = [
   rowOf({ name: 'hit', target: 2 }, [9.5, 10], [5, 6]),
@@ -34,4 +35,27 @@ test('the document has four fields a row', () => {
   expect(JSON.parse(toDocument(rows.slice(0, 1)))).toEqual([
     { name: 'hit', nsPerOp: 9.5, nativeNsPerOp: 5, ratio: 1.9 },
   ]);
+});
+
+const explored = verificationRow({
+  protocol: 'unmap',
+  agree: true,
+  interleave: { executions: 1000, states: 8000, seconds: 2 },
+  spin: { states: 4_000_000, seconds: 4 },
+});
+
+test('a protocol explored by both is compared by the state', () => {
+  expect(explored).toMatchObject({ nsPerOp: 250_000, nativeNsPerOp: 1000, ratio: 250, executionsPerSecond: 500 });
+  expect(verificationTable([explored])).toBe(
+    [
+      'per state     interleave     spin  ratio  verdicts  executions  executions/s  states  spin states  spin states/s',
+      'verify unmap      250 us  1.00 us  250.0     agree       1,000           500   8,000    4,000,000      1,000,000',
+      '',
+    ].join('\n'),
+  );
+  expect(JSON.parse(toDocument([], [explored]))).toEqual([explored]);
+});
+
+test('verdicts that differ are not to be overlooked', () => {
+  expect(verificationTable([{ ...explored, agree: false }])).toContain('DIFFER');
 });

@@ -1,6 +1,6 @@
 import { STRATEGIES, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
 import type { Protocol } from '../protocol.ts';
-import { SPLIT_CONFIGURATIONS } from '../protocols.ts';
+import { SPLIT_CONFIGURATIONS } from '../split-configuration.ts';
 import { type SplitProtocol, SplitWorld } from '../split-world.ts';
 import type { Defect } from './defect.ts';
 
