@@ -149,9 +149,9 @@ function runScenarios() {
 
 /** Machines at random, the same every time. */
 function runStorm() {
-  const { ok, stdout, all } = vmSim(['fuzz', '--runs', '60', '--seed', '1', '--jobs', '2', '--json', '-q']);
+  const { ok, stdout, all } = vmSim(['fuzz', '--runs', '300', '--seed', '1', '--jobs', '2', '--json', '-q']);
   const { machines = 0, failures = [] } = isJson(stdout) ? JSON.parse(stdout) : {};
-  check(`storm: ${machines} machines, ${failures.length} failed`, ok && machines === 60, all.slice(-4000));
+  check(`storm: ${machines} machines, ${failures.length} failed`, ok && machines === 300, all.slice(-4000));
 }
 
 /** The model against QEMU: recorded answers, and random programs on the installed one for about a minute. */

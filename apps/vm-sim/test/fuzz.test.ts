@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { StormFigures } from '@faultline/machine';
+import { featuresOf, type StormFigures, scenarioSchema } from '@faultline/machine';
 import { describe, expect, it } from 'vitest';
 import { fuzzCommand } from '../src/fuzz/fuzz-command.ts';
 import type { StormResult } from '../src/fuzz/storm-machine.ts';
@@ -26,7 +26,10 @@ const machine =
     seen.push(seed);
     const scenario = { name: `storm-${seed}`, strategy: 'cut' } as const;
     const failure = failing.includes(seed) ? { kind: 'I1', message: 'a stale DMA' } : null;
-    return { seed, scenario, shrunk: scenario, failure, figures: FIGURES, signature: `combination ${seed % 3}` };
+    const reached = featuresOf(scenarioSchema.parse(scenario));
+    const injected = { swapRead: 2, swapWrite: 0 };
+    const signature = `combination ${seed % 3}`;
+    return { seed, scenario, shrunk: scenario, failure, figures: FIGURES, reached, injected, signature };
   };
 
 async function fuzz(
@@ -49,6 +52,16 @@ describe('fuzz', () => {
     expect(out).toMatch(/pages of DMA +400 /);
     const json = JSON.parse((await fuzz({ runs: 2, seed: 7, quiet: true, json: true })).out);
     expect(json).toMatchObject({ schema: 'faultline.fuzz/1', firstSeed: 7, machines: 2, failures: [] });
+    expect(json).toMatchObject({ coverage: { strategy: { cut: 2 } }, injected: { swapRead: 4, swapWrite: 0 } });
+  });
+
+  it('says how often each failure struck, and how many machines had each feature', async () => {
+    const { out } = await fuzz({ runs: 3, seed: 1, quiet: true });
+    expect(out).toMatch(/^failures on purpose\n {2}swapRead +6\nmachines with each feature/m);
+    expect(out).not.toContain('swapWrite');
+    expect(out).toMatch(/^ {2}strategy +cut 3$/m);
+    expect(out).toMatch(/^ {2}backing +pud-thp 3$/m);
+    expect(out).toMatch(/^ {2}policy .*prefault resident 3/m);
   });
 
   it('writes the scenario of a failure, prints how to run it, and exits 3', async () => {

@@ -205,11 +205,17 @@ export class HostMemory {
 
   /**
    * Proactive reclaim (`memory.reclaim`): as many runs as it takes to free at least so many pages, until 16 have freed nothing.
-   * @param memcg from whom; everybody if left out @returns pages freed @throws RangeError if `pages` is not a whole number
+   * @param memcg from whom; everybody if left out @param signalled whether a signal waits for the caller: it begins no further run (EINTR)
+   * @returns pages freed @throws RangeError if `pages` is not a whole number
    */
-  reclaim(agent: Agent, pages: number, memcg: MemoryCgroup | null = null): Task<number> {
+  reclaim(
+    agent: Agent,
+    pages: number,
+    memcg: MemoryCgroup | null = null,
+    signalled: () => boolean = () => false,
+  ): Task<number> {
     checkInteger('pages', pages, 0, 2 ** 31);
-    return reclaimProactively(this.#state, agent, pages, memcg);
+    return reclaimProactively(this.#state, agent, { pages, target: memcg, signalled });
   }
 
   /**

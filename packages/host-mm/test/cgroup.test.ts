@@ -114,6 +114,17 @@ describe.each(['mglru', 'classic'] as const)('%s', (lru) => {
     expect(host.audit()).toEqual([]);
   });
 
+  it('begins no further run once a signal waits for who asked (EINTR)', () => {
+    const { host, mm } = machine();
+    let asked = 0;
+    const freed = runToEnd(host.reclaim(agent, 200, null, () => asked++ > 0));
+    expect([asked, resident(mm, 0, 256)]).toEqual([2, 256 - freed]);
+    expect(freed).toBeGreaterThan(0);
+    expect(freed).toBeLessThan(200);
+    expect(runToEnd(host.reclaim(agent, 200, null, () => true))).toBe(0);
+    expect(runToEnd(host.reclaim(agent, 100))).toBeGreaterThanOrEqual(100);
+  });
+
   it.each([true, false])(
     'knows what a secondary MMU accesses if that has accessed bits (%s); without, it looks cold',
     (hasBits) => {

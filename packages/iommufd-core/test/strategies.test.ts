@@ -34,6 +34,16 @@ describe('paired', () => {
     expect(setup.stale()).toEqual([]);
   });
 
+  it('takes what is mapped after a map that failed together with what that has on record', () => {
+    const { setup, hwpt } = ready({ strategy: STRATEGIES.paired });
+    setup.pageOut(7);
+    hwpt.strategy?.mapped?.(4, 4); // a map that found no table page tells of all that it was to map
+    setup.fault(7);
+    expect(setup.domain.table.mappedPages).toBe(512);
+    setup.pageOut(100);
+    expect([setup.domain.table.mappedPages, setup.stale()]).toEqual([0, []]);
+  });
+
   it('forgets the units of an area that is unmapped', () => {
     const { setup } = ready({ strategy: STRATEGIES.paired });
     setup.unmap(0, 1024);

@@ -48,6 +48,8 @@ export interface DeviceSetOptions {
   readonly allocator: GuestPageAllocator;
   /** A page that the host has taken away and the guest still has, or -1. */
   readonly reclaimedPage: (random: RandomStream) => number;
+  /** Of one more device: what it asks at each device-TLB invalidation; see `EndpointOptions.unansweredNs`. */
+  readonly unansweredBy: () => () => number;
 }
 
 type TranslatedPath = Exclude<DmaPath, 'msi'>;
@@ -104,6 +106,7 @@ function newEndpoint(options: DeviceSetOptions, name: DeviceName, settings: Devi
     target: options.target,
     faults: faultsOf(name, settings),
     pageRequestCredits: settings.credits,
+    unansweredNs: options.unansweredBy(),
     ...(settings.ats ? { deviceTlb: DEFAULT_DEVICE_TLB } : {}),
   });
 }

@@ -25,6 +25,8 @@ export interface DmaCheckerOptions {
   readonly sink: EventSink;
   /** Whether the strategy claims that nobody outside the range notices (I4). */
   readonly claimsHitless: boolean;
+  /** Whether a device was isolated since it does not answer invalidations: what it misses is nobody's doing. */
+  readonly isIsolated: (endpoint: Endpoint) => boolean;
   /** A DMA was blocked and the device does not ask for the page. */
   readonly onBlocked: (endpoint: Endpoint, page: number, write: boolean) => void;
 }
@@ -127,6 +129,7 @@ export class DmaChecker implements DmaTarget {
 
   /** {@inheritDoc DmaTarget.missing} */
   missing(endpoint: Endpoint, agent: Agent, path: DmaPath, page: number, reason: number): void {
+    if (this.#options.isIsolated(endpoint)) return;
     const { ledger, now, claimsHitless, userPageOf } = this.#options;
     const where = () => `${endpoint.name} (${path}) at iova ${iovaText(page)}: ${faultReasonText(reason)}`;
     ledger.check('I3', !isWalkError(reason), where);
@@ -179,12 +182,18 @@ export class DmaChecker implements DmaTarget {
     this.#unsettled.addRange(page, pages);
   }
 
-  /** It is over: what the pages hold now, zeros or what was written since, is what they have to keep. */
+  /** It is over: each page holds zeros or what was last written (I2), and has to keep that. */
   discardEnds(page: number, pages: number): void {
+    const { mm, userPageOf, ledger } = this.#options;
     this.#unsettled.deleteRange(page, pages);
     for (let i = page; i < page + pages; i++) {
-      const content = this.#options.mm.cpuRead(this.#options.userPageOf(i));
-      this.contents.set(i, content.tagLo, content.tagHi);
+      const { tagLo, tagHi } = mm.cpuRead(userPageOf(i));
+      ledger.check(
+        'I2',
+        (tagLo === 0 && tagHi === 0) || this.contents.matches(i, tagLo, tagHi),
+        () => `gpa ${iovaText(i)}, given up, holds neither zeros nor what was last written`,
+      );
+      this.contents.set(i, tagLo, tagHi);
     }
   }
 

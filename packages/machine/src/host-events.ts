@@ -1,6 +1,8 @@
 import { parseDurationNs, parseSize } from '@faultline/address';
 import { type HostMemory, HostMemoryError } from '@faultline/host-mm';
+import { IommufdError } from '@faultline/iommufd-core';
 import { Agent, Cost, type EventSink, type Task, type VirtualTime } from '@faultline/sim';
+import { PageTableError } from '@faultline/vtd-pagetable';
 import type { HostEvent } from './host-event.ts';
 import type { EventStats } from './stats.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
@@ -59,8 +61,8 @@ export class HostEvents {
       try {
         yield* this.#perform(agent, event, note);
       } catch (error) {
-        // An errno of the host is an outcome: memory is short, or the process went away meanwhile.
-        if (!(error instanceof HostMemoryError)) throw error;
+        // An errno is an outcome: memory is short, or the process went away meanwhile.
+        if (!isErrno(error)) throw error;
         note(error.code);
       }
       if (sink.enabled)
@@ -191,3 +193,6 @@ export class HostEvents {
     return chosen.map((vm) => ({ vm, page, pages }));
   }
 }
+
+const isErrno = (error: unknown): error is HostMemoryError | IommufdError | PageTableError =>
+  error instanceof HostMemoryError || error instanceof IommufdError || error instanceof PageTableError;

@@ -79,8 +79,11 @@ export class HostPressure {
       const asked = Math.min(settings.batch, settings.pages - this.#reclaimed);
       if (stopped() || asked <= 0) continue;
       this.#reclaimed += asked;
+      // Who writes to memory.reclaim is killed at the end: else 16 fruitless scans of a whole LRU may take longer than the run.
       const pages =
-        settings.by === 'lru' ? yield* host.reclaim(agent, asked) : yield* this.#pageOut(agent, asked, random);
+        settings.by === 'lru'
+          ? yield* host.reclaim(agent, asked, null, stopped)
+          : yield* this.#pageOut(agent, asked, random);
       this.#reclaimed += pages - asked;
       if (sink.enabled)
         sink.record({

@@ -80,6 +80,17 @@ export class HwptWatch implements HwptObserver {
       for (const page of [...pages.pages()]) if (domain.vacantLevel(page) === 0) pages.deleteRange(page, 1);
   }
 
+  /** Pages that a new domain maps read-only, as their owner may not write to them without a fault: a write faults, and that is nobody's doing. */
+  mappedReadOnly(page: number, pages: number): void {
+    const { domain } = this.#options;
+    for (let at = page; at < page + pages; ) {
+      const leaf = domain.leafAt(at);
+      const end = leaf === null ? at + 1 : leaf.page + 512 ** (leaf.level - 1);
+      if (leaf !== null && (leaf.rights & 2) === 0) this.#losingWrite.addRange(at, end - at);
+      at = end;
+    }
+  }
+
   /** {@inheritDoc HwptObserver.takingAway} */
   takingAway(page: number, pages: number): void {
     this.#takeAwayStartNs = this.#options.now();

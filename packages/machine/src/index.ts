@@ -1,3 +1,4 @@
+export { HOST_ACTIONS } from './host-event.ts';
 export type { MachineOptions, MachineProgress } from './machine.ts';
 export { Machine } from './machine.ts';
 export type { Scenario, ScenarioInput, Strategy, VmSettings } from './scenario.ts';
@@ -24,6 +25,8 @@ export type {
 export { randomScenario } from './storm/random-scenario.ts';
 export type { ShrunkFailure } from './storm/shrink-scenario.ts';
 export { shrinkScenario } from './storm/shrink-scenario.ts';
+export type { StormFeatureKind, StormFeatures } from './storm/storm-features.ts';
+export { featuresOf, STORM_FEATURE_KINDS } from './storm/storm-features.ts';
 export type { StormFigures, StormOutcome } from './storm/storm-run.ts';
 export { runStormMachine } from './storm/storm-run.ts';
 export type { StrategyClaims } from './strategy-choice.ts';

@@ -1,3 +1,4 @@
+import { parseDurationNs } from '@faultline/address';
 import type { FaultInjection, HostMemory } from '@faultline/host-mm';
 import { type ChoicePolicy, RandomStream } from '@faultline/sim';
 import type { Scenario } from './scenario.ts';
@@ -7,7 +8,7 @@ import type { InjectionStats } from './stats.ts';
 export class InjectedFailures {
   readonly #settings: Scenario['inject'];
   readonly #random: RandomStream;
-  readonly #counts = { frameAllocation: 0, tableAllocation: 0 };
+  readonly #counts = { frameAllocation: 0, tableAllocation: 0, invalidationTimeout: 0 };
   #on = false;
   #host: HostMemory | null = null;
 
@@ -24,6 +25,21 @@ export class InjectedFailures {
   /** What virtual time asks at each choice: whether a table page is refused. */
   get ofTables(): ChoicePolicy {
     return (_agent, _label, choices) => (choices > 1 && this.#fails('tableAllocation') ? 1 : 0);
+  }
+
+  /** What a device asks at each device-TLB invalidation: 0 to answer it, else for how long (ns) the unit waits in vain. */
+  unansweredBy(): () => number {
+    const { invalidationSilence, timeoutAfter } = this.#settings;
+    const timeoutNs = parseDurationNs(timeoutAfter);
+    let isSilent = false;
+    return () => {
+      if (!this.#on) return 0;
+      if (isSilent) this.#counts.invalidationTimeout++;
+      else if (this.#fails('invalidationTimeout'))
+        isSilent = invalidationSilence > 0 && this.#random.chance(invalidationSilence);
+      else return 0;
+      return timeoutNs;
+    };
   }
 
   /** The boot is over. */
@@ -53,7 +69,7 @@ export class InjectedFailures {
     };
   }
 
-  #fails(what: 'frameAllocation' | 'tableAllocation'): boolean {
+  #fails(what: 'frameAllocation' | 'tableAllocation' | 'invalidationTimeout'): boolean {
     const share = this.#settings[what];
     if (!this.#on || share === 0 || !this.#random.chance(share)) return false;
     this.#counts[what]++;

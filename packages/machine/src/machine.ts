@@ -114,6 +114,7 @@ export class Machine {
           index,
           driver: this.#driver,
           ledger: this.#ledger,
+          unansweredBy: () => this.#failures.unansweredBy(),
           onTakenAway: (page, _pages, outcome) => this.#takenAway(page, outcome),
           faultQueue: () => this.#iopf,
         }),

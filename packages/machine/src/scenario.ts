@@ -197,6 +197,11 @@ const inject = z
     swapRead: fraction('Share of swap reads that fail').default(0),
     swapWrite: fraction('Share of swap writes that fail').default(0),
     slowSwap: count('How many times as long the swap device takes', 1, 1 << 20).default(1),
+    invalidationTimeout: fraction('Share of device-TLB invalidations that a device does not answer (ITE)').default(0),
+    invalidationSilence: fraction('Share of those after which the device answers none any more').default(0),
+    timeoutAfter: duration('Time after which the unit gives up an invalidation; PCIe gives devices a minute').default(
+      '60s',
+    ),
   })
   .describe('Failures on purpose, from the end of the boot on');
 

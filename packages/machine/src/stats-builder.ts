@@ -52,6 +52,7 @@ export function buildStats(sources: StatsSources): StatsDocument {
     invariants: [],
     thresholds: [],
     injected: sources.injected,
+    isolatedDevices: sources.vms.flatMap(({ isolated }) => isolated.map(({ endpoint }) => endpoint.name)),
     events: sources.events.map((event) => ({ ...event, outcomes: { ...event.outcomes } })),
     vms,
   };

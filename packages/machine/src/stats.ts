@@ -155,6 +155,8 @@ export interface InjectionStats {
   tableAllocation: number;
   swapRead: number;
   swapWrite: number;
+  /** Device-TLB invalidations that a device did not answer. */
+  invalidationTimeout: number;
 }
 
 /** Pages that nobody took away and that faulted all the same; those of them whose DMA waited, and for how long in all. */
@@ -199,5 +201,7 @@ export interface StatsDocument extends Omit<VmStats, 'name' | 'devices'> {
   thresholds: ThresholdStats[];
   events: EventStats[];
   injected: InjectionStats;
+  /** Devices that were isolated since they did not answer invalidations. */
+  isolatedDevices: string[];
   vms: VmStats[];
 }

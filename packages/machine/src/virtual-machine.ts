@@ -44,6 +44,8 @@ export interface VirtualMachineOptions {
   /** Virtual time until then, in ns. */
   readonly remainingNs: () => number;
   readonly onTakenAway: (page: number, pages: number, outcome: TakeAwayOutcome) => void;
+  /** {@inheritDoc DeviceSetOptions.unansweredBy} */
+  readonly unansweredBy: () => () => number;
   /** The host's queue of I/O page faults. */
   readonly faultQueue: () => IopfQueue;
 }
@@ -111,6 +113,7 @@ export class VirtualMachine {
       pinnedFrameOf: (page) => this.iommu.pinnedFrame(page),
       areasHash: () => this.iommu.ioas.areas.hash(),
       claimsHitless: strategy?.claimsHitless ?? true,
+      isIsolated: ({ sourceId }) => driver.isIsolated(sourceId),
       onBlocked: (endpoint, page, write) => this.iommu.dmaBlocked(endpoint.name, page, write),
     });
     // Before iommufd's own, so that the checker knows of a range for as long as iommufd may work on it.
@@ -154,6 +157,7 @@ export class VirtualMachine {
       layout,
       allocator: this.#allocator,
       reclaimedPage: (random) => this.reclaimedPage(random),
+      unansweredBy: options.unansweredBy,
     });
     for (const device of this.devices) this.loads.set(device.name, { requests: 0, latency: new LatencyHistogram() });
   }
@@ -230,15 +234,25 @@ export class VirtualMachine {
       );
   }
 
-  /** I13: no device has died of a missing page, unless it was pulled out, its memory broke or its process was killed. */
+  /** Its devices that did not answer invalidations, so that they reach nothing any more. */
+  get isolated(): readonly SimulatedDevice[] {
+    return this.devices.filter(({ endpoint }) => this.#options.driver.isIsolated(endpoint.sourceId));
+  }
+
+  /**
+   * I13: no device has died of a missing page, unless it was pulled out, it was isolated, its memory broke or its process was killed.
+   */
   checkProgress(): void {
     const excused = this.#exited || this.brokenFrames.size > 0;
-    for (const { name, endpoint } of this.devices)
+    const { isolated } = this;
+    for (const device of this.devices) {
+      const { name, endpoint } = device;
       this.#options.ledger.check(
         'I13',
-        !endpoint.dead || excused || this.#removed.has(name),
+        !endpoint.dead || excused || this.#removed.has(name) || isolated.includes(device),
         () => `${endpoint.name}: dead after a fault on a path that cannot fault`,
       );
+    }
   }
 
   /** Surprise removal of a device, and what the kernel does when it learns of it: it answers and detaches. */

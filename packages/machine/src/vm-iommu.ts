@@ -65,6 +65,8 @@ export class VmIommu {
   readonly #hwpts: WatchedHwpt[] = [];
   /** Figures of HWPTs that are gone. */
   readonly #retired: HwptFigures[] = [];
+  /** Devices between two HWPTs that were isolated on the way: iommufd has them, but they are on none. */
+  readonly #stranded = new Set<number>();
   #replacements = 0;
   #wasAttached = false;
 
@@ -131,6 +133,8 @@ export class VmIommu {
     // Where the CPU's second-stage table is the domain, the VMM fills it before it is used (KVM_PRE_FAULT_MEMORY).
     if (hwpt.sharesCpuTable) for (const region of layout.regions) yield* this.#preFault(agent, region);
     this.#markVacant(watch);
+    // At boot all that is there may be written to; later the host has write-protected some of it.
+    if (this.#replacements > 0) for (const { page, pages } of layout.regions) watch.mappedReadOnly(page, pages);
   }
 
   *#preFault(agent: Agent, region: { readonly page: number; readonly pages: number }): Task<void> {
@@ -188,35 +192,45 @@ export class VmIommu {
   /** Takes a device off its HWPT and the IOAS: its page groups are answered, its pins come back. */
   *detach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
     const at = this.#attached.get(endpoint.sourceId);
-    if (!at) return;
+    if (!at && !this.#stranded.delete(endpoint.sourceId)) return;
     this.#attached.delete(endpoint.sourceId);
     if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, endpoint.sourceId);
-    yield* at.domain.detach(agent, endpoint.sourceId);
+    if (at) yield* at.domain.detach(agent, endpoint.sourceId);
     yield* this.ioas.detach(agent, report.name);
   }
 
   /**
    * Moves devices to a new HWPT of the IOAS. The driver blocks a function in between, as Linux's does, so each is kept from beginning
    * DMA for that time (bus master enable); DMA that waits for a page is told INVALID, as the old HWPT's groups are. A HWPT that
-   * nobody uses any more goes.
+   * nobody uses any more goes. An isolated device stays where it is, blocked.
    */
   *replace(agent: Agent, devices: readonly SimulatedDevice[]): Task<void> {
+    const { driver } = this.#options;
     this.#replacements++;
     yield* this.#addHwpt(agent);
     const to = this.#current;
     for (const { endpoint } of devices) {
       const { sourceId } = endpoint;
+      if (driver.isIsolated(sourceId)) continue;
       yield* endpoint.disableBusMaster(agent);
       const from = this.#attached.get(sourceId);
       if (from && from !== to) {
         this.#attached.set(sourceId, to);
         yield* this.#options.faultQueue().detach(agent, sourceId, from.hwpt);
         yield* from.domain.detach(agent, sourceId);
-        if (this.#attached.get(sourceId) === to) this.#point(endpoint, to);
+        if (this.#attached.get(sourceId) === to) {
+          if (driver.isIsolated(sourceId)) this.#strand(sourceId);
+          else this.#point(endpoint, to);
+        }
       }
       endpoint.enableBusMaster();
     }
     yield* this.#retireUnused(agent);
+  }
+
+  #strand(sourceId: number): void {
+    this.#attached.delete(sourceId);
+    this.#stranded.add(sourceId);
   }
 
   *#retireUnused(agent: Agent): Task<void> {

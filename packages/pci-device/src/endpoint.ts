@@ -66,6 +66,11 @@ export interface EndpointOptions {
   readonly physicalFunction?: Endpoint;
   /** How device-TLB invalidations end once it was unplugged: nobody answers them (default), or a hot-plug port completes them. */
   readonly invalidationsAfterRemoval?: 'timed-out' | 'completed';
+  /**
+   * Asked at each device-TLB invalidation: 0 if the device answers it, else after how many ns the unit gives it up. What is not answered is
+   * not done either. Absent: it answers all.
+   */
+  readonly unansweredNs?: () => number;
 }
 
 /** A small device TLB: 64 x 4K, 32 x 2M, 8 x 1G entries. An assumption; devices publish no sizes. */
@@ -120,6 +125,7 @@ export class Endpoint implements AtsEndpoint {
   readonly #groups = new Map<number, OutstandingGroup>();
   readonly #pri: PageRequestCredits;
   readonly #removalOutcome: MessageOutcome;
+  readonly #unansweredNs: () => number;
   readonly #masters: Condition;
   readonly #quiet: Condition;
   #isBusMaster = true;
@@ -128,6 +134,8 @@ export class Endpoint implements AtsEndpoint {
   #isRemoved = false;
   #nextGroup = 0;
   #tlbEpoch = 0;
+  /** Up to which invalidation of the unit's structure caches translated requests are known to be let through. */
+  #structureEpoch = 0;
   #dead = false;
 
   /** @throws RangeError for a path that stalls on a device with no ATS, credits outside 1..512, or credits of a virtual function */
@@ -142,6 +150,7 @@ export class Endpoint implements AtsEndpoint {
     this.#masters = new Condition(`${options.name}: bus master enable`, () => this.#isBusMaster || this.#isRemoved);
     this.#quiet = new Condition(`${options.name}: DMA under way`, () => this.#underWay === 0);
     this.#removalOutcome = options.invalidationsAfterRemoval ?? 'timed-out';
+    this.#unansweredNs = options.unansweredNs ?? (() => 0);
     const { physicalFunction, pageRequestCredits } = options;
     if (physicalFunction && pageRequestCredits !== undefined)
       throw new RangeError(
@@ -236,7 +245,7 @@ export class Endpoint implements AtsEndpoint {
         const token = inFlight.begin();
         if (write) yield agent.writes('write memory', Location.frame, frame, Cost.dmaPayload);
         else yield agent.reads('read memory', Location.frame, frame, Cost.dmaPayload);
-        if (this.#isRemoved) {
+        if (this.#isRemoved || (this.deviceTlb !== null && this.#isBlocked(frame, write))) {
           inFlight.end(token);
           this.#ended();
           break;
@@ -258,6 +267,15 @@ export class Endpoint implements AtsEndpoint {
       yield agent.reads('translate again', Location.translationCache, this.#cacheLocation, Cost.free);
     }
     return this.#giveUp('fatal');
+  }
+
+  /** Whether the unit refuses translated requests of this function: it looks again only after an invalidation of what it has cached. */
+  #isBlocked(frame: number, write: boolean): boolean {
+    const { unit } = this;
+    if (unit.structureEpoch === this.#structureEpoch) return false;
+    if (unit.translatedRequest({ sourceId: this.sourceId, page: frame, write }) !== 0) return true;
+    this.#structureEpoch = unit.structureEpoch;
+    return false;
   }
 
   #ended(): void {
@@ -374,6 +392,11 @@ export class Endpoint implements AtsEndpoint {
     const location = deviceTlbLocation(this.sourceId);
     yield agent.writes('invalidate device TLB', Location.translationCache, location, Cost.deviceTlbInvalidate);
     if (this.#isRemoved) return this.#removalOutcome;
+    const unansweredNs = this.#unansweredNs();
+    if (unansweredNs > 0) {
+      yield agent.spends('no answer', Cost.nanosecond, unansweredNs);
+      return this.#isRemoved ? this.#removalOutcome : 'timed-out';
+    }
     this.#tlbEpoch++;
     const { hi, lo } = sizedAddress(page, sizeLog2);
     this.deviceTlb?.invalidate(hi, lo, sizeLog2 > 0, scope.pasid, scope.global);

@@ -6,7 +6,7 @@ import { type PageRequestQueue, PageRequestStatus } from './page-request-queue.t
 import { InvalidationError, type QueuedInvalidation } from './queued-invalidation.ts';
 import { Register } from './register-offset.ts';
 import type { RegisterFile } from './registers.ts';
-import { submitToDevices } from './submit-to-devices.ts';
+import { type DeviceSubmission, submitToDevices } from './submit-to-devices.ts';
 
 /** Response codes by the fault handler's outcome: 0 success, 1 invalid, 2 failure, as Linux's generic code numbers them. */
 const RESPONSE_CODES = [ResponseCode.success, ResponseCode.invalid, ResponseCode.failure] as const;
@@ -29,8 +29,10 @@ export interface DrainTarget {
   readonly sourceId: number;
   /** Of the IOTLB invalidation that goes ahead of the function's. */
   readonly domainId: number;
-  /** Whether the function has been removed from its slot: then nothing is asked of it. Default never. */
-  readonly isRemoved?: () => boolean;
+  /** Whether the function has no translation any more: then nothing is asked of it. Default never. */
+  readonly isGone?: NonNullable<DeviceSubmission['isGone']>;
+  /** Isolates a function that does not answer. */
+  readonly isolate?: NonNullable<DeviceSubmission['isolate']>;
 }
 
 /** Holds up what follows in the queue until all before it is done. */
@@ -138,7 +140,7 @@ export class PageRequestPort {
    * {@link onDrain}, or else the caller's to answer. The function sends no new requests when this is called.
    * @throws InvalidationError EINVAL if the unit has no page request drain (ECAP.PDS), else as QueuedInvalidation.submit does
    */
-  *drain(agent: Agent, { sourceId, domainId, isRemoved = () => false }: DrainTarget): Task<void> {
+  *drain(agent: Agent, { sourceId, domainId, ...devices }: DrainTarget): Task<void> {
     const { invalidations, registers, location } = this.#options;
     if (((registers.read64(Register.ECAP) >> 42n) & 1n) === 0n)
       throw new InvalidationError('EINVAL', 'the unit has no page request drain (ECAP.PDS)');
@@ -148,7 +150,7 @@ export class PageRequestPort {
       { type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE },
     ];
     const submit = (descriptors: readonly Descriptor[]): Task<void> =>
-      submitToDevices(agent, invalidations, { descriptors, isRemoved, options: { drainPageRequests: true } });
+      submitToDevices(agent, invalidations, { descriptors, ...devices, options: { drainPageRequests: true } });
     yield* submit([FENCE, ...push]);
     for (;;) {
       yield agent.reads('read PRS', Location.pageRequestQueue, location, Cost.entryRead);

@@ -11,10 +11,13 @@ import type { RegisterFile } from './registers.ts';
 export class InvalidationError extends Error {
   /** `EINVAL`: a bad descriptor. `ETIMEDOUT`: a device that does not answer. */
   readonly code: 'EINVAL' | 'ETIMEDOUT';
+  /** Of `ETIMEDOUT`: requester id of the device that did not answer last (IQERCD.ITESID); else null. */
+  readonly silent: number | null;
 
-  constructor(code: 'EINVAL' | 'ETIMEDOUT', message: string) {
+  constructor(code: 'EINVAL' | 'ETIMEDOUT', message: string, silent: number | null = null) {
     super(`${code}: ${message}`);
     this.code = code;
+    this.silent = silent;
   }
 }
 
@@ -133,6 +136,7 @@ export class QueuedInvalidation {
         throw new InvalidationError(
           'ETIMEDOUT',
           `device ${hex(this.#silent)} does not answer device-TLB invalidations, made ${attempt + 1} times`,
+          this.#silent,
         );
     }
   }

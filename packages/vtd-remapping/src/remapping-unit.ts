@@ -30,6 +30,7 @@ import { receivePageRequest } from './page-request-receiver.ts';
 import { invalidateContextsByRegister, invalidateIotlbByRegister } from './register-invalidation.ts';
 import { RegisterFile, type RegisterTarget } from './registers.ts';
 import type { CachedScalableContext, RequesterContext, RequesterTables } from './requester-lookup.ts';
+import { checkTranslatedRequest, type TranslatedRequest } from './translated-request.ts';
 import { translateDma } from './translation.ts';
 import { TranslationMode, type TranslationModeCode } from './translation-mode.ts';
 import { type TranslationCompletion, translateForDevice } from './translation-request.ts';
@@ -200,6 +201,14 @@ export class RemappingUnit implements InvalidationExecutor, RegisterTarget, Requ
   /** An ATS translation request; served from the IOTLB if that has what is asked for. */
   translationRequest(agent: Agent, request: TranslationRequest): Task<TranslationCompletion> {
     return translateForDevice(agent, this, request);
+  }
+
+  /**
+   * A translated request arrives: whether the tables let the function use what it has cached, in the caller's step. A refusal is recorded.
+   * @returns 0, or a fault reason
+   */
+  translatedRequest(request: TranslatedRequest): number {
+    return checkTranslatedRequest(this, request);
   }
 
   /**

@@ -18,7 +18,7 @@ import type { AtsEndpoint } from './ats-endpoint.ts';
 import { checkWidth } from './bit-field.ts';
 import { type Descriptor, Granularity, type IotlbDescriptor, WHOLE_ADDRESS_SPACE } from './descriptor.ts';
 import { PageRequestPort } from './page-request-port.ts';
-import { QueuedInvalidation } from './queued-invalidation.ts';
+import { InvalidationError, QueuedInvalidation } from './queued-invalidation.ts';
 import { GlobalCommand, Register } from './register-offset.ts';
 import type { RemappingUnit } from './remapping-unit.ts';
 import { submitToDevices } from './submit-to-devices.ts';
@@ -72,6 +72,12 @@ export class VtdDriver {
   readonly pageRequests: PageRequestPort | null;
   readonly #attachments = new Map<number, Attachment>();
   readonly #domainIds = new Set<number>();
+  /** Functions that did not answer; in `complete` ones nothing needs to be invalidated any more. */
+  readonly #isolated = new Map<number, 'under way' | 'complete'>();
+  readonly #devices = {
+    isGone: (sourceId: number): boolean => this.isRemoved(sourceId) || this.#isolated.get(sourceId) === 'complete',
+    isolate: (agent: Agent, sourceId: number): Task<void> => this.#isolate(agent, sourceId),
+  };
 
   /** @throws RangeError if there are no pages for tables and queues, or the unit has no scalable mode */
   constructor(options: VtdDriverOptions) {
@@ -145,6 +151,10 @@ export class VtdDriver {
       throw new RangeError(`levels: the unit walks no tables of ${target.levels} levels (CAP.SAGAW)`);
     if (this.#attachments.has(sourceId))
       throw new RangeError(`sourceId: device ${hex(sourceId)} is attached already; detach it first`);
+    if (this.#isolated.has(sourceId))
+      throw new RangeError(
+        `sourceId: device ${hex(sourceId)} is isolated, since it did not answer an invalidation; reset it first`,
+      );
     const { endpoint, domainId, tablePfn } = target;
     for (const other of this.#attachments.values())
       if (other.domainId === domainId && other.tablePfn !== tablePfn)
@@ -215,10 +225,7 @@ export class VtdDriver {
     const { domainId, endpoint, directoryPfn } = attachment;
     const isScalable = this.mode === 'scalable';
     yield agent.writes('clear context entry', Location.entry, this.#contextLocation(sourceId), Cost.entryWrite);
-    if (isScalable) {
-      clearPasidPresent(this.memory, directoryPfn, RID_PASID);
-      clearScalableContext(this.memory, this.rootPfn, sourceId);
-    } else clearContext(this.memory, this.rootPfn, sourceId);
+    this.#clearEntries(sourceId, attachment);
     yield* this.submit(agent, [
       { type: 'contextCache', granularity: Granularity.selective, domainId, sourceId, functionMask: 0 },
       ...(isScalable ? [pasidCacheOf(domainId)] : []),
@@ -226,7 +233,7 @@ export class VtdDriver {
       ...(endpoint ? [{ type: 'deviceTlb', sourceId, ...WHOLE_ADDRESS_SPACE } as const] : []),
     ]);
     if (endpoint && this.pageRequests && this.unit.capabilities.pageRequestDrain)
-      yield* this.pageRequests.drain(agent, { sourceId, domainId, isRemoved: () => this.isRemoved(sourceId) });
+      yield* this.pageRequests.drain(agent, { sourceId, domainId, ...this.#devices });
     if (endpoint) this.unit.disconnect(sourceId);
     if (isScalable) this.#freeDirectory(directoryPfn);
   }
@@ -267,9 +274,58 @@ export class VtdDriver {
     return this.unit.responders.get(sourceId)?.isRemoved ?? false;
   }
 
-  /** Submits invalidations, without those to functions that have been removed; see `submitToDevices`. */
+  /** Submits invalidations, without those to functions that have been removed or isolated; see `submitToDevices`. */
   submit(agent: Agent, descriptors: readonly Descriptor[]): Task<void> {
-    return submitToDevices(agent, this.invalidations, { descriptors, isRemoved: (id) => this.isRemoved(id) });
+    return submitToDevices(agent, this.invalidations, { descriptors, ...this.#devices });
+  }
+
+  /** Whether a function is isolated, or is being isolated, for not answering device-TLB invalidations. */
+  isIsolated(sourceId: number): boolean {
+    return this.#isolated.has(sourceId);
+  }
+
+  /** A function was reset, and its device TLB is empty: it may be attached again. */
+  deviceWasReset(sourceId: number): void {
+    this.#isolated.delete(sourceId);
+  }
+
+  /**
+   * What is done with a function that does not answer, so that what it may have cached cannot be used: its context entry is cleared
+   * and the caches above it invalidated, whereupon the unit refuses its translated requests as all others (SCT.2, SCT.5). No descriptor of this
+   * needs the device; a time-out of another one aborts it, and it is made again. Two submitters may isolate one function at a time.
+   */
+  *#isolate(agent: Agent, sourceId: number): Task<void> {
+    this.#isolated.set(sourceId, 'under way');
+    const attachment = this.#attachments.get(sourceId);
+    if (attachment) {
+      yield agent.writes('clear context entry', Location.entry, this.#contextLocation(sourceId), Cost.entryWrite);
+      // Not so if it was detached in this moment: then its entry is clear, and the caches are what is left.
+      if (this.#attachments.get(sourceId) === attachment) this.#clearEntries(sourceId, attachment);
+    }
+    const { domainId } = attachment ?? { domainId: 0 };
+    const all: Descriptor[] = [
+      { type: 'contextCache', granularity: Granularity.global, domainId: 0, sourceId: 0, functionMask: 0 },
+      ...(this.mode === 'scalable'
+        ? [{ type: 'pasidCache', granularity: PasidCacheGranularity.global, domainId: 0, pasid: 0 } as const]
+        : []),
+      iotlbOf(domainId),
+    ];
+    for (let isDone = false; !isDone; ) {
+      try {
+        yield* this.invalidations.submit(agent, all);
+        isDone = true;
+      } catch (error) {
+        if (!(error instanceof InvalidationError) || error.silent === null) throw error;
+      }
+    }
+    this.#isolated.set(sourceId, 'complete');
+  }
+
+  #clearEntries(sourceId: number, { directoryPfn }: Attachment): void {
+    if (this.mode === 'scalable') {
+      clearPasidPresent(this.memory, directoryPfn, RID_PASID);
+      clearScalableContext(this.memory, this.rootPfn, sourceId);
+    } else clearContext(this.memory, this.rootPfn, sourceId);
   }
 
   #freeDirectory(directoryPfn: number): void {

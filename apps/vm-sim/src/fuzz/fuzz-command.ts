@@ -10,6 +10,7 @@ import { jsonText } from '../run/run-directory.ts';
 import { type Palette, paletteFor, type Terminal } from '../terminal.ts';
 import { Corpus } from './corpus.ts';
 import { revision, writeFailure } from './failure-file.ts';
+import { StormCoverage } from './storm-coverage.ts';
 import type { StormResult } from './storm-machine.ts';
 import { inlinePool, type StormPool, workerPool } from './storm-pool.ts';
 
@@ -116,6 +117,7 @@ class Storm {
   readonly #directory: string;
   readonly #shown: (name: string) => string;
   readonly #again: number[];
+  readonly #coverage = new StormCoverage();
   readonly #figures: Record<keyof StormFigures, number> = {
     dmaPages: 0,
     swapOut: 0,
@@ -145,6 +147,7 @@ class Storm {
     const { seed, failure, figures, signature } = result;
     this.machines++;
     for (const name of Object.keys(this.#figures) as (keyof StormFigures)[]) this.#figures[name] += figures[name];
+    this.#coverage.add(result.reached, result.injected);
     this.#corpus.add(seed, signature, failure !== null);
     if (failure === null) return null;
     const found = { seed, ...failure, file: this.#shown(writeFailure(this.#directory, result)) };
@@ -161,6 +164,7 @@ class Storm {
       machines: this.machines,
       combinations: this.#corpus.size,
       figures: this.#figures,
+      ...this.#coverage.document(),
       failures: [...this.failures].sort((a, b) => a.seed - b.seed),
     };
   }
@@ -186,6 +190,7 @@ class Storm {
         ['failures on purpose, survived', counted(injected), ''],
         ['combinations of features', counted(this.#corpus.size), ''],
       ]).map((line) => `  ${line}`),
+      ...this.#coverage.lines(),
       ...this.failures.flatMap((failure) => [
         color.red(`seed ${failure.seed}: ${failure.kind}`),
         ...wrapped(failure.message, 96).map((line) => `  ${line}`),

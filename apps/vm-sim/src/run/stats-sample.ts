@@ -112,7 +112,8 @@ export const SAMPLE_STATS: StatsDocument = {
   invariants: [{ id: 'I1', checks: 0, violations: 0, first: '' }],
   thresholds: [{ expression: '', value: 0, ok: true }],
   events: [{ action: '', times: 0, outcomes: {} }],
-  injected: { frameAllocation: 0, tableAllocation: 0, swapRead: 0, swapWrite: 0 },
+  injected: { frameAllocation: 0, tableAllocation: 0, swapRead: 0, swapWrite: 0, invalidationTimeout: 0 },
+  isolatedDevices: [],
   vms: [{ name: '', ...groups, devices: [{ name: '', dma }] }],
 };
 

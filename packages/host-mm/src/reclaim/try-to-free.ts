@@ -108,15 +108,17 @@ export function* chargeMemoryCgroup(host: HostState, agent: Agent, memcg: Memory
   return true;
 }
 
-/** memory.reclaim: runs of a quarter of what is left, as Linux limits over-reclaim (user_proactive_reclaim). @returns pages freed */
+/**
+ * memory.reclaim: runs of a quarter of what is left, as Linux limits over-reclaim (user_proactive_reclaim). A signal ends it before its next
+ * run (EINTR). @returns pages freed
+ */
 export function* reclaimProactively(
   host: HostState,
   agent: Agent,
-  pages: number,
-  target: MemoryCgroup | null,
+  { pages, target, signalled }: { pages: number; target: MemoryCgroup | null; signalled: () => boolean },
 ): Task<number> {
   let freed = 0;
-  for (let retries = MAX_RECLAIM_RETRIES; freed < pages && retries > 0; ) {
+  for (let retries = MAX_RECLAIM_RETRIES; freed < pages && retries > 0 && !signalled(); ) {
     const batch = Math.ceil((pages - freed) / 4);
     const reclaimed = yield* tryToFreePages(host, agent, { pages: batch, target, by: 'proactive' });
     if (reclaimed === 0) retries--;

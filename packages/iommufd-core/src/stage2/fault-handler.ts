@@ -95,7 +95,7 @@ export class FaultHandler {
   /** @returns null if the host or the areas changed in between */
   *#mapUnderLock(agent: Agent, attempt: Attempt): Task<FaultOutcomeCode | null> {
     const { area, page, userPage, write, sequence } = attempt;
-    const { updateLock, released, areas, mm, pins } = this.#seat;
+    const { updateLock, released, areas, mm, pins, domain } = this.#seat;
     yield* updateLock.acquire(agent);
     try {
       if (released() || areas.find(page) !== area) return null;
@@ -103,7 +103,10 @@ export class FaultHandler {
       if (pinned >= 0) return yield* this.#installPinned(agent, area, page, pinned);
       if (yield* hasChanged(agent, mm, userPage, 1, sequence)) return null;
       if (!isThere(mm, userPage, write)) return null;
+      const wasMapped = domain.vacantLevel(page) === 0;
       if (yield* this.#fits(agent, attempt)) return FaultOutcome.success;
+      // What did not fit was taken away, and while that was flushed a notifier may have begun.
+      if (wasMapped && (yield* hasChanged(agent, mm, userPage, 1, sequence))) return null;
       yield* this.#mapBlock(agent, attempt, mm.lookup(userPage));
       if (area.policy.around > 1) yield* this.#mapWindow(agent, attempt);
       return FaultOutcome.success;

@@ -26,7 +26,7 @@ export function paired(): Strategy {
 class PairedUnits implements StrategyState {
   readonly counters = new StrategyCounters();
   readonly #domain: IommuDomain;
-  /** Number of pages by first page; units never overlap, since a map never overwrites. */
+  /** Number of pages by first page; units never overlap, since a map never overwrites and {@link mapped} makes one of those that do. */
   readonly #units = new OrderedMap<number, number>();
 
   constructor({ domain }: StrategySeat) {
@@ -49,8 +49,14 @@ class PairedUnits implements StrategyState {
     yield* this.#domain.unmap(agent, { ...unit, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
   }
 
+  /** A map that failed is on record with all that it was to map. What is mapped there later goes together with what it left. */
   mapped(page: number, pages: number): void {
-    this.#units.set(page, pages);
+    let [first, end] = [page, page + pages];
+    for (const unit of this.#takeUnits(page, pages)) {
+      first = Math.min(first, unit.page);
+      end = Math.max(end, unit.page + unit.pages);
+    }
+    this.#units.set(first, end - first);
   }
 
   unmapped(page: number, pages: number): void {

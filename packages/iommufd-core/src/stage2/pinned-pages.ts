@@ -75,9 +75,11 @@ function* dropStaleSlice(agent: Agent, seat: HwptSeat, { area, page: first, page
       continue;
     }
     const userPage = page + toUser;
-    mm.contiguousRun(userPage, userPage, end - 1 + toUser, run, (leaf.rights & 2) !== 0);
+    // No further than the leaf: a run to the end, for each of its 4K leaves, would cost the square of it.
+    const last = Math.min(end, leaf.page + leafPages(leaf)) - 1;
+    mm.contiguousRun(userPage, userPage, last + toUser, run, (leaf.rights & 2) !== 0);
     if (run.pfn >= 0 && run.pfn === leaf.frame + (page - leaf.page)) {
-      page = Math.min(leaf.page + leafPages(leaf), page + run.pages);
+      page += run.pages;
       continue;
     }
     yield* takeSliceAway(agent, seat, page, 1);

@@ -10,6 +10,8 @@ type EventInput = NonNullable<ScenarioInput['events']>[number];
 const STRATEGIES = [
   'cut',
   'cut',
+  'cut',
+  'cut+collapse',
   'cut+collapse',
   'shared-ept',
   'whole-leaf',
@@ -17,7 +19,11 @@ const STRATEGIES = [
   'paired',
   'pinned',
 ] as const;
-const BACKINGS: readonly Backing[] = ['4K', 'thp-2M', 'thp-2M', 'pud-thp', 'contiguous', 'contiguous-4K', 'hugetlb-2M'];
+/** A 1G guest costs as much as many small ones, so that there are few. */
+const BACKINGS: readonly Backing[] = [
+  ...(['4K', 'thp-2M', 'contiguous', 'contiguous-4K'] as const).flatMap((each) => [each, each, each, each]),
+  ...(['hugetlb-2M', 'hugetlb-2M', 'thp-2M', 'thp-2M', 'pud-thp', 'pud-thp', 'hugetlb-1G'] as const),
+];
 const MIB = 2 ** 20;
 
 /**
@@ -41,16 +47,17 @@ class ScenarioDraw {
     const random = this.#random;
     const count = this.#on(0.25) ? 2 + random.below(2) : 1;
     const strategy = random.pick(STRATEGIES);
-    const vms = Array.from({ length: count }, (_, index) => this.#vm(`vm${index}`));
-    const memory = vms.reduce((sum, vm) => sum + megabytesOf(vm), 0);
+    // Pinning more than memory.max ends at the boot, after reclaim has tried all: once in a while.
+    const limited = this.#on(strategy === 'pinned' ? 0.02 : 0.2);
+    const vms = Array.from({ length: count }, (_, index) => this.#vm(`vm${index}`, limited));
     const durationUs = 200 + random.below(1800);
     const swapKind = random.pick(['disk', 'disk', 'zram'] as const);
     return {
       name: `storm-${this.#seed}`,
       strategy,
       duration: `${durationUs}us`,
-      host: this.#host(memory, swapKind),
-      reclaim: this.#on(0.8) ? this.#reclaim() : null,
+      host: this.#host(vms, { isPinned: strategy === 'pinned', swapKind }),
+      reclaim: this.#on(0.8) ? this.#reclaim(vms) : null,
       ...(count === 1 ? { vm: vms[0] as VmInput } : { vms: vms as VmInput[] }),
       iommu: this.#iommu(),
       events: this.#events(vms, durationUs),
@@ -62,10 +69,10 @@ class ScenarioDraw {
     return this.#random.chance(probability);
   }
 
-  #vm(name: string): VmInput {
+  #vm(name: string, limited: boolean): VmInput {
     const random = this.#random;
     const backing = random.pick(BACKINGS);
-    const megabytes = backing === 'pud-thp' ? 1024 : 8 * 2 ** random.below(4);
+    const megabytes = backing === 'pud-thp' || backing === 'hugetlb-1G' ? 1024 : random.pick([8, 8, 16, 16, 32, 64]);
     const memory = `${megabytes}M`;
     const device = { ats: this.#on(0.85), declares: true, credits: random.pick([1, 2, 8, 32, 512]) };
     const workingSet = `${Math.min(megabytes, random.pick([1, 4, megabytes]))}M`;
@@ -75,7 +82,8 @@ class ScenarioDraw {
       backing,
       cpuTouchInterval: `${random.pick([2, 10, 50])}us`,
       cpuRefaults: random.pick([0, 0.3, 0.9]),
-      ...(this.#on(0.2) ? { memoryMax: `${Math.max(4, megabytes >> 1)}M` } : {}),
+      // A little less than it wants: what it is over its limit is swapped out at boot, page by page.
+      ...(limited && megabytes <= 16 ? { memoryMax: `${megabytes - random.pick([1, 2, 4])}M` } : {}),
       equalPages: this.#on(0.3) ? { gpa: '1M', length: '256K', distinct: 1 + random.below(16) } : null,
       balloon:
         this.#on(0.25) && !backing.startsWith('hugetlb')
@@ -108,12 +116,20 @@ class ScenarioDraw {
     };
   }
 
-  #host(guests: number, swapKind: 'disk' | 'zram'): NonNullable<ScenarioInput['host']> {
+  #host(
+    vms: readonly VmInput[],
+    { isPinned, swapKind }: { readonly isPinned: boolean; readonly swapKind: 'disk' | 'zram' },
+  ): NonNullable<ScenarioInput['host']> {
     const random = this.#random;
+    const guests = vms.reduce((sum, vm) => sum + megabytesOf(vm), 0);
     const slack = random.pick([16, 64, guests]);
+    // Several guests need not fit, unless they are pinned; one alone has to. What is left is so little that kswapd works.
+    const lack = isPinned ? -4 : random.pick([1, 2, 4]);
+    // Huge page pools are set up before the guests, so that a host with less than these need has none.
+    const maySwap = guests < 1024 && vms.every(({ backing }) => !backing?.startsWith('hugetlb'));
     return {
       // Room for the guests and a little more; or less than that, so that the host swaps by itself.
-      memory: `${this.#on(0.3) && guests < 1024 ? Math.max(48, Math.floor(guests * 0.8) + 32) : guests + slack}M`,
+      memory: `${this.#on(0.3) && maySwap ? Math.max(...vms.map((vm) => megabytesOf(vm) + 2), guests - lack) : guests + slack}M`,
       swap: `${random.pick([guests, 2 * guests, 64])}M`,
       swapKind,
       swapQueueDepth: swapKind === 'disk' ? random.pick([0, 0, 1, 8]) : 0,
@@ -126,10 +142,12 @@ class ScenarioDraw {
     };
   }
 
-  #reclaim(): NonNullable<ScenarioInput['reclaim']> {
+  #reclaim(vms: readonly VmInput[]): NonNullable<ScenarioInput['reclaim']> {
     const random = this.#random;
+    // The LRU gives a 1G folio whole: 262,144 pages to swap, which takes as long as fifty other machines.
+    const isCheap = vms.every(({ backing }) => backing !== 'pud-thp');
     return {
-      by: random.pick(['pageout', 'lru'] as const),
+      by: isCheap || this.#on(0.04) ? random.pick(['pageout', 'lru'] as const) : 'pageout',
       pages: random.pick([64, 512, 4096]),
       interval: `${random.pick([1, 5, 20])}us`,
       batch: random.pick([1, 8, 64]),
@@ -210,6 +228,9 @@ class ScenarioDraw {
       swapRead: share(0.05),
       swapWrite: share(0.15),
       slowSwap: random.pick([1, 1, 1, 20]),
+      invalidationTimeout: share(0.15),
+      invalidationSilence: random.pick([0, 0, 0.2, 1]),
+      timeoutAfter: random.pick(['2us', '50us'] as const),
     };
   }
 }

@@ -2,6 +2,7 @@ import { Machine } from '../machine.ts';
 import { type ScenarioInput, scenarioSchema } from '../scenario.ts';
 import type { StatsDocument } from '../stats.ts';
 import { claimsOf, type StrategyClaims } from '../strategy-choice.ts';
+import { reachedFeatures, type StormFeatures } from './storm-features.ts';
 
 /** What became of one machine of a storm. */
 export interface StormOutcome {
@@ -9,6 +10,10 @@ export interface StormOutcome {
   readonly scenario: ScenarioInput;
   /** What is wrong: an invariant with where it broke first, or an exception; null if nothing is. */
   readonly failure: { readonly kind: string; readonly message: string } | null;
+  /** What it was made of and what happened to it; null if it ended in an exception. */
+  readonly reached: StormFeatures | null;
+  /** Failures on purpose that struck, by kind. */
+  readonly injected: Readonly<Record<string, number>>;
   /** Counts to add up: DMA pages, swap, faults, failures on purpose, events. */
   readonly figures: StormFigures;
   /** Features that met: what makes a seed worth keeping if it was not seen before. */
@@ -36,6 +41,8 @@ const NO_FIGURES: StormFigures = {
   checks: 0,
 };
 
+const NOTHING = { reached: null, injected: {}, figures: NO_FIGURES, signature: 'exception' };
+
 /**
  * Runs one machine to its end. A device that iommufd does not let in, and a VM for which there is no memory, are outcomes like any other; an invariant that breaks, a host
  * that crashes and an exception are failures. @throws RangeError for a scenario that cannot be built
@@ -51,12 +58,14 @@ export function runStormMachine(seed: number, scenario: ScenarioInput): StormOut
       seed,
       scenario,
       failure: failureOf(stats, claimsOf(parsed)),
+      reached: reachedFeatures(parsed, stats),
+      injected: { ...stats.injected },
       figures: figuresOf(stats),
       signature: signatureOf(stats),
     };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    return { seed, scenario, failure: { kind: 'exception', message }, figures: NO_FIGURES, signature: 'exception' };
+    return { seed, scenario, failure: { kind: 'exception', message }, ...NOTHING };
   }
 }
 
