@@ -4,11 +4,21 @@
 //   npm run mutation                              # all protocol files; an hour or two
 //   npm run mutation -- vtd-pagetable/cut.ts      # some of them
 //   npm run mutation -- --concurrency 1           # at a time; 2 by default
+//   npm run mutation -- --near vtd-pagetable/cut.ts # only the file's own tests, while one writes them
 //
 // The mutants are made in a copy, so that a run that is stopped leaves the checkout as it was.
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Stryker } from '@stryker-mutator/core';
@@ -22,7 +32,7 @@ const PROTOCOL_FILES = JSON.parse(readFileSync(join(here, 'protocol-files.json')
 const EXPLAINED = JSON.parse(readFileSync(join(here, 'explained.json'), 'utf8'));
 
 const { values: options, positionals } = parseArgs({
-  options: { concurrency: { type: 'string', default: '2' } },
+  options: { concurrency: { type: 'string', default: '2' }, near: { type: 'boolean', default: false } },
   allowPositionals: true,
 });
 const concurrency = Number(options.concurrency);
@@ -50,15 +60,27 @@ function chosen(words) {
 }
 
 /** As the package's own, with properties whose cases are the same in every run, and which stop at the first that fails. */
-const VITEST_CONFIG = `import { mergeConfig } from 'vitest/config';
-import { packageTests } from '../../vitest.shared.ts';
+const vitestConfig = (include) => `import { packageTests } from '../../vitest.shared.ts';
 
-export default (env) => mergeConfig(packageTests()(env), { test: { setupFiles: ['vitest.mutation.setup.ts'] } });
+export default (env) => {
+  const config = packageTests()(env);
+  const include = ${JSON.stringify(include)} ?? config.test.include;
+  return { ...config, test: { ...config.test, include, setupFiles: ['vitest.mutation.setup.ts'] } };
+};
 `;
 const VITEST_SETUP = `import fc from 'fast-check';
 
 fc.configureGlobal({ seed: 1, endOnFailure: true });
 `;
+
+/** The tests of one file: those that have its name, and the laws of what steps announce. Null: it has none of its own. */
+function testsOf(name, file) {
+  const own = `${basename(file, '.ts')}.test.ts`;
+  const here = readdirSync(join(root, 'packages', name, 'test'));
+  return here.includes(own)
+    ? here.filter((of) => of === own || of === 'footprint.test.ts').map((of) => `test/${of}`)
+    : null;
+}
 
 /** A copy of one package, with the checkout's dependencies. */
 function copyOf(name) {
@@ -73,9 +95,46 @@ function copyOf(name) {
   });
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
   symlinkSync(join(root, 'packages', name, 'node_modules'), join(target, 'node_modules'));
-  writeFileSync(join(target, 'vitest.mutation.config.ts'), VITEST_CONFIG);
   writeFileSync(join(target, 'vitest.mutation.setup.ts'), VITEST_SETUP);
   return { copy, target };
+}
+
+/** One run of Stryker over some mutants, in the copy in which it is, with some of the tests. */
+function run(mutate, tests) {
+  writeFileSync('vitest.mutation.config.ts', vitestConfig(tests));
+  const stryker = new Stryker({
+    inPlace: true,
+    testRunner: 'vitest',
+    vitest: { configFile: 'vitest.mutation.config.ts' },
+    plugins: [fileURLToPath(import.meta.resolve('@stryker-mutator/vitest-runner'))],
+    mutate,
+    reporters: ['progress-append-only'],
+    coverageAnalysis: 'perTest',
+    concurrency,
+    // On top of one and a half times what the tests took: ten times what the few of one file take.
+    timeoutMS: tests === null ? 20_000 : 7_000,
+    // Labels of steps and texts of errors are no rules.
+    mutator: { excludedMutations: ['StringLiteral'] },
+    cleanTempDir: 'always',
+  });
+  return stryker.runMutationTest();
+}
+
+/** A mutant in Stryker's notation for a place, whose columns count from 0. */
+const rangeOf = ({ location: { start, end } }) => `${start.line}:${start.column - 1}-${end.line}:${end.column - 1}`;
+
+const keyOf = (mutant) => `${rangeOf(mutant)} ${mutant.replacement}`;
+
+/** First with the file's own tests, which are quick and kill most; then what has survived these with all tests of the package. */
+async function mutateFile(file, tests) {
+  const path = `src/${file}`;
+  const results = await run([path], tests);
+  if (tests === null || options.near) return results;
+  const left = new Set(results.filter(isLeft).map(keyOf));
+  if (left.size === 0) return results;
+  const ranges = [...new Set(results.filter(isLeft).map((mutant) => `${path}:${rangeOf(mutant)}`))];
+  const again = new Map((await run(ranges, null)).map((mutant) => [keyOf(mutant), mutant]));
+  return results.map((mutant) => (left.has(keyOf(mutant)) ? (again.get(keyOf(mutant)) ?? mutant) : mutant));
 }
 
 async function mutate(name, files) {
@@ -83,21 +142,9 @@ async function mutate(name, files) {
   const before = process.cwd();
   process.chdir(target);
   try {
-    const stryker = new Stryker({
-      inPlace: true,
-      testRunner: 'vitest',
-      vitest: { configFile: 'vitest.mutation.config.ts' },
-      plugins: [fileURLToPath(import.meta.resolve('@stryker-mutator/vitest-runner'))],
-      mutate: files.map((file) => `src/${file}`),
-      reporters: ['progress-append-only'],
-      coverageAnalysis: 'perTest',
-      concurrency,
-      timeoutMS: 20_000,
-      // Labels of steps and texts of errors are no rules.
-      mutator: { excludedMutations: ['StringLiteral'] },
-      cleanTempDir: 'always',
-    });
-    return await stryker.runMutationTest();
+    const results = [];
+    for (const file of files) results.push(...(await mutateFile(file, testsOf(name, file))));
+    return results;
   } finally {
     process.chdir(before);
     rmSync(copy, { recursive: true, force: true });
@@ -141,6 +188,7 @@ const print = (name, mutant, original) =>
   );
 
 const isKilled = ({ status }) => status === 'Killed' || status === 'Timeout';
+const isLeft = ({ status }) => status === 'Survived' || status === 'NoCoverage';
 
 /** Prints what has survived of one file without a reason, and what ended by time-out: that is to be an endless loop, not a busy machine. */
 function rowOf(name, file, mutants) {

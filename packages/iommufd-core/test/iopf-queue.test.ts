@@ -1,9 +1,10 @@
-import { Condition, Cost, type Task } from '@faultline/sim';
+import { Access, Agent, Condition, Cost, Location, type Task } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
 import {
   type DeliveredGroup,
   type FaultOutcomeCode,
   type IoPageRequest,
+  type IopfHandler,
   IopfQueue,
   type PageRequestSource,
 } from '../src/index.ts';
@@ -12,6 +13,8 @@ import { HostSetup } from './host-setup.ts';
 /** Requests handed in by the test, answers kept. */
 class ScriptedSource implements PageRequestSource {
   readonly answers: { groupIndex: number; outcome: FaultOutcomeCode }[] = [];
+  readonly pasids: (number | undefined)[] = [];
+  finish: ((agent: Agent, sourceId: number) => Task<void>) | null = null;
   overflowsCleared = 0;
   #batches: { requests: IoPageRequest[]; overflowed: boolean }[] = [];
   readonly #arrived = new Condition('requests', () => this.#batches.length > 0);
@@ -26,7 +29,11 @@ class ScriptedSource implements PageRequestSource {
     return this.#batches.shift() ?? { requests: [], overflowed: false };
   }
 
+  /** Times that requests come in before the overflow can be cleared. */
+  fullAgain = 0;
+
   clearOverflow(): boolean {
+    if (this.fullAgain-- > 0) return false;
     this.overflowsCleared++;
     return true;
   }
@@ -36,9 +43,15 @@ class ScriptedSource implements PageRequestSource {
     _sourceId: number,
     groupIndex: number,
     outcome: FaultOutcomeCode,
+    pasid?: number,
   ): Task<void> {
     yield agent.spends('respond', Cost.pageResponse);
     this.answers.push({ groupIndex, outcome });
+    this.pasids.push(pasid);
+  }
+
+  onDrain(finish: (agent: Agent, sourceId: number) => Task<void>): void {
+    this.finish = finish;
   }
 }
 
@@ -195,4 +208,201 @@ describe('page groups', () => {
     setup.time.run();
     expect(source.answers).toHaveLength(6);
   });
+});
+
+/** A queue with no workers and no interrupt thread of its own: the test moves each by hand. */
+function parts(handlerOf: (sourceId: number) => IopfHandler | null, mayAllocate?: () => boolean) {
+  const setup = new HostSetup({ backing: '4K', pages: 64, populate: false });
+  const source = new ScriptedSource();
+  const queue = new IopfQueue({ source, handlerOf, ...(mayAllocate ? { mayAllocate } : {}) });
+  setup.spawn('interrupt', (agent) => queue.interruptThread(agent), true);
+  return { setup, source, queue };
+}
+
+/** A hwpt that keeps a fault for some time. */
+const slowHwpt = (seen: number[], ns = 100, outcome: FaultOutcomeCode = 0) => ({
+  *handleFault(agent: Agent, page: number): Task<FaultOutcomeCode> {
+    seen.push(page);
+    yield agent.spends('slow', Cost.nanosecond, ns);
+    return outcome;
+  },
+});
+
+describe('what must not be lost or answered twice', () => {
+  it('an overflow that cannot be cleared yet throws no partial group away: its LAST is still to come', () => {
+    const { setup, source, queue } = handler();
+    source.fullAgain = 1;
+    source.give([request(3, 10, false)], true);
+    setup.time.run();
+    expect([queue.discardedPartial, queue.outstanding]).toEqual([0, 1]);
+    source.give([request(3, 11)]);
+    setup.time.run();
+    expect([source.answers, setup.domain.frameAt(10) >= 0]).toEqual([[{ groupIndex: 3, outcome: 0 }], true]);
+    source.give([request(4, 12, false)], true);
+    setup.time.run();
+    expect([queue.discardedPartial, queue.outstanding, source.overflowsCleared]).toEqual([1, 0, 1]);
+  });
+
+  it('with no overflow nothing is cleared, and partial groups stay', () => {
+    const { setup, source, queue } = handler();
+    source.give([request(3, 10, false)]);
+    setup.time.run();
+    expect([source.overflowsCleared, queue.discardedPartial, queue.outstanding]).toEqual([0, 0, 1]);
+  });
+
+  it('a removed device: its requests are INVALID, no list is kept of them and nobody is shown them, until it is added', () => {
+    const { setup, source, queue } = handler();
+    const seen: number[] = [];
+    queue.addDevice(0x18);
+    queue.watch(0x18, ({ page }) => seen.push(page));
+    source.give([request(3, 10, false), request(3, 20, false, 0x20)]);
+    setup.time.run();
+    setup.run((agent) => queue.removeDevice(agent, 0x18));
+    expect([queue.outstanding, source.answers]).toEqual([1, []]); // the other requester's
+    source.give([request(3, 11, false)]);
+    setup.time.run();
+    expect(queue.outstanding).toBe(1);
+    source.give([request(3, 12)]);
+    setup.time.run();
+    expect([source.answers, setup.domain.table.mappedPages, seen]).toEqual([[{ groupIndex: 3, outcome: 1 }], 0, [10]]);
+    queue.addDevice(0x18);
+    expect(() => queue.addDevice(0x18)).toThrow('EBUSY: device 0x18 has been added already');
+    source.give([request(3, 13, false), request(3, 14)]);
+    setup.time.run();
+    expect([source.answers[1], setup.domain.table.mappedPages]).toEqual([{ groupIndex: 3, outcome: 0 }, 2]);
+    setup.run((agent) => queue.removeDevice(agent, 0x18));
+    queue.addDevice(0x18);
+  });
+
+  it('the driver drains a function: its groups are INVALID, and those of others are not touched', () => {
+    const seen: number[] = [];
+    const { setup, source, queue } = parts(() => ({ kind: 'kernel', hwpt: slowHwpt(seen) }));
+    source.give([request(1, 10), request(2, 20, true, 0x20)]);
+    setup.time.run();
+    setup.run((agent) => source.finish?.(agent, 0x18) as Task<void>);
+    expect([source.answers, queue.outstanding]).toEqual([[{ groupIndex: 1, outcome: 1 }], 1]);
+    setup.spawn('worker', (agent) => queue.worker(agent), true);
+    setup.time.run();
+    // The worker passes the answered one over: it maps nothing for a function that has gone.
+    expect([source.answers[1], seen, queue.outstanding]).toEqual([{ groupIndex: 2, outcome: 0 }, [20], 0]);
+    expect(queue.answers).toEqual({ success: 1, invalid: 1, failure: 0 });
+  });
+
+  it('the end of one attachment answers the groups of its own HWPT or FAULT object only', () => {
+    const fault = { report: () => undefined };
+    const hwpt = slowHwpt([]);
+    let handler: IopfHandler = { kind: 'kernel', hwpt };
+    const { setup, source, queue } = parts(() => handler);
+    source.give([request(1, 10)]);
+    setup.time.run();
+    handler = { kind: 'user', fault, devId: 1, handle: fault };
+    source.give([request(2, 20)]);
+    setup.time.run();
+    setup.run((agent) => queue.detach(agent, 0x18, fault));
+    expect([source.answers, queue.outstanding]).toEqual([[{ groupIndex: 2, outcome: 1 }], 1]);
+    setup.run((agent) => queue.detach(agent, 0x18, hwpt));
+    expect([source.answers[1], queue.outstanding]).toEqual([{ groupIndex: 1, outcome: 1 }, 0]);
+  });
+
+  it('a detach returns only when the worker has left the group, whose other pages it does not touch', () => {
+    const seen: number[] = [];
+    const { setup, source, queue } = parts(() => ({ kind: 'kernel', hwpt: slowHwpt(seen) }));
+    source.give([request(1, 10, false), request(1, 11, false), request(1, 12)]);
+    setup.spawn('worker', (agent) => queue.worker(agent), true);
+    const detach = setup.spawn('detach', function* (agent): Task<[number, number]> {
+      while (seen.length === 0) yield agent.spends('wait', Cost.nanosecond, 1);
+      const began = setup.time.nowNs;
+      yield* queue.detach(agent, 0x18);
+      return [setup.time.nowNs - began, queue.outstanding];
+    });
+    setup.time.run();
+    const [took = 0, left] = detach.value as [number, number];
+    expect(took).toBeGreaterThan(80);
+    expect([left, seen, source.answers]).toEqual([0, [10], [{ groupIndex: 1, outcome: 1 }]]);
+  });
+
+  it('a flush waits for the group that a worker is at, and not for one at user space', () => {
+    const seen: number[] = [];
+    const fault = { report: () => undefined };
+    let handler: IopfHandler = { kind: 'user', fault, devId: 1, handle: fault };
+    const { setup, source, queue } = parts(() => handler);
+    source.give([request(1, 10)]);
+    setup.time.run();
+    setup.run((agent) => queue.flush(agent, 0x18)); // would never end
+    expect(queue.outstanding).toBe(1);
+    handler = { kind: 'kernel', hwpt: slowHwpt(seen) };
+    source.give([request(2, 20)]);
+    setup.time.run();
+    // Queued, and nobody is there to take it.
+    const waiting = setup.spawn('flush', (agent) => queue.flush(agent, 0x18), true);
+    setup.time.run();
+    expect(waiting.done).toBe(false);
+    setup.spawn('worker', (agent) => queue.worker(agent), true);
+    const inWork = setup.spawn('flush', function* (agent): Task<number> {
+      while (seen.length === 0) yield agent.spends('wait', Cost.nanosecond, 1);
+      yield* queue.flush(agent, 0x18);
+      return source.answers.length;
+    });
+    setup.time.run();
+    expect([waiting.done, inWork.value, queue.outstanding]).toEqual([true, 1, 1]);
+  });
+
+  it('the answer has the PASID of the last request', () => {
+    const { setup, source } = handler();
+    source.give([{ ...request(3, 10, false), pasid: 1 }, { ...request(3, 11), pasid: 2 }, request(4, 12)]);
+    setup.time.run();
+    expect(source.pasids).toEqual([2, undefined]);
+  });
+
+  it('user space answers INVALID by its code 1; no memory for a group is FAILURE, and it is shown nothing', () => {
+    const groups: DeliveredGroup[] = [];
+    const fault = { report: (group: DeliveredGroup) => groups.push(group) };
+    let memory = true;
+    const { setup, source, queue } = parts(
+      () => ({ kind: 'user', fault, devId: 1, handle: fault }),
+      () => memory,
+    );
+    source.give([request(3, 10)]);
+    setup.time.run();
+    setup.run((agent) => (groups[0] as DeliveredGroup).respond(agent, 1));
+    memory = false;
+    source.give([request(4, 10)]);
+    setup.time.run();
+    expect(source.answers).toEqual([
+      { groupIndex: 3, outcome: 1 },
+      { groupIndex: 4, outcome: 2 },
+    ]);
+    expect([groups.length, queue.answered, queue.outstanding]).toEqual([1, 2, 0]);
+  });
+});
+
+it('interrupt thread, workers and detach announce their steps on the list of groups as writes of one place', () => {
+  const seen: number[] = [];
+  const hwpt = slowHwpt(seen);
+  const source = new ScriptedSource();
+  const queue = new IopfQueue({ source, handlerOf: () => ({ kind: 'kernel', hwpt }) });
+  const locks = new Set<number>();
+  const labels = new Set<string>();
+  /** Moves a task until it waits for what is not there. */
+  const move = (name: string, make: (agent: Agent) => Task<void>): void => {
+    const agent = new Agent(name);
+    const task = make(agent);
+    for (let step = task.next(); !step.done; step = task.next()) {
+      const { kind, access, location, label, waitFor } = agent.step;
+      if (waitFor !== null && !waitFor.ready()) return;
+      if (waitFor !== null) continue;
+      expect([label, access]).toEqual([label, kind === Location.nothing ? Access.none : Access.write]);
+      if (kind === Location.lock) locks.add(location);
+      else if (label === 'clear PRO') expect([kind, location]).toEqual([Location.pageRequestQueue, -1]);
+      if (kind !== Location.nothing) labels.add(label);
+    }
+  };
+  source.give([request(1, 10), request(2, 11, false)], true);
+  move('interrupt', (agent) => queue.interruptThread(agent));
+  source.give([request(2, 12)]);
+  move('interrupt', (agent) => queue.interruptThread(agent));
+  move('worker', (agent) => queue.worker(agent));
+  move('detach', (agent) => queue.detach(agent, 0x18));
+  expect([...labels]).toEqual(['queue page group', 'clear PRO', 'claim page group', 'look for page groups']);
+  expect([locks.size, queue.outstanding, seen]).toEqual([1, 0, [10, 12]]);
 });
