@@ -12,6 +12,7 @@ import {
   WalkStatus,
   walk,
 } from '../src/index.ts';
+import { MeddledMemory } from './meddled-memory.ts';
 import { NaiveTable, reachedTables, slotOf } from './naive-table.ts';
 import { PLAIN } from './plain-agent.ts';
 
@@ -219,4 +220,130 @@ it('a model that maps the same again agrees', () => {
   table.cut(700, 1, new InvalidationGather());
   collapsed(table, 0, 2048);
   expect(entries(table)).toEqual(model.list());
+});
+
+describe('at the very moment of the install', () => {
+  function meddled(...meddling: ((entry: bigint) => bigint)[]) {
+    const memory = new MeddledMemory({ pages: 64 });
+    const table = new SecondStageTable({ memory, accessedDirty: true });
+    table.map({ page: G, frame: 7 * G, pages: 512, rights, largest: 1 });
+    const before = table.mappedPages;
+    memory.meddling.push(...meddling);
+    const { result, gather } = collapsed(table, G, 512);
+    return { table, result, gather, left: memory.meddling.length, before };
+  }
+  it('A that hardware sets in the entry, however often, does not keep it from collapsing', () => {
+    const accessed = (entry: bigint) => entry | 0x100n;
+    for (const meddling of [[accessed], [accessed, (entry: bigint) => entry & ~0x100n, accessed]]) {
+      const { table, result, left } = meddled(...meddling);
+      expect([result.leaves['2M'], result.obstacles.changed, left]).toEqual([1, 0, 0]);
+      expect(table.leafAt(G)?.level).toBe(2);
+    }
+  });
+  it.each([
+    ['its rights', (entry: bigint) => entry & ~2n],
+    ['the table that it leads to', (entry: bigint) => entry + 0x1000n],
+  ])(
+    'what software changes in it, such as %s, does: the entry stays as it is, and nothing is counted',
+    (_of, change) => {
+      for (const meddling of [[change], [(entry: bigint) => entry | 0x100n, change]]) {
+        const { table, result, gather, before } = meddled(...meddling);
+        expect([result.leaves['2M'], result.obstacles.changed]).toEqual([0, 1]);
+        expect([table.mappedPages, table.leafCounts['4K'], gather.empty, gather.freedTables]).toEqual([
+          before,
+          512,
+          true,
+          [],
+        ]);
+        expect([...table.collapses]).toEqual([0, 0, 0, 0]);
+      }
+    },
+  );
+});
+
+describe('how far it goes', () => {
+  const counts = (table: SecondStageTable, page: number, pages: number) => collapsed(table, page, pages).result.leaves;
+  it.each<[string, number, number, CollapseResult['leaves']]>([
+    ['all but the last page of a table: that stays', G + 69_632, 511, { '2M': 0, '1G': 0 }],
+    [
+      'all but the last 2M of a GiB: no 1G leaf, which would translate what nobody asked for',
+      G,
+      G - 512,
+      { '2M': 1, '1G': 0 },
+    ],
+    ['a GiB that starts in the middle of one', G + 512, G, { '2M': 1, '1G': 0 }],
+  ])('%s', (_of, page, pages, leaves) => expect(counts(cutUp(), page, pages)).toEqual(leaves));
+  it('a GiB that fails does not keep the next one from 1G', () => {
+    const table = newTable();
+    table.map({ page: G, frame: 3 * G, pages: 2 * G, rights });
+    for (const gib of [G, 2 * G]) table.cut(gib + 600, 1, new InvalidationGather());
+    table.unmap(G + 600, 1, new InvalidationGather());
+    expect(collapsed(table, G, 2 * G).result).toEqual({
+      leaves: { '2M': 0, '1G': 1 },
+      obstacles: { ...none, hole: 2 },
+    });
+  });
+});
+
+/** A block of 4K leaves. */
+function smallLeaves(): SecondStageTable {
+  const table = newTable();
+  table.map({ page: G, frame: 7 * G, pages: 512, rights, largest: 1 });
+  return table;
+}
+
+describe('what a leaf for all would not say', () => {
+  it.each<[string, number, (entry: bigint) => bigint, Partial<CollapseResult['obstacles']>]>([
+    ['another frame among those in a row', 5, (entry) => entry + 0x1000n, { frames: 1 }],
+    ['a bit that software keeps in bit 7, which is no page size here', 5, (entry) => entry | 0x80n, { attributes: 1 }],
+  ])('%s', (_of, at, bits, obstacles) => {
+    const table = smallLeaves();
+    change(table, G + at, bits);
+    expect(collapsed(table, G, 512).result).toEqual({
+      leaves: { '2M': 0, '1G': 0 },
+      obstacles: { ...none, ...obstacles },
+    });
+  });
+  it.each([
+    ['reads', 1n, 3],
+    ['writes', 2n, 3],
+    ['reads', 1n, 2],
+    ['writes', 2n, 2],
+  ])('that the entry of a table allows no %s (%#x, level %d)', (_of, bit, level) => {
+    const table = cutUp();
+    const [pfn, index] = tableAbove(table, level);
+    table.memory.store(pfn, index, table.memory.load(pfn, index) & ~bit);
+    const { leaves, obstacles } = collapsed(table).result;
+    expect([leaves['1G'], obstacles.attributes > 0]).toEqual([0, true]);
+  });
+});
+
+/** Table and index of the entry at `level` that leads to the leaf of G + 70_001. */
+function tableAbove(table: SecondStageTable, level: number): [number, number] {
+  const page = G + 70_001;
+  const above = [...reachedTables(table)].find(
+    ([, of]) => of.level === level && of.page <= page && page < of.page + of.pages,
+  );
+  return [above?.[0] ?? -1, Math.floor(page / 512 ** (level - 1)) % 512];
+}
+
+describe('all leaves of a table changed alike between the look and the install', () => {
+  it.each<[string, (entry: bigint) => bigint]>([
+    ['frames, as a move of the memory would', (entry) => entry + (512n << 12n)],
+    ['rights', (entry) => entry & ~2n],
+  ])('%s: is noticed', (_of, bits) => {
+    const table = smallLeaves();
+    const task = collapse(PLAIN, table, G, 512, new InvalidationGather());
+    for (let step = task.next(); !step.done && step.value.label !== 'install leaf for table'; ) step = task.next();
+    for (let page = G; page < G + 512; page++) change(table, page, bits);
+    expect(runToEnd(task)).toEqual({ leaves: { '2M': 0, '1G': 0 }, obstacles: { ...none, changed: 1 } });
+    expect(table.leafCounts['4K']).toBe(512);
+  });
+  it('a table that goes before the look is no obstacle', () => {
+    const table = smallLeaves();
+    const task = collapse(PLAIN, table, G, 512, new InvalidationGather());
+    task.next();
+    table.unmap(G, 512, new InvalidationGather());
+    expect(runToEnd(task)).toEqual({ leaves: { '2M': 0, '1G': 0 }, obstacles: none });
+  });
 });

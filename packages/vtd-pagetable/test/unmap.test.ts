@@ -1,6 +1,7 @@
 import { runToEnd } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
 import { InvalidationGather, SecondStageTable, TableMemory, type UnmapRequest, unmap } from '../src/index.ts';
+import { MeddledMemory } from './meddled-memory.ts';
 import { slotOf } from './naive-table.ts';
 import { PLAIN } from './plain-agent.ts';
 
@@ -130,5 +131,32 @@ describe('a leaf that changes between the look and the clearing', () => {
     const finish = untilClear(table, G);
     table.unmap(G, G, new InvalidationGather());
     expect([finish(), table.leafCounts['1G']]).toEqual([0, 0]);
+  });
+});
+
+describe('at the very moment of the clearing', () => {
+  function meddled(pages: number, ...meddling: ((entry: bigint) => bigint)[]) {
+    const memory = new MeddledMemory({ pages: 64 });
+    const table = new SecondStageTable({ memory, reservePages: 0, accessedDirty: true });
+    table.map({ page: G, frame: 7, pages: 512, rights });
+    memory.meddling.push(...meddling);
+    return { table, ...run(table, { page: G, pages }), left: memory.meddling.length };
+  }
+  it('a bit that hardware sets in a leaf goes with it, and D is not lost', () => {
+    const { table, pages, gather, left } = meddled(
+      1,
+      (entry) => entry | 0x100n,
+      (entry) => entry | 0x200n,
+    );
+    expect([pages, left, table.frameAt(G), gather.dirtyLeaves]).toEqual([1, 0, -1, [{ page: G, pages: 1 }]]);
+  });
+  it('a leaf that somebody else clears is not counted twice, and nothing is owed for it', () => {
+    const { table, pages, gather } = meddled(1, () => 0n);
+    expect([pages, gather.empty, table.leafCounts['4K']]).toEqual([0, true, 512]);
+  });
+  it('A that hardware sets in the entry of a table does not keep it', () => {
+    const accessed = (entry: bigint) => entry | 0x100n;
+    const { table, pages, freed, left } = meddled(512, accessed, (entry) => entry & ~0x100n);
+    expect([pages, freed, left, table.mappedPages, table.frameAt(G)]).toEqual([512, 1, 0, 0, -1]);
   });
 });
