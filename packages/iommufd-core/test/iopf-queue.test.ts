@@ -321,30 +321,61 @@ describe('what must not be lost or answered twice', () => {
     expect([left, seen, source.answers]).toEqual([0, [10], [{ groupIndex: 1, outcome: 1 }]]);
   });
 
-  it('a flush waits for the group that a worker is at, and not for one at user space', () => {
+  it('a flush waits for the group that a worker is at, and not for one at user space or of another device', () => {
     const seen: number[] = [];
     const fault = { report: () => undefined };
-    let handler: IopfHandler = { kind: 'user', fault, devId: 1, handle: fault };
-    const { setup, source, queue } = parts(() => handler);
-    source.give([request(1, 10)]);
+    const hwpt = slowHwpt(seen);
+    const { setup, source, queue } = parts((sourceId) =>
+      sourceId === 0x18 ? { kind: 'user', fault, devId: 1, handle: fault } : { kind: 'kernel', hwpt },
+    );
+    source.give([request(1, 10), request(2, 20, true, 0x20)]);
     setup.time.run();
     setup.run((agent) => queue.flush(agent, 0x18)); // would never end
-    expect(queue.outstanding).toBe(1);
-    handler = { kind: 'kernel', hwpt: slowHwpt(seen) };
-    source.give([request(2, 20)]);
-    setup.time.run();
+    expect(queue.outstanding).toBe(2);
     // Queued, and nobody is there to take it.
-    const waiting = setup.spawn('flush', (agent) => queue.flush(agent, 0x18), true);
+    const waiting = setup.spawn('flush', (agent) => queue.flush(agent, 0x20), true);
     setup.time.run();
     expect(waiting.done).toBe(false);
     setup.spawn('worker', (agent) => queue.worker(agent), true);
     const inWork = setup.spawn('flush', function* (agent): Task<number> {
       while (seen.length === 0) yield agent.spends('wait', Cost.nanosecond, 1);
-      yield* queue.flush(agent, 0x18);
+      yield* queue.flush(agent, 0x20);
       return source.answers.length;
     });
     setup.time.run();
     expect([waiting.done, inWork.value, queue.outstanding]).toEqual([true, 1, 1]);
+  });
+
+  it('a detach while requests are being received waits for those that are no group yet', () => {
+    const { setup, source, queue } = parts(() => null);
+    source.give([request(1, 10, true, 0x20), request(2, 20)]);
+    const detach = setup.spawn('detach', function* (agent): Task<number> {
+      while (queue.outstanding === 0) yield agent.spends('wait', Cost.nanosecond, 1);
+      yield* queue.detach(agent, 0x18);
+      return source.answers.length;
+    });
+    setup.time.run();
+    expect(detach.value).toBe(2);
+  });
+
+  it('a queue that has received nothing lets a device go, whatever its driver can do', () => {
+    const source = new ScriptedSource();
+    const { take, clearOverflow, respond } = source;
+    const queue = new IopfQueue({ source: { take, clearOverflow, respond }, handlerOf: () => null });
+    expect(new HostSetup().run((agent) => queue.removeDevice(agent, 0x18))).toBe(undefined);
+    expect([...queue.removeDevice(new Agent('again'), 0x18)].map(({ label }) => label)).toEqual([
+      'look for page groups',
+    ]);
+  });
+
+  it('a worker spends nothing on a group that has its answer', () => {
+    const { setup, source, queue } = parts(() => ({ kind: 'kernel', hwpt: slowHwpt([]) }));
+    source.give([request(1, 10), request(2, 20)]);
+    setup.time.run();
+    setup.run((agent) => queue.detach(agent, 0x18));
+    const worker = queue.worker(new Agent('worker'));
+    const labels = [1, 2, 3, 4].map(() => (worker.next().value as { label: string }).label);
+    expect([labels, source.answers.length]).toEqual([Array(4).fill('iopf work'), 2]);
   });
 
   it('the answer has the PASID of the last request', () => {

@@ -163,10 +163,9 @@ export class IopfQueue {
   /** A fault worker; runs for ever. Start as many as groups may be handled at once. */
   *worker(agent: Agent): Task<void> {
     for (;;) {
-      do yield agent.waits('iopf work', this.#work);
-      while (!this.#work.ready());
+      yield agent.waits('iopf work', this.#work);
       const next = this.#queued.shift();
-      if (!next) continue;
+      if (!next) continue; // another worker was faster
       const { group, hwpt } = next;
       if (group.isAnswered) continue; // the device was detached
       group.inWork = true;
