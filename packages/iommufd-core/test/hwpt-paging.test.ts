@@ -1,6 +1,6 @@
-import { Agent, TaskRun } from '@faultline/sim';
+import { Agent, type Task, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
-import { FaultOutcome, STRATEGIES } from '../src/index.ts';
+import { FaultOutcome, HwptPaging, STRATEGIES } from '../src/index.ts';
 import { HostSetup, type HostSetupOptions, USER } from './host-setup.ts';
 
 function ready(options: HostSetupOptions = {}, writeable = true) {
@@ -197,5 +197,121 @@ describe('the notifier', () => {
         setup.time.run();
         expect([coming.done, setup.stale()]).toEqual([true, []]);
       }
+  });
+});
+
+describe('the end of a HWPT', () => {
+  /** Two areas: 64 pages that are not pinned, and 64 that are, at 4096. */
+  function both() {
+    const setup = new HostSetup({ backing: '4K', pages: 128, domain: { accessedDirty: true } });
+    const hwpt = setup.addDomain();
+    setup.map(0, 64);
+    setup.map(4096, 64, { user: USER + 64, unpinned: false });
+    return { setup, hwpt };
+  }
+
+  it('released: what is not pinned has gone, what is pinned stays, and faults are invalid from then on', () => {
+    const { setup, hwpt } = both();
+    for (let times = 0; times < 2; times++) {
+      setup.run((agent) => hwpt.release(agent));
+      expect([setup.domain.table.mappedPages, setup.domain.frameAt(7)]).toEqual([64, -1]);
+      expect(setup.fault(7)).toBe(FaultOutcome.invalid);
+      expect(setup.domain.table.mappedPages).toBe(64);
+    }
+  });
+
+  it('retired: no fault maps anything from its start on, the notifier works until it is empty', () => {
+    const { setup, hwpt } = both();
+    const during: unknown[] = [];
+    setup.run((agent) =>
+      hwpt.retire(agent, function* (): Task<void> {
+        during.push(yield* hwpt.handleFault(agent, 7, true));
+        during.push(yield* setup.mm.pageOut(agent, USER + 9), setup.domain.frameAt(9), setup.domain.frameAt(8) >= 0);
+      }),
+    );
+    expect(during).toEqual([FaultOutcome.invalid, true, -1, true]);
+    const left = setup.domain.table.mappedPages;
+    // Nobody looks at the domain any more, whatever the host does.
+    expect(setup.run((agent) => hwpt.clearFlushYoung(agent, USER, 64))).toBe(false);
+    setup.run((agent) => hwpt.release(agent));
+    setup.pageOut(11);
+    expect([setup.domain.table.mappedPages, setup.fault(7)]).toEqual([left, FaultOutcome.invalid]);
+  });
+
+  it('retired while accessed bits are harvested: it returns when nobody is at the tables, at any step of the harvest', () => {
+    for (let steps = 1; ; steps++) {
+      const { setup, hwpt } = both();
+      const agent = new Agent('harvest');
+      const harvest = new TaskRun(agent, hwpt.clearFlushYoung(agent, USER, 64));
+      for (let nth = 0; nth < steps && !harvest.done; nth++) {
+        if (!harvest.enabled) setup.time.run();
+        harvest.advance();
+      }
+      if (harvest.done) {
+        expect(steps).toBeGreaterThan(1);
+        return;
+      }
+      const retired = setup.spawn('retire', (of) => hwpt.retire(of, function* () {}), true);
+      setup.time.run();
+      expect(retired.done).toBe(false);
+      while (!harvest.done) {
+        if (!harvest.enabled) setup.time.run();
+        harvest.advance();
+      }
+      setup.time.run();
+      expect(retired.done).toBe(true);
+    }
+  });
+
+  it('areas that cannot be removed from the io_pagetable leave the domain all the same, and the lock is free', () => {
+    const { setup, hwpt } = both();
+    const [area] = [...hwpt.areas.areas()];
+    if (!area) throw new Error('no area');
+    const refuse = () => {
+      throw new Error('refused');
+    };
+    expect(() => setup.run((agent) => hwpt.unmapAreas(agent, [area], refuse))).toThrow('refused');
+    expect(setup.domain.table.mappedPages).toBe(64);
+    expect(setup.fault(7)).toBe(FaultOutcome.success);
+    setup.run((agent) => hwpt.unmapArea(agent, area));
+    expect([setup.domain.table.mappedPages, setup.domain.frameAt(7)]).toEqual([64, -1]);
+  });
+});
+
+describe('a HWPT', () => {
+  it('whose table the CPU walks maps nothing of unpinned areas by itself, and pinned ones whole; faults of the CPU fill it', () => {
+    const setup = new HostSetup({ backing: '4K', pages: 128, strategy: STRATEGIES['shared-ept'] });
+    const hwpt = setup.addDomain();
+    setup.map(0, 64);
+    expect([hwpt.sharesCpuTable, setup.domain.table.mappedPages]).toEqual([true, 0]);
+    expect(setup.run((agent) => hwpt.cpuFault(agent, 7, true))).toBe(FaultOutcome.success);
+    expect(setup.domain.frameAt(7)).toBe(setup.mm.lookup(USER + 7));
+    setup.map(4096, 64, { user: USER + 64, unpinned: false });
+    expect(setup.domain.table.mappedPages).toBe(65);
+  });
+
+  it('with a table of its own is told of no fault of the CPU', () => {
+    const { setup, hwpt } = ready({ backing: '4K', pages: 64 });
+    expect([hwpt.sharesCpuTable, hwpt.strategy === null]).toEqual([false, false]);
+    expect(() => setup.run((agent) => hwpt.cpuFault(agent, 7, true))).toThrow(
+      'cpuFault: the CPU has a second-stage table',
+    );
+  });
+
+  it('by itself, with nobody who looks on and nothing pinned, maps large leaves, and none with a strategy of none', () => {
+    const setup = new HostSetup({ pages: 512 });
+    setup.map(0, 512);
+    const { domain, mm } = setup;
+    const hwpt = new HwptPaging({ domain, areas: setup.ioas.areas, mm, strategy: STRATEGIES.cut });
+    expect(setup.run((agent) => hwpt.handleFault(agent, 7, true))).toBe(FaultOutcome.success);
+    expect(domain.table.leafCounts).toEqual({ '4K': 0, '2M': 1, '1G': 0 });
+    expect([hwpt.lostPins, hwpt.mappedAround, hwpt.faultRetries, hwpt.upgradedFaults]).toEqual([0, 0, 0, 0]);
+    const pinned = new HwptPaging({ domain: setup.secondDomain(), areas: setup.ioas.areas, mm, strategy: null });
+    expect([pinned.strategy, pinned.sharesCpuTable]).toEqual([null, false]);
+    expect(
+      setup.run((agent) =>
+        pinned.invalidateRangeStart(agent, { startPage: USER, pages: 1, event: 0, blockable: true }),
+      ),
+    ).toBe(true);
   });
 });

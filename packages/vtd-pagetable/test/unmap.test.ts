@@ -160,3 +160,87 @@ describe('at the very moment of the clearing', () => {
     expect([pages, freed, left, table.mappedPages, table.frameAt(G)]).toEqual([512, 1, 0, 0, -1]);
   });
 });
+
+describe('what somebody else does between the look and the step', () => {
+  const small = () => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0 });
+    table.map({ page: G, frame: 7, pages: 512, rights });
+    return table;
+  };
+  /** Runs an unmap up to a step, lets `meddle` act, and ends it. */
+  function meddled(table: SecondStageTable, until: string, request: Partial<UnmapRequest>, meddle: () => void) {
+    const gather = new InvalidationGather();
+    const whole = { page: G, pages: 512, partialLeaf: 'linux-7.3', holes: 'skip', ...request } as const;
+    const task = unmap(PLAIN, table, whole, gather);
+    for (let step = task.next(); step.done || step.value.label !== until; ) step = task.next();
+    meddle();
+    return { pages: runToEnd(task), gather };
+  }
+  it('a table that has gone is not unlinked twice', () => {
+    const table = small();
+    const { pages, gather } = meddled(table, 'unlink table', {}, () => table.unmap(G, 512, new InvalidationGather()));
+    expect([pages, gather.empty, gather.freedTables, table.mappedPages]).toEqual([0, true, [], 0]);
+  });
+  it('a table that has gone is not gone down to', () => {
+    const table = small();
+    const steps: string[] = [];
+    const request = { page: G, pages: 5, partialLeaf: 'linux-7.3', holes: 'skip' } as const;
+    const task = unmap(PLAIN, table, request, new InvalidationGather());
+    for (let step = task.next(); !step.done; step = task.next()) {
+      steps.push(step.value.label);
+      // About to go down to the leaves: the third entry on the way.
+      if (steps.length === 3) table.unmap(G, 512, new InvalidationGather());
+    }
+    expect([steps, table.mappedPages]).toEqual([Array(4).fill('read entry'), 0]);
+  });
+  it.each([
+    ['skip', G + 2],
+    ['stop', G],
+  ] as const)('a page that is mapped where a hole was is unmapped, too (%s)', (holes, page) => {
+    const table = small();
+    table.unmap(G, 8, new InvalidationGather());
+    const request = { page: G, pages: 8, partialLeaf: 'linux-7.3', holes } as const;
+    const task = unmap(PLAIN, table, request, new InvalidationGather());
+    // Three entries on the way down, then the holes.
+    for (let nth = 0; nth < 4; nth++) task.next();
+    table.map({ page, frame: 1, pages: 1, rights });
+    expect([runToEnd(task), table.frameAt(page)]).toEqual([1, -1]);
+  });
+});
+
+describe('what an unmap pays for', () => {
+  function stepsOf(table: SecondStageTable, request: Partial<UnmapRequest>): [string, number][] {
+    const whole = { page: G, pages: 512, partialLeaf: 'linux-7.3', holes: 'skip', ...request } as const;
+    const steps: [string, number][] = [];
+    const task = unmap(PLAIN, table, whole, new InvalidationGather());
+    for (let step = task.next(); !step.done; step = task.next()) steps.push([step.value.label, step.value.units]);
+    return steps.filter(([label]) => label !== 'read entry');
+  }
+  const small = (coherent: boolean) => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64, coherent }), reservePages: 0 });
+    table.map({ page: G, frame: 7, pages: 512, rights });
+    return table;
+  };
+  it('each leaf below a table that is unlinked, and the line of the entry where walks do not snoop', () => {
+    const paid: [string, number][] = [
+      ['unlink table', 1],
+      ['clear leaves', 512],
+    ];
+    expect(stepsOf(small(true), {})).toEqual(paid);
+    expect(stepsOf(small(false), {})).toEqual([...paid, ['flush entries', 1]]);
+  });
+  it('no leaf of an empty table; the line all the same', () => {
+    const table = small(false);
+    table.unmap(G, 256, new InvalidationGather());
+    table.unmap(G + 256, 256, new InvalidationGather());
+    expect(stepsOf(table, {})).toEqual([
+      ['unlink table', 1],
+      ['flush entries', 1],
+    ]);
+  });
+  it('no line of a table that stays, because of a hole where the call stops', () => {
+    const table = small(false);
+    table.unmap(G, 1, new InvalidationGather());
+    expect(stepsOf(table, { holes: 'stop' })).toEqual([['unlink table', 1]]);
+  });
+});
