@@ -229,6 +229,30 @@ describe('what an unmap pays for', () => {
     expect(stepsOf(small(true), {})).toEqual(paid);
     expect(stepsOf(small(false), {})).toEqual([...paid, ['flush entries', 1]]);
   });
+  it('one entry where it stops, and all that it skips', () => {
+    const last = (holes: 'stop' | 'skip') => {
+      const table = small(true);
+      table.unmap(G, 8, new InvalidationGather());
+      const task = unmap(
+        PLAIN,
+        table,
+        { page: G, pages: 8, partialLeaf: 'linux-7.3', holes },
+        new InvalidationGather(),
+      );
+      let units = 0;
+      for (let step = task.next(); !step.done; step = task.next()) units = step.value.units;
+      return units;
+    };
+    expect([last('stop'), last('skip')]).toEqual([1, 8]);
+  });
+  it('no line where there was nothing left to clear', () => {
+    const table = small(false);
+    const request = { page: G, pages: 1, partialLeaf: 'linux-7.3', holes: 'skip' } as const;
+    const task = unmap(PLAIN, table, request, new InvalidationGather());
+    for (let step = task.next(); step.done || step.value.label !== 'clear leaf'; ) step = task.next();
+    table.unmap(G, 1, new InvalidationGather());
+    expect([...task].map(({ label }) => label)).toEqual(['read entry']);
+  });
   it('no leaf of an empty table; the line all the same', () => {
     const table = small(false);
     table.unmap(G, 256, new InvalidationGather());
@@ -243,4 +267,66 @@ describe('what an unmap pays for', () => {
     table.unmap(G, 1, new InvalidationGather());
     expect(stepsOf(table, { holes: 'stop' })).toEqual([['unlink table', 1]]);
   });
+});
+
+describe('a range over more tables than one', () => {
+  /** Two tables of 4K leaves side by side. */
+  const two = (accessedDirty = false) => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0, accessedDirty });
+    table.map({ page: G, frame: 7, pages: 1024, rights });
+    return table;
+  };
+  it.each([
+    ['both whole', G, 1024, 2],
+    ['a part of each', G + 500, 24, 0],
+    ['all but the first page', G + 1, 1023, 1],
+    ['all but the last page', G, 1023, 1],
+  ])('%s: goes on in the next, and takes what it covers whole', (_of, page, pages, freed) => {
+    const table = two();
+    expect(run(table, { page, pages })).toMatchObject({ pages, freed, gathered: [page, page + pages - 1] });
+    expect(table.mappedPages).toBe(1024 - pages);
+  });
+  it('counts every table below an entry that it unlinks, and leaves of all sizes', () => {
+    const table = two();
+    table.map({ page: 2 * G, frame: G, pages: G, rights });
+    table.map({ page: 3 * G, frame: 512, pages: 512, rights });
+    expect(run(two(), { page: G, pages: G, holes: 'skip' })).toMatchObject({ pages: 1024, freed: 3 });
+    expect(run(table, { page: 0, pages: 512 * G, holes: 'skip' })).toMatchObject({ pages: G + 1536, freed: 5 });
+    expect(table.leafCounts).toEqual({ '4K': 0, '2M': 0, '1G': 0 });
+  });
+  it('a hole deep below an entry that is covered whole stops the call there, too', () => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0 });
+    table.map({ page: G, frame: 7, pages: 512, rights });
+    table.map({ page: G + 512, frame: 512, pages: G - 512, rights });
+    table.unmap(G + 3, 1, new InvalidationGather());
+    expect(run(table, { page: G, pages: G })).toMatchObject({ pages: 3, freed: 0 });
+  });
+  it('an entry that allows neither reads nor writes is a hole, whatever else is in it', () => {
+    const table = two();
+    const { pfn, index } = slotOf(table, G + 3) as { pfn: number; index: number };
+    table.unmap(G + 3, 1, new InvalidationGather());
+    table.memory.store(pfn, index, 0x80n);
+    expect(run(table, { page: G, pages: 512, holes: 'skip' }).pages).toBe(511);
+  });
+});
+
+describe('D', () => {
+  it.each([true, false])('is reported of leaves that have it, where the table has it at all (%s)', (accessedDirty) => {
+    const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0, accessedDirty });
+    table.map({ page: G, frame: 7, pages: 2, rights });
+    const { pfn, index } = slotOf(table, G + 1) as { pfn: number; index: number };
+    table.memory.store(pfn, index, table.memory.load(pfn, index) | 0x200n);
+    const { gather } = run(table, { page: G, pages: 2 });
+    expect(gather.dirtyLeaves).toEqual(accessedDirty ? [{ page: G + 1, pages: 1 }] : []);
+  });
+  it.each([true, false])(
+    'is looked for once more in tables that were unlinked, where hardware sets it (%s)',
+    (accessedDirty) => {
+      const table = new SecondStageTable({ memory: new TableMemory({ pages: 64 }), reservePages: 0, accessedDirty });
+      table.map({ page: G, frame: 7, pages: 512, rights });
+      const { pfn } = slotOf(table, G) as { pfn: number };
+      const { gather } = run(table, { page: G, pages: 512 });
+      expect(gather.lateTables).toEqual(accessedDirty ? [{ pfn, level: 1, page: G, leafLevel: 0 }] : []);
+    },
+  );
 });
