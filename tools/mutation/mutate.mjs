@@ -111,7 +111,7 @@ function run(mutate, tests) {
     reporters: ['progress-append-only'],
     coverageAnalysis: 'perTest',
     concurrency,
-    // On top of one and a half times what the tests took: ten times what the few of one file take.
+    // On top of one and a half times what the tests took; that is little where they are those of one file.
     timeoutMS: tests === null ? 20_000 : 7_000,
     // Labels of steps and texts of errors are no rules.
     mutator: { excludedMutations: ['StringLiteral'] },

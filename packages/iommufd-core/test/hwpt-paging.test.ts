@@ -298,6 +298,14 @@ describe('a HWPT', () => {
     );
   });
 
+  it('that follows nothing unmaps its areas as well', () => {
+    const setup = new HostSetup({ backing: '4K', pages: 64, strategy: null });
+    const hwpt = setup.addDomain();
+    setup.map(0, 64, { unpinned: false });
+    expect([hwpt.strategy, setup.domain.table.mappedPages]).toEqual([null, 64]);
+    expect([setup.unmap(0, 64), setup.domain.table.mappedPages]).toEqual([64n * 4096n, 0]);
+  });
+
   it('by itself, with nobody who looks on and nothing pinned, maps large leaves, and none with a strategy of none', () => {
     const setup = new HostSetup({ pages: 512 });
     setup.map(0, 512);
