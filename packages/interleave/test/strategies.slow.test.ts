@@ -11,6 +11,12 @@ it.each(['cut', 'whole-leaf', 'paired', 'break-before-make', 'cut+collapse'])(
   },
 );
 
+it('prq holds in every order of every configuration', () => {
+  const result = outcome(protocolNamed('prq'));
+  expect([result.counterexample, result.verdict]).toEqual([null, 'holds']);
+  expect(result.configurations).toHaveLength(9);
+});
+
 it('shared-ept holds with one preemption, from 2M and without ATS', () => {
   const protocol = protocolNamed('shared-ept');
   const configurations = protocol.configurations.filter(({ name }) => /^2M.*no ATS/.test(name));
