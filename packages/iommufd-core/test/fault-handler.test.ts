@@ -150,18 +150,43 @@ describe('policies', () => {
   });
 
   it('fault-around maps what is resident in the aligned window, and faults in only what it is told to', () => {
-    for (const populateAround of [false, true]) {
+    const ways = [0, 4096].flatMap((base) => [false, true].map((populateAround) => ({ base, populateAround })));
+    for (const { base, populateAround } of ways) {
       const setup = new HostSetup({ backing: '4K', pages: 64, frames: 256, populate: false });
       for (const page of [17, 20, 31, 32]) setup.run((agent) => setup.mm.populate(agent, USER + page, 1));
       const hwpt = setup.addDomain();
-      setup.map(0, 64, { policy: { prefault: 'none', around: 16, populateAround } });
-      expect(setup.fault(19)).toBe(FaultOutcome.success);
-      const mapped = Array.from({ length: 64 }, (_, page) => page).filter((page) => setup.domain.frameAt(page) >= 0);
+      setup.map(base, 64, { user: USER, policy: { prefault: 'none', around: 16, populateAround } });
+      expect(setup.fault(base + 19)).toBe(FaultOutcome.success);
+      const pages = Array.from({ length: 64 }, (_, page) => page);
+      const mapped = pages.filter((page) => setup.domain.frameAt(base + page) >= 0);
       const window = Array.from({ length: 16 }, (_, i) => 16 + i);
       expect(mapped).toEqual(populateAround ? window : [17, 19, 20, 31]);
       expect([hwpt.mappedAround, setup.stale()]).toEqual([populateAround ? 15 : 3, []]);
       expect(setup.mm.lookup(USER + 18) >= 0).toBe(populateAround);
     }
+  });
+
+  it('the neighbours of a fault are faulted in no further than its window, and no more than needed', () => {
+    const setup = new HostSetup({ backing: '4K', pages: 64, frames: 256, populate: false });
+    const hwpt = setup.addDomain();
+    setup.map(0, 64, { policy: { prefault: 'none', around: 16, populateAround: true } });
+    expect(setup.fault(19)).toBe(FaultOutcome.success);
+    const resident = Array.from({ length: 64 }, (_, page) => page).filter((page) => setup.mm.lookup(USER + page) >= 0);
+    expect(resident).toEqual(Array.from({ length: 16 }, (_, i) => 16 + i));
+    expect([hwpt.faultRetries, hwpt.spuriousFaults, hwpt.upgradedFaults]).toEqual([0, 0, 0]);
+  });
+
+  it('a large block of an area that is elsewhere in the memory lies where the host has it', () => {
+    const setup = new HostSetup({ pages: 1536 });
+    const mapped: { page: number; pages: number; frame: number }[] = [];
+    const hwpt = setup.addDomain({ mapping: (page, pages, frame) => mapped.push({ page, pages, frame }) });
+    setup.map(5120, 1024, { user: USER + 512, policy: { prefault: 'none' } });
+    for (const page of [5120 + 7, 5120 + 1023]) expect(setup.fault(page)).toBe(FaultOutcome.success);
+    expect(mapped).toEqual([
+      { page: 5120, pages: 512, frame: setup.mm.lookup(USER + 512) },
+      { page: 5632, pages: 512, frame: setup.mm.lookup(USER + 1024) },
+    ]);
+    expect([setup.stale(), hwpt.mappedAround, hwpt.faultRetries]).toEqual([[], 0, 0]);
   });
 
   it('a policy that means nothing is refused by name, with no area left', () => {
