@@ -71,6 +71,8 @@ export class DomainWorld implements ExploredSystem {
   ruleOf: (page: number) => PageRule = (page) => ({ frame: FRAME + page, mayFault: false });
   /** Called for every write that reaches memory. */
   wrote: (page: number) => void = () => undefined;
+  /** Called for what an operation reports as written when its caches are flushed. */
+  reported: (ranges: readonly HarvestedRange[]) => void = () => undefined;
   /** What is wrong at the end; the protocol sets it. */
   atEnd: () => Violation | null = () => null;
   #violation: Violation | null = null;
@@ -94,6 +96,7 @@ export class DomainWorld implements ExploredSystem {
       accessedDirty,
       allocationMayFail,
       onFreeTables: (tables) => this.#tablesFreed(tables),
+      onDirty: (ranges) => this.reported(ranges),
     });
     this.#applyDefects();
     defects.prepare?.(this);

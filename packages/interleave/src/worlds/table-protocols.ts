@@ -63,11 +63,18 @@ function* reuseTables(world: DomainWorld, agent: Agent): Task<void> {
   }
 }
 
-const unmapWorld = (
-  choices: Choices & { readonly target: 'victim' | 'neighbour' },
-  defects: DomainDefects,
-): DomainWorld => {
-  const world = new DomainWorld({ defects });
+interface UnmapChoices extends Choices {
+  readonly target: 'victim' | 'neighbour';
+  /** All pages of a table, which goes with them, or so many of its leaves. */
+  readonly pages: 512 | 8;
+  readonly coherent: boolean;
+  readonly accessedDirty: boolean;
+}
+
+const unmapWorld = (choices: UnmapChoices, defects: DomainDefects): DomainWorld => {
+  const { pages, coherent, accessedDirty } = choices;
+  const world = new DomainWorld({ coherent, accessedDirty, defects });
+  const owed = accessedDirty ? new OwedDirt(world) : null;
   mapSmall(world, 0, 512);
   world.now(world.domain.map(SET_UP, { page: ELSEWHERE, frame: FRAME + ELSEWHERE, pages: 512, write: true }));
   let gone = false;
@@ -79,19 +86,47 @@ const unmapWorld = (
     MAPPER,
     (function* (): Task<void> {
       const gather = world.domain.gather();
-      yield* world.domain.unmap(MAPPER, { page: 0, pages: 512, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
+      yield* world.domain.unmap(MAPPER, { page: 0, pages, partialLeaf: 'linux-7.3', holes: 'skip' }, gather);
       yield* world.domain.flush(MAPPER, gather);
       yield MAPPER.writes('give the frame to somebody else', Location.frame, FRAME + PAGE, Cost.free);
       gone = true;
       yield* reuseTables(world, MAPPER);
     })(),
   );
+  if (owed) world.atEnd = () => owed.afterLastHarvest(ELSEWHERE + 512);
   return world;
 };
 
-const collapseWorld = (choices: Choices & { readonly pages: 512 | 262144 }, defects: DomainDefects): DomainWorld => {
-  const world = new DomainWorld({ accessedDirty: true, defects });
-  const owed = new OwedDirt(world);
+const unmapConfigurations = (defects: DomainDefects): ProtocolConfiguration[] => {
+  const whole = { pages: 512, coherent: true, accessedDirty: false } as const;
+  return (['victim', 'neighbour'] as const).flatMap((target) => [
+    ...configurations(`512 x 4K, DMA to the ${target}`, (choices) =>
+      unmapWorld({ ...choices, ...whole, target }, defects),
+    ),
+    ...(
+      [
+        ['512 x 4K, not snooped', { ...whole, coherent: false }],
+        ['8 x 4K, not snooped', { ...whole, pages: 8, coherent: false }],
+        ['512 x 4K, A and D', { ...whole, accessedDirty: true }],
+        ['8 x 4K, A and D', { ...whole, pages: 8, accessedDirty: true }],
+      ] as const
+    ).map(([what, parts]) => ({
+      name: `${what}, DMA to the ${target}, no ATS, not cached`,
+      build: () => unmapWorld({ ats: false, warm: false, target, ...parts }, defects),
+    })),
+  ]);
+};
+
+interface CollapseChoices extends Choices {
+  readonly pages: 512 | 262144;
+  /** Units that do not snoop set no A and D. */
+  readonly coherent: boolean;
+}
+
+const collapseWorld = (choices: CollapseChoices, defects: DomainDefects): DomainWorld => {
+  const { coherent } = choices;
+  const world = new DomainWorld({ coherent, accessedDirty: coherent, defects });
+  const owed = coherent ? new OwedDirt(world) : null;
   if (choices.pages === 512) mapSmall(world, 0, 512);
   else mapSmall(world, 0, 262144);
   addWriter(world, choices);
@@ -104,9 +139,17 @@ const collapseWorld = (choices: Choices & { readonly pages: 512 | 262144 }, defe
       yield* reuseTables(world, MAPPER);
     })(),
   );
-  world.atEnd = () => owed.afterLastHarvest(choices.pages);
+  if (owed) world.atEnd = () => owed.afterLastHarvest(choices.pages);
   return world;
 };
+
+const collapseConfigurations = (what: string, pages: 512 | 262144, defects: DomainDefects): ProtocolConfiguration[] => [
+  ...configurations(what, (choices) => collapseWorld({ ...choices, pages, coherent: true }, defects)),
+  {
+    name: `${what}, not snooped, no ATS, not cached`,
+    build: () => collapseWorld({ ats: false, warm: false, pages, coherent: false }, defects),
+  },
+];
 
 /** Which writes no harvest has reported since. A page that is processed and written later is owed again (I6). */
 class OwedDirt {
@@ -115,6 +158,7 @@ class OwedDirt {
 
   constructor(world: DomainWorld) {
     this.#world = world;
+    world.reported = (ranges) => this.processed(ranges);
     world.wrote = (page) => this.#owed.add(page);
   }
 
@@ -338,17 +382,16 @@ export function tableProtocols(defects: DomainDefects = {}): readonly Protocol[]
     },
     {
       name: 'unmap',
-      title: 'a range and its table go while a device uses it; the table page is used again',
-      configurations: (['victim', 'neighbour'] as const).flatMap((target) =>
-        configurations(`512 x 4K, DMA to the ${target}`, (choices) => unmapWorld({ ...choices, target }, defects)),
-      ),
+      title:
+        'a range goes while a device uses it, with its table or without; the table page is used again, no dirty page is lost',
+      configurations: unmapConfigurations(defects),
     },
     {
       name: 'collapse',
       title: 'small leaves become a large one while a device writes: hitless, and no dirty page is lost',
       configurations: [
-        ...configurations('512 x 4K -> 2M', (choices) => collapseWorld({ ...choices, pages: 512 }, defects)),
-        ...configurations('2M and 4K -> 1G', (choices) => collapseWorld({ ...choices, pages: 262144 }, defects)),
+        ...collapseConfigurations('512 x 4K -> 2M', 512, defects),
+        ...collapseConfigurations('2M and 4K -> 1G', 262144, defects),
       ],
     },
     {
