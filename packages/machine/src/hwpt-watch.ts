@@ -160,6 +160,12 @@ export class HwptWatch implements HwptObserver {
     else this.#losingWrite.addRange(page, pages);
   }
 
+  /** {@inheritDoc HwptObserver.mappingPinned} */
+  mappingPinned(page: number, pages: number): void {
+    this.#gone.deleteRange(page, pages);
+    this.#readOnly.deleteRange(page, pages);
+  }
+
   #note(outcome: TakeAwayOutcome): void {
     if (outcome.fellBack) this.wholeLeafFallbacks++;
     this.tablePagesPeak = Math.max(this.tablePagesPeak, this.#options.domain.table.tablePages);

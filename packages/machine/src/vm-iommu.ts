@@ -65,6 +65,8 @@ export class VmIommu {
   readonly #hwpts: WatchedHwpt[] = [];
   /** Figures of HWPTs that are gone. */
   readonly #retired: HwptFigures[] = [];
+  /** Devices on their way from one HWPT to the next: `#attached` has where they go, and whoever moves them takes them off the old one. */
+  readonly #moving = new Set<number>();
   /** Devices between two HWPTs that were isolated on the way: iommufd has them, but they are on none. */
   readonly #stranded = new Set<number>();
   #replacements = 0;
@@ -121,6 +123,7 @@ export class VmIommu {
       isInvalidating: (page, pages) => checker().isInvalidating(page, pages),
       checkAreas: () => checker().checkAreas(),
     });
+    const absent = this.#replacements > 0 ? [...this.#absent()] : [];
     let hwpt: HwptPaging;
     try {
       hwpt = yield* this.ioas.addDomain(agent, domain, watch);
@@ -133,6 +136,8 @@ export class VmIommu {
     // Where the CPU's second-stage table is the domain, the VMM fills it before it is used (KVM_PRE_FAULT_MEMORY).
     if (hwpt.sharesCpuTable) for (const region of layout.regions) yield* this.#preFault(agent, region);
     this.#markVacant(watch);
+    // What is not there when a HWPT takes another's place, before it is filled or after, is not mapped, and that is nobody's doing.
+    if (this.#replacements > 0) for (const page of [...absent, ...this.#absent()]) watch.neverMapped(page, 1);
     // At boot all that is there may be written to; later the host has write-protected some of it.
     if (this.#replacements > 0) for (const { page, pages } of layout.regions) watch.mappedReadOnly(page, pages);
   }
@@ -150,8 +155,23 @@ export class VmIommu {
 
   /** What a host that is short of memory has swapped out before it could be mapped is nobody's doing. */
   #markVacant(watch: HwptWatch): void {
-    if (this.#options.mm.swappedBytes > 0 || this.#options.scenario.iommu.faultPolicy.prefault === 'none')
-      for (const { page, pages } of this.#options.layout.regions) watch.neverMapped(page, pages);
+    const { mm, layout, scenario } = this.#options;
+    if (mm.swappedBytes > 0 || scenario.iommu.faultPolicy.prefault === 'none')
+      for (const { page, pages } of layout.regions) watch.neverMapped(page, pages);
+  }
+
+  /** Guest pages that the host does not have (given up, or never used), or is about to take. */
+  *#absent(): Generator<number> {
+    const { mm, layout, userPageOf, checker } = this.#options;
+    const run = { startPage: 0, pages: 0, pfn: -1 };
+    for (const { page, pages } of layout.regions) {
+      const [first, last] = [userPageOf(page), userPageOf(page + pages - 1)];
+      const isTaking = checker().isInvalidating(first, pages);
+      for (let user = first; user <= last; user += isTaking ? 1 : Math.max(1, run.pages)) {
+        mm.contiguousRun(user, user, last, run);
+        if (run.pfn < 0 || (isTaking && checker().isInvalidating(user, 1))) yield page + (user - first);
+      }
+    }
   }
 
   /** A fault of the guest's CPU where it walks the domain's table (`shared-ept`); else nothing. */
@@ -195,7 +215,7 @@ export class VmIommu {
     if (!at && !this.#stranded.delete(endpoint.sourceId)) return;
     this.#attached.delete(endpoint.sourceId);
     if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, endpoint.sourceId);
-    if (at) yield* at.domain.detach(agent, endpoint.sourceId);
+    if (at && !this.#moving.has(endpoint.sourceId)) yield* at.domain.detach(agent, endpoint.sourceId);
     yield* this.ioas.detach(agent, report.name);
   }
 
@@ -216,8 +236,10 @@ export class VmIommu {
       const from = this.#attached.get(sourceId);
       if (from && from !== to) {
         this.#attached.set(sourceId, to);
+        this.#moving.add(sourceId);
         yield* this.#options.faultQueue().detach(agent, sourceId, from.hwpt);
         yield* from.domain.detach(agent, sourceId);
+        this.#moving.delete(sourceId);
         if (this.#attached.get(sourceId) === to) {
           if (driver.isIsolated(sourceId)) this.#strand(sourceId);
           else this.#point(endpoint, to);

@@ -257,6 +257,7 @@ export class Endpoint implements AtsEndpoint {
         return DmaStatus.completed;
       }
       this.#ended();
+      if (this.#isRemoved) break; // what the unit says of a function that is not there concerns nobody
       if (!faulted) this.counters.faulted++;
       faulted = true;
       this.#target.missing(this, agent, path, page, -frame);

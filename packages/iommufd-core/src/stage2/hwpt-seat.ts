@@ -21,6 +21,8 @@ export interface HwptObserver {
   mapping?(page: number, pages: number, frame: number): void;
   /** The map that {@link mapping} announced is done. */
   mapped?(page: number, pages: number): void;
+  /** Pages are about to be mapped onto the frames that devices' pins hold. */
+  mappingPinned?(page: number, pages: number): void;
 }
 
 /** What the parts of one hwpt share: its domain and whoever changes it. */
@@ -58,6 +60,17 @@ export function* mapInto(
   } finally {
     if (area.unpinned) seat.strategy?.mapped?.(request.page, request.pages);
   }
+}
+
+/** Maps pages onto the frames that a pin holds. Under the update lock. @throws IommufdError ENOMEM for a table page */
+export function mapPinned(
+  agent: Agent,
+  seat: HwptSeat,
+  area: Area,
+  request: { readonly page: number; readonly frame: number; readonly pages: number },
+): Task<number> {
+  seat.observer.mappingPinned?.(request.page, request.pages);
+  return mapInto(agent, seat, area, { ...request, write: area.writeable });
 }
 
 /** Whether what was looked up for the pages since `sequence` may be stale. Under the update lock, which the notifier takes. */

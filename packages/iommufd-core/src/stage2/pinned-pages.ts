@@ -3,7 +3,7 @@ import type { ContiguousRun } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import type { AreaSlice } from '../ioas/io-pagetable.ts';
 import { takeSliceAway } from './host-follower.ts';
-import { type HwptSeat, mapInto } from './hwpt-seat.ts';
+import { type HwptSeat, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 
 /** Has the domain map what devices have pinned of the owner's memory, also where it maps something else. */
@@ -36,7 +36,7 @@ function* mapPinnedRun(agent: Agent, seat: HwptSeat, area: Area, run: Contiguous
     const leaf = domain.leafAt(page);
     if (leaf === null) {
       const next = vacantUntil(domain, page, end);
-      yield* mapInto(agent, seat, area, { page, frame, pages: next - page, write });
+      yield* mapPinned(agent, seat, area, { page, frame, pages: next - page });
       page = next;
     } else if (leaf.frame + (page - leaf.page) === frame && (!write || (leaf.rights & 2) !== 0)) {
       page = leaf.page + leafPages(leaf);

@@ -1,5 +1,5 @@
 import type { Agent, Task } from '@faultline/sim';
-import { type HwptSeat, mapInto } from './hwpt-seat.ts';
+import { type HwptSeat, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 
 /**
@@ -16,8 +16,8 @@ export function* restorePins(agent: Agent, seat: HwptSeat, page: number): Task<v
       for (let at = end - run.pages; at < end; ) {
         const leaf = domain.leafAt(at);
         const next = leaf === null ? vacantUntil(domain, at, end) : leaf.page + leafPages(leaf);
-        const part = { page: at, frame: run.pfn + run.pages - (end - at), pages: next - at, write: area.writeable };
-        if (leaf === null) yield* mapInto(agent, seat, area, part);
+        const part = { page: at, frame: run.pfn + run.pages - (end - at), pages: next - at };
+        if (leaf === null) yield* mapPinned(agent, seat, area, part);
         at = next;
       }
     }
