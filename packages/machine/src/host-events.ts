@@ -159,8 +159,13 @@ export class HostEvents {
         const twin = known.get(content);
         const isOne = twin !== undefined && twin.mm.lookup(twin.page) === mm.lookup(at);
         if (isOne) continue;
-        if (twin && (yield* host.ksmMerge(agent, twin, { mm, page: at }))) note('merged');
-        else {
+        const frame = twin ? twin.mm.lookup(twin.page) : -1;
+        if (twin && (yield* host.ksmMerge(agent, twin, { mm, page: at }))) {
+          note('merged');
+          // Merged into a frame that broke meanwhile: that has taken this page along.
+          if (this.#options.vms.some(({ brokenFrames }) => brokenFrames.has(frame)))
+            vm.checker.contentLost(page + (at - vm.userPageOf(page)), 1);
+        } else {
           if (twin) note('not merged');
           known.set(content, { mm, page: at });
         }
@@ -176,11 +181,19 @@ export class HostEvents {
         note('not resident');
         continue;
       }
-      vm.checker.contentLost(at, 1);
-      const outcome = yield* host.memoryFailure(agent, frame);
+      this.#contentLost(vm, at, frame);
       vm.brokenFrames.add(frame);
-      note(outcome);
+      note(yield* host.memoryFailure(agent, frame));
     }
+  }
+
+  /** Whoever shares the frame by KSM loses it too. */
+  #contentLost(vm: VirtualMachine, page: number, frame: number): void {
+    const { host, vms } = this.#options;
+    vm.checker.contentLost(page, 1);
+    if (host.ksm.pagesShared === 0) return;
+    for (const each of vms)
+      if (!each.exited) for (const shared of each.guestPagesOfFrame(frame)) each.checker.contentLost(shared, 1);
   }
 
   /** The range of an event in each VM that it happens to; an empty one if it has none. */

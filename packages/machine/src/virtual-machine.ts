@@ -270,8 +270,14 @@ export class VirtualMachine {
     this.checker.discardEnds(page, pages);
   }
 
-  /** The guest page whose content is in a frame, or -1. Walks the VM's memory by contiguous runs; for reports. */
+  /** The guest page whose content is in a frame, or -1; for reports. */
   guestPageOfFrame(frame: number): number {
+    for (const page of this.guestPagesOfFrame(frame)) return page;
+    return -1;
+  }
+
+  /** The guest pages whose content is in a frame: several if KSM has merged them. Walks the VM's memory by contiguous runs. */
+  *guestPagesOfFrame(frame: number): Generator<number> {
     const run = { startPage: 0, pages: 0, pfn: -1 };
     for (const region of this.layout.regions) {
       const first = USER_BASE_PAGE + region.backingPage;
@@ -279,10 +285,9 @@ export class VirtualMachine {
       for (let page = first; page <= last; page += Math.max(1, run.pages)) {
         this.mm.contiguousRun(page, page, last, run);
         if (run.pfn >= 0 && frame >= run.pfn && frame < run.pfn + run.pages)
-          return region.page + (page - first) + (frame - run.pfn);
+          yield region.page + (page - first) + (frame - run.pfn);
       }
     }
-    return -1;
   }
 
   /** Host-virtual page of a guest page, or -1 outside RAM. */
