@@ -213,9 +213,10 @@ export class VmIommu {
   *detach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
     const at = this.#attached.get(endpoint.sourceId);
     if (!at && !this.#stranded.delete(endpoint.sourceId)) return;
+    const isMoving = this.#moving.has(endpoint.sourceId);
     this.#attached.delete(endpoint.sourceId);
     if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, endpoint.sourceId);
-    if (at && !this.#moving.has(endpoint.sourceId)) yield* at.domain.detach(agent, endpoint.sourceId);
+    if (at && !isMoving) yield* at.domain.detach(agent, endpoint.sourceId);
     yield* this.ioas.detach(agent, report.name);
   }
 
