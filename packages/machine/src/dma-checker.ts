@@ -88,6 +88,15 @@ export class DmaChecker implements DmaTarget {
     return this.#invalidating.some((range) => userPage < range.page + range.pages && range.page < userPage + pages);
   }
 
+  /** What of these host-virtual pages is being invalidated. */
+  invalidating(userPage: number, pages: number): { readonly page: number; readonly pages: number }[] {
+    return this.#invalidating.flatMap((range) => {
+      const page = Math.max(userPage, range.page);
+      const end = Math.min(userPage + pages, range.page + range.pages);
+      return end > page ? [{ page, pages: end - page }] : [];
+    });
+  }
+
   /** The host's invalidation of a range is over. */
   invalidationEnds(range: { startPage: number; pages: number }): void {
     const index = this.#invalidating.findIndex(

@@ -166,11 +166,12 @@ export class VmIommu {
     const run = { startPage: 0, pages: 0, pfn: -1 };
     for (const { page, pages } of layout.regions) {
       const [first, last] = [userPageOf(page), userPageOf(page + pages - 1)];
-      const isTaking = checker().isInvalidating(first, pages);
-      for (let user = first; user <= last; user += isTaking ? 1 : Math.max(1, run.pages)) {
+      for (let user = first; user <= last; user += Math.max(1, run.pages)) {
         mm.contiguousRun(user, user, last, run);
-        if (run.pfn < 0 || (isTaking && checker().isInvalidating(user, 1))) yield page + (user - first);
+        if (run.pfn < 0) yield page + (user - first);
       }
+      for (const taken of checker().invalidating(first, pages))
+        for (let nth = 0; nth < taken.pages; nth++) yield page + (taken.page + nth - first);
     }
   }
 
