@@ -1,6 +1,6 @@
 import type { TableLevel } from '../entry.ts';
-import { at, type BitField, conditional, type Layout, layout, used, yesNo } from './bit-field.ts';
-import { leafSizeName } from './paging-entry-layout.ts';
+import { type BitField, conditional, type Layout, layout, used, yesNo } from './bit-field.ts';
+import { addressField, ignored, leafSizeName } from './paging-entry-layout.ts';
 
 /** What of a unit decides which bits of first-stage entries are reserved. */
 export interface FirstStageCapabilities {
@@ -15,14 +15,6 @@ const NEXT_TABLES = ['', '', 'page table', 'page directory', 'page-directory-poi
 
 /** The specification's name for a first-stage entry of a table at this level, with FS before it: `FS-PDE`. */
 export const firstStageEntryName = (level: number): string => `FS-${NAMES[level] ?? `level-${level} entry`}`;
-
-const ignored = (high: number, low: number, title: string): BitField => ({
-  name: 'ignored',
-  title,
-  high,
-  low,
-  use: 'ignored',
-});
 
 const bit = (position: number, name: string, title: string, yes: string, no: string): Omit<BitField, 'use'> => ({
   name,
@@ -42,16 +34,7 @@ function bit7(level: TableLevel, { page1G }: FirstStageCapabilities): BitField {
 
 /** Bits 51:12. What is neither the address nor PAT is left to be reserved. */
 function addressFields(level: TableLevel, leaf: boolean, { hostAddressWidth }: FirstStageCapabilities): BitField[] {
-  const low = leaf ? 12 + 9 * (level - 1) : 12;
-  const address = used({
-    name: 'ADDR',
-    title: leaf ? 'page frame' : 'next table',
-    high: hostAddressWidth - 1,
-    low,
-    meaning: leaf
-      ? (value) => `${leafSizeName(level)} page at 0x${(value << BigInt(low)).toString(16)}`
-      : at(NEXT_TABLES[level] as string),
-  });
+  const address = addressField(level, leaf, hostAddressWidth, NEXT_TABLES);
   return leaf && level > 1 ? [address, used(bit(12, 'PAT', 'page attribute', 'set', 'clear'))] : [address];
 }
 

@@ -18,7 +18,8 @@ const bit = (
   meaning: (value: bigint) => string,
 ): Omit<BitField, 'use'> => ({ name, title, high: position, low: position, meaning });
 
-const ignored = (high: number, low: number, title: string): BitField => ({
+/** Bits that hardware ignores. */
+export const ignored = (high: number, low: number, title: string): BitField => ({
   name: 'ignored',
   title,
   high,
@@ -96,7 +97,12 @@ function lowFields(leaf: boolean, { snoopControl, specRevision }: EntryCapabilit
 }
 
 /** Bits 51:12; what is not the address is left to be reserved. */
-function addressField(level: TableLevel, leaf: boolean, { hostAddressWidth }: EntryCapabilities): BitField {
+export function addressField(
+  level: TableLevel,
+  leaf: boolean,
+  hostAddressWidth: number,
+  nextTables: readonly string[],
+): BitField {
   const low = leaf ? 12 + 9 * (level - 1) : 12;
   return used({
     name: 'ADDR',
@@ -105,7 +111,7 @@ function addressField(level: TableLevel, leaf: boolean, { hostAddressWidth }: En
     low,
     meaning: leaf
       ? (value) => `${leafSizeName(level)} page at 0x${(value << BigInt(low)).toString(16)}`
-      : at(NEXT_TABLES[level] as string),
+      : at(nextTables[level] as string),
   });
 }
 
@@ -126,7 +132,7 @@ export function pagingEntryLayout(level: TableLevel, leaf: boolean, capabilities
     words: 1,
     fields: [
       ...highFields(isLeaf, capabilities),
-      addressField(level, isLeaf, capabilities),
+      addressField(level, isLeaf, capabilities.hostAddressWidth, NEXT_TABLES),
       pageSizeField(level, capabilities),
       ...lowFields(isLeaf, capabilities),
     ],
