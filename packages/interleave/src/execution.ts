@@ -9,7 +9,7 @@ import {
   WouldSleepError,
 } from '@faultline/sim';
 import { type ScheduledStep, scheduledStep } from './schedule.ts';
-import type { ExploredSystem, Violation } from './system.ts';
+import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 
 /** What may happen next: a task's announced step, with the outcome if it has choices. */
 export interface Transition {
@@ -42,12 +42,14 @@ export class Execution {
   readonly schedule: ScheduledStep[] = [];
   readonly #runs: readonly TaskRun[];
   readonly #firstLock: number;
+  readonly #hasBegun: boolean[];
   #violation: Violation | null = null;
 
   constructor(build: () => ExploredSystem) {
     this.#firstLock = new Condition('start of the build', () => true).id;
     this.system = build();
     this.#runs = this.system.tasks.map(({ agent, task }) => new TaskRun(agent, task));
+    this.#hasBegun = this.#runs.map(() => false);
     for (const run of this.#runs) this.#attempt(() => run.advance()); // to the first announced step: private work
   }
 
@@ -72,13 +74,13 @@ export class Execution {
 
   /**
    * What may happen next. A step that touches nothing shared and has no choice goes first, alone: its order cannot matter.
-   * Empty at the end.
+   * Of interchangeable tasks only the first is there. Empty at the end.
    */
   enabled(): Transition[] {
     const transitions: Transition[] = [];
     for (const [task, run] of this.#runs.entries()) {
       const step = run.pending;
-      if (step === null || !run.enabled) continue;
+      if (step === null || !run.enabled || this.standIn(task) !== task) continue;
       const footprint = this.#footprintOf(step);
       if (step.access === Access.none && step.alsoAccess === Access.none && step.choices === 0)
         return [{ task, chosen: 0, footprint }];
@@ -87,10 +89,19 @@ export class Execution {
     return transitions;
   }
 
+  /** The first of the tasks that are interchangeable with this one now; itself if there is no other. */
+  standIn(task: number): number {
+    const { alike } = this.system.tasks[task] as ExploredTask;
+    if (alike === undefined || this.#hasBegun[task]) return task;
+    return this.system.tasks.findIndex((other, index) => other.alike === alike && !this.#hasBegun[index]);
+  }
+
   /** What waits for ever, once nothing is enabled: it might have gone on in another order. */
   blocked(): Transition[] {
     return [...this.#runs.entries()].flatMap(([task, { pending }]) =>
-      pending === null ? [] : [{ task, chosen: 0, footprint: this.#footprintOf(pending) }],
+      pending === null || this.standIn(task) !== task
+        ? []
+        : [{ task, chosen: 0, footprint: this.#footprintOf(pending) }],
     );
   }
 
@@ -99,6 +110,7 @@ export class Execution {
     const run = this.#runs[transition.task];
     const step = run?.pending;
     if (!run || !step) throw new Error('a scheduled task has no step');
+    this.#hasBegun[transition.task] = true;
     step.chosen = transition.chosen;
     this.schedule.push(scheduledStep(run.agent.name, transition, step));
     this.#attempt(() => run.advance());

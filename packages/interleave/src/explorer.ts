@@ -37,6 +37,8 @@ export interface ExploreOptions {
 /** One branching point of the depth-first search, and the event taken there. */
 interface Branch {
   readonly transitions: readonly Transition[];
+  /** For each task the one that is tried in its place: itself, or the first of those that are interchangeable with it here. */
+  readonly standIns: readonly number[];
   /** Tasks to be tried here. */
   readonly backtrack: Set<number>;
   index: number;
@@ -93,7 +95,7 @@ class Search {
     for (let depth = 0; execution.violation === null; depth++) {
       const transitions = budget.allowed(execution.enabled());
       if (transitions.length === 0) break;
-      const branch = this.#path[depth] ?? this.#extend(transitions, sleep);
+      const branch = this.#path[depth] ?? this.#extend(execution, transitions, sleep);
       if (branch === null) {
         this.pruned++;
         return;
@@ -135,12 +137,13 @@ class Search {
     if (failure) this.violation = { ...failure, schedule: execution.schedule };
   }
 
-  #extend(transitions: readonly Transition[], sleep: readonly Transition[]): Branch | null {
+  #extend(execution: Execution, transitions: readonly Transition[], sleep: readonly Transition[]): Branch | null {
     const index = transitions.findIndex((transition) => !asleep(sleep, transition));
     if (index < 0) return null;
     const first = (transitions[index] as Transition).task;
     const backtrack = new Set(this.#reduction === 'dpor' ? [first] : transitions.map(({ task }) => task));
-    const branch = { transitions, backtrack, index, sleep: [...sleep], event: null };
+    const standIns = execution.system.tasks.map((_, task) => execution.standIn(task));
+    const branch = { transitions, standIns, backtrack, index, sleep: [...sleep], event: null };
     this.#path.push(branch);
     this.states++;
     return branch;
@@ -156,8 +159,8 @@ class Search {
   #noteRaces(order: HappensBefore, transition: Transition): Event {
     const { event, races } = order.next(transition);
     for (const index of races) {
-      const { transitions, backtrack } = this.#path[index] as Branch;
-      const initials = order.initials(index, event);
+      const { transitions, standIns, backtrack } = this.#path[index] as Branch;
+      const initials = order.initials(index, event).map((task) => standIns[task] as number);
       if (initials.some((task) => backtrack.has(task))) continue;
       const enabled = initials.find((task) => transitions.some((other) => other.task === task));
       if (enabled !== undefined) backtrack.add(enabled);

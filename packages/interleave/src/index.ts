@@ -14,7 +14,7 @@ export type { ShrinkOptions } from './shrink.ts';
 export { contextSwitches, shrink } from './shrink.ts';
 export type { SplitConfiguration } from './split-configuration.ts';
 export { SPLIT_CONFIGURATIONS } from './split-configuration.ts';
-export type { SplitProtocol } from './split-world.ts';
+export type { SplitProtocol } from './split-protocol.ts';
 export { SplitWorld } from './split-world.ts';
 export type { ExploredSystem, ExploredTask, Violation } from './system.ts';
 export type { ConfigurationResult, VerifyOptions, VerifyResult } from './verify.ts';

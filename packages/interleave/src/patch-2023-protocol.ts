@@ -1,7 +1,8 @@
 import { type Patch2023Defect, patch2023 } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
 import { SPLIT_CONFIGURATIONS, type SplitConfiguration } from './split-configuration.ts';
-import { type SplitProtocol, type SplitVariant, SplitWorld } from './split-world.ts';
+import type { SplitProtocol, SplitVariant } from './split-protocol.ts';
+import { SplitWorld } from './split-world.ts';
 
 /** Worlds in which a defect can show itself. */
 interface Stage {

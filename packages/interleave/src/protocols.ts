@@ -1,7 +1,8 @@
 import { cutAndCollapse, STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
 import { FAULT_CONFIGURATIONS, SPLIT_CONFIGURATIONS } from './split-configuration.ts';
-import { type SplitProtocol, SplitWorld } from './split-world.ts';
+import type { SplitProtocol } from './split-protocol.ts';
+import { SplitWorld } from './split-world.ts';
 import { pageRequestProtocol } from './worlds/page-request-protocol.ts';
 import { tableProtocols } from './worlds/table-protocols.ts';
 
@@ -59,7 +60,8 @@ const FAULT_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: str
     variant: { startsEmpty: true },
   },
   'fault-vs-fault': {
-    title: 'two devices fault on one page at once, with two workers: it is mapped once, and both are answered',
+    title:
+      'a device faults on a page that another asks for, with two workers: it is mapped once, and both are answered',
     strategy: STRATEGIES.cut,
     hitless: false,
     variant: { startsEmpty: true, secondDevice: true, hostRests: true },
@@ -84,7 +86,9 @@ export const splitProtocol = (
 /** The protocols of `vm-sim verify`. */
 export const PROTOCOLS: readonly Protocol[] = [
   ...Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts)),
-  ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts, FAULT_CONFIGURATIONS)),
+  ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) =>
+    splitProtocol(name, title, parts, FAULT_CONFIGURATIONS),
+  ),
   ...tableProtocols(),
   pageRequestProtocol(),
 ];

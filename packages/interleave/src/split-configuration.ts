@@ -74,17 +74,16 @@ export const SPLIT_CONFIGURATIONS: readonly SplitConfiguration[] = [
 ];
 
 /** Those of the fault path, where nothing is mapped at the start: the device has page requests, and makes one DMA. */
-export const FAULT_CONFIGURATIONS: readonly SplitConfiguration[] = [
-  {},
-  { allocationMayFail: true },
-  { coherent: false },
-  { accessedDirty: true },
-].flatMap((special) =>
-  LEAVES.flatMap((leaf) =>
-    TARGETS.map((target) =>
-      configuration({ ...PLAIN, leaf, target, device: 'ATS and PRI', cached: 'nothing', ...special }),
-    ),
-  ),
+export const FAULT_CONFIGURATIONS: readonly SplitConfiguration[] = (
+  [
+    { leaf: '2M' },
+    { leaf: '1G' },
+    { leaf: '2M', allocationMayFail: true },
+    { leaf: '2M', coherent: false },
+    { leaf: '2M', accessedDirty: true },
+  ] as const
+).flatMap((parts) =>
+  TARGETS.map((target) => configuration({ ...PLAIN, target, device: 'ATS and PRI', cached: 'nothing', ...parts })),
 );
 
 function configuration(parts: Parts): SplitConfiguration {

@@ -1,5 +1,5 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
-import { DEFAULT_FAULT_POLICY, Ioas, IopfQueue, type Strategy } from '@faultline/iommufd-core';
+import { DEFAULT_FAULT_POLICY, Ioas, IopfQueue } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
 import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
 import {
@@ -15,41 +15,10 @@ import {
 import { RemappingUnit, ResponseCode, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import { cacheLosses } from './cache-loss.ts';
 import type { SplitConfiguration } from './split-configuration.ts';
+import type { SplitProtocol, SplitVariant } from './split-protocol.ts';
 import type { ExploredSystem, ExploredTask, Violation } from './system.ts';
-import type { FaultPathDefect } from './worlds/fault-path.ts';
-
-/** Parts of a protocol under test that a configuration does not decide. */
-export interface SplitProtocol {
-  readonly strategy: Strategy;
-  /** Whether addresses outside the range may not notice (I4). */
-  readonly hitless: boolean;
-  /** Whether the guest keeps page-directory words at the start of its memory, for a protocol that reads guest data. */
-  readonly guestWords?: boolean;
-  /** What the world has beside the ordinary one. */
-  readonly variant?: SplitVariant;
-}
-
-/** What a protocol needs of its world to show what it does. All optional. */
-export interface SplitVariant {
-  /** Table pages kept back; default as the domain's. */
-  readonly reservePages?: number;
-  /** Attribute bits of the large leaf that every innocent page has to keep. */
-  readonly attributes?: bigint;
-  /** Nothing is mapped until it is used. */
-  readonly startsEmpty?: boolean;
-  /** The host takes nothing away. */
-  readonly hostRests?: boolean;
-  /** A second device that faults on the same page, and a second fault worker. */
-  readonly secondDevice?: boolean;
-  /** True: a fault looks at no notifier sequence before it maps. A defect. */
-  readonly noSequenceCheck?: boolean;
-  /** Another fault path in the place of the right one. A defect. */
-  readonly faultPath?: FaultPathDefect;
-  /** The OOM reaper takes everything away, where nobody may sleep, instead of a swap-out of one page. */
-  readonly reaped?: boolean;
-  /** The host discards so many pages from the victim on (MADV_DONTNEED), instead of swapping one out. */
-  readonly discardedPages?: number;
-}
+import { PageRequester } from './worlds/page-requester.ts';
+import { SMALL_CACHE, SMALL_STRUCTURE_CACHE } from './worlds/small-caches.ts';
 
 const USER_PAGE = 0x40000;
 const VICTIM = 0x123;
@@ -77,7 +46,7 @@ export class SplitWorld implements ExploredSystem {
   readonly #unitPages: number;
   readonly #domain: VtdDomain;
   readonly #endpoint: Endpoint;
-  readonly #second: Endpoint | null;
+  readonly #second: PageRequester | null;
   readonly #ioas: Ioas;
   readonly #areasHash: string;
   readonly #protocol: SplitProtocol;
@@ -130,20 +99,13 @@ export class SplitWorld implements ExploredSystem {
     this.#ioas = new Ioas({ mm, strategy: protocol.strategy });
     runToEnd(this.#setUp(setup, pages));
     this.#areasHash = this.#ioas.areas.hash();
-    this.#endpoint = this.#connectDevice('device', SOURCE_ID);
-    this.#second = this.#variant.secondDevice ? this.#connectDevice('second device', SECOND_ID) : null;
+    this.#endpoint = this.#connectDevice();
+    this.#second = this.#variant.secondDevice ? this.#connectRequester() : null;
     if (!this.#variant.startsEmpty) this.#warmUp(setup);
     this.tasks = [
-      ...(configuration.walkers === 2
-        ? [
-            { agent: DEVICE, task: this.#dma(DEVICE) },
-            { agent: ALSO, task: this.#dma(ALSO) },
-          ]
-        : [{ agent: DEVICE, task: this.#dmas(DEVICE) }]),
+      ...this.#dmaTasks(),
+      ...(this.#second ? [{ agent: SECOND, task: this.#askAhead(SECOND, this.#second) }] : []),
       ...(configuration.losesEntries ? cacheLosses(this.#unit, this.#endpoint) : []),
-      ...(this.#second
-        ? [{ agent: SECOND, task: this.#second.dmaPage(SECOND, 'write', this.#targetPage, true, 1, 1) }]
-        : []),
       { agent: HOST, task: this.#takeAway(HOST) },
       { agent: QUEUE, task: this.#unit.run(QUEUE), daemon: true },
       ...(configuration.device === 'ATS and PRI' ? this.#faultPath() : []),
@@ -167,12 +129,10 @@ export class SplitWorld implements ExploredSystem {
         invariant: 'I8',
         message: `at the end the page maps frame 0x${frame.toString(16)}, which is not its own`,
       };
-    for (const endpoint of this.#second ? [this.#endpoint, this.#second] : [this.#endpoint]) {
-      const { responses, pageRequests, unexpectedResponses } = endpoint.counters;
-      if (responses.success + responses.invalid + responses.failure !== pageRequests)
-        return { invariant: 'I9', message: 'a page group has no answer' };
-      if (unexpectedResponses > 0) return { invariant: 'I9', message: 'a page group was answered twice' };
-    }
+    const { responses, pageRequests, unexpectedResponses } = this.#endpoint.counters;
+    if (responses.success + responses.invalid + responses.failure !== pageRequests || this.#second?.expecting.size)
+      return { invariant: 'I9', message: 'a page group has no answer' };
+    if (unexpectedResponses > 0) return { invariant: 'I9', message: 'a page group was answered twice' };
     const content = this.#mm.cpuRead(USER_PAGE + this.#targetPage);
     const { discardedPages, reaped } = this.#variant;
     const mayBeLost = this.#isTaken(this.#targetPage) && (discardedPages !== undefined || reaped);
@@ -243,12 +203,12 @@ export class SplitWorld implements ExploredSystem {
       );
   }
 
-  #connectDevice(name: string, sourceId: number): Endpoint {
+  #connectDevice(): Endpoint {
     const { device } = this.#configuration;
     const path = { whenMissing: device === 'ATS and PRI' ? 'stall' : 'drop' } as const;
     const endpoint = new Endpoint({
-      name,
-      sourceId,
+      name: 'device',
+      sourceId: SOURCE_ID,
       unit: this.#unit,
       target: {
         access: (_endpoint, page, frame) => this.#accessed(page, frame),
@@ -258,22 +218,42 @@ export class SplitWorld implements ExploredSystem {
       faults: { descriptor: DROP, read: path, write: path, completion: DROP, msi: DROP },
       ...(device === 'no ATS' ? {} : { deviceTlb: SMALL_CACHE }),
     });
-    this.#domain.attach(sourceId, device === 'no ATS' ? null : endpoint);
+    this.#domain.attach(SOURCE_ID, device === 'no ATS' ? null : endpoint);
     return endpoint;
+  }
+
+  #connectRequester(): PageRequester {
+    const requester = new PageRequester('second device', SECOND_ID, (message) => this.#fail('I9', message));
+    this.#domain.attach(SECOND_ID, requester);
+    return requester;
   }
 
   get #targetPage(): number {
     return this.#configuration.target === 'victim' ? VICTIM : VICTIM + 1;
   }
 
-  /** Two, of which the second finds what the first has cached; where nothing is mapped one is long enough: it faults, and tries again. */
-  *#dmas(agent: Agent): Task<void> {
+  /**
+   * Two DMAs, at once or one after the other, of which the second finds what the first has cached. Where nothing is mapped one is long
+   * enough: it faults, and tries again.
+   */
+  #dmaTasks(): ExploredTask[] {
+    const one = (agent: Agent): ExploredTask => ({ agent, task: this.#dma(agent), alike: 'DMA' });
+    if (this.#configuration.walkers === 2) return [one(DEVICE), one(ALSO)];
+    return [this.#variant.startsEmpty ? one(DEVICE) : { agent: DEVICE, task: this.#twoDmas(DEVICE) }];
+  }
+
+  *#twoDmas(agent: Agent): Task<void> {
     yield* this.#dma(agent);
-    if (!this.#variant.startsEmpty) yield* this.#dma(agent);
+    yield* this.#dma(agent);
   }
 
   #dma(agent: Agent): Task<unknown> {
     return this.#endpoint.dmaPage(agent, 'write', this.#targetPage, true, 1, 1);
+  }
+
+  /** Another device asks for the same page before it uses it. */
+  *#askAhead(agent: Agent, device: PageRequester): Task<void> {
+    this.#answered(this.#targetPage, yield* device.ask(agent, this.#unit, 0, [this.#targetPage]));
   }
 
   /** Page requests to the stage-2 fault handler, as two daemons. */
@@ -286,8 +266,12 @@ export class SplitWorld implements ExploredSystem {
     const iopf = new IopfQueue({ source: path.source, handlerOf: () => ({ kind: 'kernel', hwpt: path.hwpt }) });
     return [
       { agent: INTERRUPT, task: iopf.interruptThread(INTERRUPT), daemon: true },
-      { agent: WORKER, task: iopf.worker(WORKER), daemon: true },
-      ...(this.#second ? [{ agent: WORKER_2, task: iopf.worker(WORKER_2), daemon: true }] : []),
+      ...[WORKER, ...(this.#second ? [WORKER_2] : [])].map((agent) => ({
+        agent,
+        task: iopf.worker(agent),
+        daemon: true,
+        alike: 'iopf worker',
+      })),
     ];
   }
 
@@ -400,9 +384,6 @@ const overriding = <T extends object>(target: T, overrides: Partial<T>): T =>
   });
 
 const DROP = { whenMissing: 'drop' } as const;
-const SMALL_CACHE = { '4K': { sets: 1, ways: 2 }, '2M': { sets: 1, ways: 2 }, '1G': { sets: 1, ways: 2 } } as const;
-const ONE_SET = { sets: 1, ways: 4 } as const;
-const SMALL_STRUCTURE_CACHE = { pde: ONE_SET, pdpe: ONE_SET, pml4e: ONE_SET, pml5e: ONE_SET } as const;
 const DEVICE = new Agent('device');
 const ALSO = new Agent('device, second DMA');
 const HOST = new Agent('host');

@@ -6,6 +6,11 @@ export interface ExploredTask {
   readonly task: Task<unknown>;
   /** A worker that waits for ever when there is nothing to do, such as the invalidation queue's hardware. */
   readonly daemon?: boolean;
+  /**
+   * Tasks with the same name here run the same code on the same state, such as workers of one queue: of those that have not begun only
+   * the first is tried. (One that has is no longer the same: what it did happens before what it does.)
+   */
+  readonly alike?: string;
 }
 
 /** A broken invariant. */

@@ -83,6 +83,56 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   fc.record({ does: fc.constantFrom('choose' as const, 'local' as const) }),
 );
 
+const GIVER = new Agent('giver');
+
+/** Workers that take jobs from a queue which a task fills; a job multiplies cells. Outcomes do not say who did what. */
+function workplace(
+  jobs: readonly (readonly number[])[],
+  workers: number,
+  alike: boolean,
+  outcomes: Set<string>,
+): () => ExploredSystem {
+  return () => {
+    const cells = [1, 1, 1];
+    const queue: (readonly number[])[] = [];
+    const finished: string[] = [];
+    const work = new Condition('work', () => queue.length > 0);
+    const giver = function* (agent: Agent): Task<void> {
+      for (const job of jobs) {
+        yield agent.writes('give', Location.lock, work.id, Cost.free);
+        queue.push(job);
+      }
+    };
+    const worker = function* (agent: Agent): Task<void> {
+      for (;;) {
+        yield agent.waits('take', work);
+        const job = queue.shift();
+        if (!job) continue;
+        for (const [at, cell] of job.entries()) {
+          yield agent.writes('write', Location.frame, cell, Cost.free);
+          cells[cell] = ((cells[cell] as number) * 7 + at + job.length + jobs.indexOf(job)) % 1009;
+        }
+        yield agent.writes('finish', Location.device, 0, Cost.free);
+        finished.push(job.join());
+      }
+    };
+    return {
+      tasks: [
+        { agent: GIVER, task: giver(GIVER) },
+        ...Array.from({ length: workers }, (_, index) => {
+          const agent = new Agent(`worker ${index}`);
+          return { agent, task: worker(agent), daemon: true, ...(alike ? { alike: 'worker' } : {}) };
+        }),
+      ],
+      check: () => null,
+      checkEnd: () => {
+        outcomes.add(JSON.stringify([cells, finished]));
+        return null;
+      },
+    };
+  };
+}
+
 describe('explore', () => {
   it('tries all orders of conflicting steps: two threads of two writes to one cell have six', () => {
     const two = [
@@ -114,6 +164,29 @@ describe('explore', () => {
         expect(reduced.tried).toBeLessThanOrEqual(sleeping.tried);
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it('workers that are alike: each outcome is found, whoever came to it, in fewer executions', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 1, maxLength: 2 }), {
+          minLength: 1,
+          maxLength: 3,
+        }),
+        fc.integer({ min: 2, max: 3 }),
+        (jobs, workers) => {
+          const results = [false, true].map((alike) => {
+            const outcomes = new Set<string>();
+            const { executions } = run(workplace(jobs, workers, alike, outcomes));
+            return { outcomes: [...outcomes].sort(), executions };
+          });
+          const [all, reduced] = results as [(typeof results)[0], (typeof results)[0]];
+          expect(reduced.outcomes).toEqual(all.outcomes);
+          expect(reduced.executions).toBeLessThan(all.executions);
+        },
+      ),
+      { numRuns: 60 },
     );
   });
 

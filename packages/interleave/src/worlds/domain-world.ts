@@ -3,6 +3,7 @@ import { Agent, runToEnd, type Task } from '@faultline/sim';
 import { faultReasonText, isWalkError, TableMemory } from '@faultline/vtd-pagetable';
 import { type Descriptor, RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from '../system.ts';
+import { SMALL_CACHE, SMALL_STRUCTURE_CACHE } from './small-caches.ts';
 
 /** How a world may be made wrong, to see that the adversary notices. Nothing of it is set for a protocol as it should be. */
 export interface DomainDefects {
@@ -50,9 +51,6 @@ export interface PageRule {
 const TABLE_BASE_PFN = 0x1000;
 /** First frame of the memory that is mapped: 1G-aligned, and no table. */
 export const FRAME = 0x80000;
-const SMALL_CACHE = { '4K': { sets: 1, ways: 2 }, '2M': { sets: 1, ways: 2 }, '1G': { sets: 1, ways: 2 } } as const;
-const ONE_SET = { sets: 1, ways: 4 } as const;
-const SMALL_STRUCTURE_CACHE = { pde: ONE_SET, pdpe: ONE_SET, pml4e: ONE_SET, pml5e: ONE_SET } as const;
 const DROP = { whenMissing: 'drop' } as const;
 const QUEUE = new Agent('invalidation queue');
 

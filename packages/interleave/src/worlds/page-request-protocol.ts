@@ -1,7 +1,8 @@
 import { STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from '../protocol.ts';
 import type { SplitConfiguration } from '../split-configuration.ts';
-import { type SplitProtocol, SplitWorld } from '../split-world.ts';
+import type { SplitProtocol } from '../split-protocol.ts';
+import { SplitWorld } from '../split-world.ts';
 import {
   type PageRequestDefects,
   type PageRequestTraffic,

@@ -1,16 +1,10 @@
 import { type FaultOutcomeCode, IopfQueue, type PageRequestSource } from '@faultline/iommufd-core';
-import { Agent, assert, Condition, Cost, Location, type Task } from '@faultline/sim';
+import { Agent, assert, Cost, Location, type Task } from '@faultline/sim';
 import { TableMemory } from '@faultline/vtd-pagetable';
-import {
-  type AtsEndpoint,
-  type MessageOutcome,
-  type RegisterFile,
-  RemappingUnit,
-  VtdDomain,
-  VtdDriver,
-} from '@faultline/vtd-remapping';
+import { type RegisterFile, RemappingUnit, VtdDomain, VtdDriver } from '@faultline/vtd-remapping';
 import type { ExploredSystem, ExploredTask, Violation } from '../system.ts';
 import type { FaultPath, FaultPathDefect } from './fault-path.ts';
+import { PageRequester } from './page-requester.ts';
 
 /** A page group that a device sends: one request a page, the last of them with LPIG. */
 export interface SentGroup {
@@ -84,7 +78,7 @@ export class PageRequestWorld implements ExploredSystem {
       for (const [lane, groups] of streams.entries()) this.#addStream(nth, lane, groups);
     this.#addDaemon(INTERRUPT, (agent) => this.#iopf.interruptThread(agent));
     for (let nth = 1; nth <= workers; nth++)
-      this.#addDaemon(new Agent(`worker ${nth}`), (agent) => this.#iopf.worker(agent));
+      this.#addDaemon(new Agent(`worker ${nth}`), (agent) => this.#iopf.worker(agent), { alike: 'worker' });
     this.#addDaemon(QUEUE, (agent) => this.#unit.run(agent));
   }
 
@@ -116,8 +110,8 @@ export class PageRequestWorld implements ExploredSystem {
     this.#addDaemon(agent, () => this.#stream(agent, device, groups));
   }
 
-  #addDaemon(agent: Agent, task: (agent: Agent) => Task<void>): void {
-    this.tasks.push({ agent, task: task(agent), daemon: true });
+  #addDaemon(agent: Agent, task: (agent: Agent) => Task<void>, more: { readonly alike?: string } = {}): void {
+    this.tasks.push({ agent, task: task(agent), daemon: true, ...more });
   }
 
   *#stream(agent: Agent, device: PageRequester, groups: readonly SentGroup[]): Task<void> {
@@ -164,50 +158,5 @@ export class PageRequestWorld implements ExploredSystem {
 
   #fail(invariant: string, message: string): void {
     this.#violation ??= { invariant, message };
-  }
-}
-
-/** A function with PRI that sends groups of several requests. */
-class PageRequester implements AtsEndpoint {
-  readonly name: string;
-  readonly sourceId: number;
-  /** Groups whose last request is out, and their answer not here. */
-  readonly expecting = new Set<number>();
-  /** Groups for which software has sent an answer since. */
-  readonly bySoftware = new Set<number>();
-  readonly #fail: (message: string) => void;
-  readonly #waits = new Set<Condition>();
-
-  constructor(name: string, sourceId: number, fail: (message: string) => void) {
-    this.name = name;
-    this.sourceId = sourceId;
-    this.#fail = fail;
-  }
-
-  /** Sends a group, and waits for its answer. */
-  *ask(agent: Agent, unit: RemappingUnit, groupIndex: number, pages: readonly number[]): Task<void> {
-    const { sourceId } = this;
-    const answered = new Condition(`${this.name}: page group ${groupIndex}`, () => !this.expecting.has(groupIndex));
-    for (const [nth, page] of pages.entries()) {
-      const last = nth === pages.length - 1;
-      if (last) this.expecting.add(groupIndex);
-      yield* unit.pageRequest(agent, { sourceId, page, read: true, write: true, last, groupIndex });
-    }
-    this.#waits.add(answered);
-    while (!answered.ready()) yield agent.waits('page group response', answered);
-    this.#waits.delete(answered);
-  }
-
-  /** {@inheritDoc AtsEndpoint.pageGroupResponse} */
-  pageGroupResponse(groupIndex: number): void {
-    if (!this.expecting.delete(groupIndex))
-      this.#fail(`${this.name} gets an answer to page group ${groupIndex}, which waits for none`);
-    for (const wait of this.#waits) wait.wake();
-  }
-
-  /** {@inheritDoc AtsEndpoint.invalidateDeviceTlb} */
-  // biome-ignore lint/correctness/useYield: it has no device TLB
-  *invalidateDeviceTlb(): Task<MessageOutcome> {
-    return 'completed';
   }
 }

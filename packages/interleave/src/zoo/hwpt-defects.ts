@@ -1,7 +1,8 @@
 import { STRATEGIES, type Strategy, statelessStrategy, type TakeAway } from '@faultline/iommufd-core';
 import type { Protocol } from '../protocol.ts';
 import { SPLIT_CONFIGURATIONS } from '../split-configuration.ts';
-import { type SplitProtocol, SplitWorld } from '../split-world.ts';
+import type { SplitProtocol } from '../split-protocol.ts';
+import { SplitWorld } from '../split-world.ts';
 import type { ExploredDefect } from './defect.ts';
 
 /** A protocol in those worlds in which its defect can show itself. */
