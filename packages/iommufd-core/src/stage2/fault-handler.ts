@@ -1,10 +1,11 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { VM_FAULT_ERROR, VM_FAULT_OOM } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
+import type { DomainLeaf } from '../iommu-domain.ts';
 import { LEAF_LEVEL } from './fault-policy.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
-import { fixHost, type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
+import { fixHost, type HwptSeat, hasChanged, mapInto, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 import { restoreWrite } from './write-access.ts';
 
@@ -103,15 +104,17 @@ export class FaultHandler {
       if (pinned >= 0) return yield* this.#installPinned(agent, area, page, pinned);
       if (yield* hasChanged(agent, mm, userPage, 1, sequence)) return null;
       if (!isThere(mm, userPage, write)) return null;
-      const wasMapped = domain.vacantLevel(page) === 0;
-      if (yield* this.#fits(agent, attempt)) return FaultOutcome.success;
-      // What did not fit was taken away, and while that was flushed a notifier may have begun.
-      if (wasMapped && (yield* hasChanged(agent, mm, userPage, 1, sequence))) return null;
-      yield* this.#mapBlock(agent, attempt, mm.lookup(userPage));
-      if (area.policy.around > 1) yield* this.#mapWindow(agent, attempt);
+      const leaf = domain.leafAt(page);
+      if (leaf !== null) {
+        if (yield* this.#fits(agent, attempt, leaf)) return FaultOutcome.success;
+        // It was taken away, and while that was flushed a notifier may have begun, or a device have pinned the page, which brought it back.
+        if ((yield* hasChanged(agent, mm, userPage, 1, sequence)) || domain.leafAt(page) !== null) return null;
+      }
+      if (!(yield* this.#mapBlock(agent, attempt))) return null;
+      yield* this.#mapWindow(agent, attempt);
       return FaultOutcome.success;
     } catch (error) {
-      if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
+      if (isOutOfMemory(error)) return FaultOutcome.failure;
       throw error;
     } finally {
       updateLock.release(agent);
@@ -129,17 +132,14 @@ export class FaultHandler {
     }
     this.upgrades++;
     if (leaf !== null) yield* takeSliceAway(agent, this.#seat, page, 1); // which restores the pin
-    if (domain.leafAt(page) === null) yield* this.#mapRange(agent, area, { page, pages: 1, frame }, area.writeable);
+    if (domain.leafAt(page) === null) yield* mapPinned(agent, this.#seat, area, { page, pages: 1, frame });
     return FaultOutcome.success;
   }
 
-  /** Makes what is mapped already fit the access. @returns false if the page is not mapped, or not any more */
-  *#fits(agent: Agent, attempt: Attempt): Task<boolean> {
+  /** Makes what is mapped already fit the access. @returns false if the page is not mapped any more */
+  *#fits(agent: Agent, attempt: Attempt, leaf: DomainLeaf): Task<boolean> {
     const { page, userPage, write } = attempt;
-    const { domain, mm } = this.#seat;
-    const leaf = domain.leafAt(page);
-    if (leaf === null) return false;
-    if (leaf.frame + (page - leaf.page) !== mm.lookup(userPage)) {
+    if (leaf.frame + (page - leaf.page) !== this.#seat.mm.lookup(userPage)) {
       this.upgrades++;
       yield* takeSliceAway(agent, this.#seat, page, 1);
       return false;
@@ -155,15 +155,20 @@ export class FaultHandler {
   /**
    * Maps the largest block around a page that is vacant here, contiguous on the host and free of invalidations in progress: a
    * notifier that has begun on any page of the block is waiting for the update lock, or is past its turn.
+   * @returns false if the page itself is being invalidated by now
    */
-  *#mapBlock(agent: Agent, { area, page, sequence }: Attempt, frame: number): Task<void> {
+  *#mapBlock(agent: Agent, { area, page, userPage, sequence }: Attempt): Task<boolean> {
     const { mm } = this.#seat;
-    const toUser = area.userPage - area.page;
+    const frame = mm.lookup(userPage);
     const run: PresentRun = { startPage: 0, pages: 0, pfn: -1, write: false };
     let block = this.#blockAround(area, page, frame, run);
-    if (block.pages > 1 && (yield* hasChanged(agent, mm, block.page + toUser, block.pages, sequence)))
+    const first = userPage - (page - block.page);
+    if (block.pages > 1 && (yield* hasChanged(agent, mm, first, block.pages, sequence))) {
+      if (mm.notifierReadRetry(userPage, sequence)) return false;
       block = { page, pages: 1, frame };
+    }
     yield* this.#mapRange(agent, area, block, run.write);
+    return true;
   }
 
   *#mapRange(agent: Agent, area: Area, block: Block, write: boolean): Task<void> {
@@ -215,7 +220,7 @@ export class FaultHandler {
         try {
           yield* this.#mapRange(agent, area, { page: at, pages, frame: run.pfn }, run.write);
         } catch (error) {
-          if (isErrno(error, 'ENOMEM')) return; // the fault itself is resolved
+          if (isOutOfMemory(error)) return; // the fault itself is resolved
           throw error;
         }
         this.mappedAround += pages;
@@ -244,5 +249,4 @@ function window(area: Area, page: number): { readonly first: number; readonly en
   return { first: Math.max(area.page, start), end: Math.min(area.page + area.pages, start + around) };
 }
 
-const isErrno = (error: unknown, code: string): boolean =>
-  error instanceof Error && (error as { code?: unknown }).code === code;
+const isOutOfMemory = (error: unknown): boolean => (error as { code?: unknown }).code === 'ENOMEM';
