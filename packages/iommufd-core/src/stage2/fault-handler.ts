@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Cost, Location, type Step, type Task } from '@faultline/sim';
 import { VM_FAULT_ERROR, VM_FAULT_OOM } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import type { DomainLeaf } from '../iommu-domain.ts';
@@ -65,7 +65,7 @@ export class FaultHandler {
       if (!area || released() || !(write ? area.writeable : area.readable)) return FaultOutcome.invalid;
       if (!area.unpinned) return yield* this.#pinned(agent, area, page);
       const userPage = area.userPage + (page - area.page);
-      if (attempt === 0 && area.policy.populateAround) yield* this.#populateAround(agent, area, userPage);
+      if (attempt === 0 && area.policy.populateAround) yield* this.#populateAround(agent, area, page);
       const sequence = yield* mm.notifierReadBegin(agent, userPage);
       yield agent.reads('look the page up', Location.cpuEntry, mm.entryLocation(userPage), Cost.entryRead);
       if (!isThere(mm, userPage, write) && this.#seat.pins.frameOf(userPage) < 0) {
@@ -111,7 +111,7 @@ export class FaultHandler {
         if ((yield* hasChanged(agent, mm, userPage, 1, sequence)) || domain.leafAt(page) !== null) return null;
       }
       if (!(yield* this.#mapBlock(agent, attempt))) return null;
-      yield* this.#mapWindow(agent, attempt);
+      if (area.policy.around > 1) yield* this.#mapWindow(agent, attempt);
       return FaultOutcome.success;
     } catch (error) {
       if (isOutOfMemory(error)) return FaultOutcome.failure;
@@ -204,43 +204,62 @@ export class FaultHandler {
 
   /** Fault-around: maps what is resident and vacant in the window, with the rights that it has. */
   *#mapWindow(agent: Agent, { area, page, sequence }: Attempt): Task<void> {
-    const { mm, domain, pins } = this.#seat;
+    const { mm, pins } = this.#seat;
+    yield lookAround(agent);
+    for (const { write, ...block } of this.#vacantRuns(area, page)) {
+      const userPage = area.userPage + (block.page - area.page);
+      if (!pins.fit(userPage, block.pages, block.frame)) continue;
+      if (yield* hasChanged(agent, mm, userPage, block.pages, sequence)) continue;
+      try {
+        yield* this.#mapRange(agent, area, block, write);
+      } catch (error) {
+        if (isOutOfMemory(error)) return; // the fault itself is resolved
+        throw error;
+      }
+      this.mappedAround += block.pages;
+    }
+  }
+
+  /** The owner's runs in the window around a page that nothing is mapped for, each with the right that it may be mapped with. */
+  #vacantRuns(area: Area, page: number): (Block & { readonly write: boolean })[] {
+    const { mm, domain } = this.#seat;
     const toUser = area.userPage - area.page;
     const { first, end } = window(area, page);
+    const runs = [];
     const run: PresentRun = { startPage: 0, pages: 0, pfn: -1, write: false };
     for (let at = first; at < end; ) {
       const leaf = domain.leafAt(at);
       const bounds = { first: at + toUser, last: end - 1 + toUser };
-      if (leaf !== null || !presentRun(mm, area, at + toUser, bounds, run)) {
-        at = leaf === null ? at + 1 : leaf.page + leafPages(leaf);
-        continue;
+      if (leaf !== null) at = leaf.page + leafPages(leaf);
+      else if (!presentRun(mm, area, at + toUser, bounds, run)) at++;
+      else {
+        const pages = vacantUntil(domain, at, at + run.pages) - at;
+        runs.push({ page: at, pages, frame: run.pfn, write: run.write });
+        at += pages;
       }
-      const pages = vacantUntil(domain, at, at + run.pages) - at;
-      if (pins.fit(at + toUser, pages, run.pfn) && !(yield* hasChanged(agent, mm, at + toUser, pages, sequence))) {
-        try {
-          yield* this.#mapRange(agent, area, { page: at, pages, frame: run.pfn }, run.write);
-        } catch (error) {
-          if (isOutOfMemory(error)) return; // the fault itself is resolved
-          throw error;
-        }
-        this.mappedAround += pages;
-      }
-      at += pages;
     }
+    return runs;
   }
 
   /** Faults the neighbours in, until there is an error: the fault itself does not depend on them. */
-  *#populateAround(agent: Agent, area: Area, userPage: number): Task<void> {
+  *#populateAround(agent: Agent, area: Area, page: number): Task<void> {
     const { mm } = this.#seat;
-    const toUser = area.userPage - area.page;
-    const { first, end } = window(area, userPage - toUser);
-    for (let at = first + toUser; at < end + toUser; at++) {
-      if (at === userPage || isThere(mm, at, area.writeable)) continue;
-      const bits = yield* fixHost(agent, mm, at, area.writeable);
+    const { first, end } = window(area, page);
+    const missing = [];
+    yield lookAround(agent);
+    for (let at = first; at < end; at++) {
+      const userPage = area.userPage + (at - area.page);
+      if (at !== page && !isThere(mm, userPage, area.writeable)) missing.push(userPage);
+    }
+    for (const userPage of missing) {
+      const bits = yield* fixHost(agent, mm, userPage, area.writeable);
       if ((bits & VM_FAULT_ERROR) !== 0) return;
     }
   }
 }
+
+/** The step in which a window is looked at, all at once: what it costs is counted with the map. */
+const lookAround = (agent: Agent): Step => agent.reads('look around', Location.cpuEntry, ANY_LOCATION, Cost.free);
 
 /** The aligned window of fault-around within the area. */
 function window(area: Area, page: number): { readonly first: number; readonly end: number } {
