@@ -64,6 +64,21 @@ describe('a page is mapped alone', () => {
   });
 });
 
+it('the notifier’s sequence is checked once for the page, and once more for a block that is larger', () => {
+  const checksOf = (options: FaultSetupOptions): number[] => {
+    const { setup } = ready(options);
+    const checks: number[] = [];
+    const retry = setup.mm.notifierReadRetry.bind(setup.mm);
+    setup.mm.notifierReadRetry = (page, sequence, pages = 1) => {
+      checks.push(pages);
+      return retry(page, sequence, pages);
+    };
+    setup.fault(7);
+    return checks;
+  };
+  expect([checksOf({ policy: { largest: '4K' } }), checksOf({})]).toEqual([[1], [1, 512]]);
+});
+
 describe('a fault of a page that is mapped', () => {
   it('takes nothing out of a large leaf that fits, and maps nothing', () => {
     const { setup } = ready();
