@@ -1,3 +1,4 @@
+import { Agent, TaskRun } from '@faultline/sim';
 import { describe, expect, it } from 'vitest';
 import { FaultOutcome } from '../src/index.ts';
 import { FaultSetup, type FaultSetupOptions, IOVA, OWN } from './fault-setup.ts';
@@ -52,9 +53,14 @@ describe('around a fault is mapped', () => {
     expect([setup.fault(7), setup.seen, setup.counters.around]).toEqual([success, ['map 0+512', 'mapped 0+512'], 0]);
     expect(looks).toBeLessThan(4);
   });
-  it('nothing by default', () => {
+  it('nothing by default, when nobody looks at a neighbour either', () => {
     const setup = new FaultSetup({ backing: '4K', policy: { largest: '4K' } });
-    expect([setup.fault(17), setup.present, setup.counters.around]).toEqual([success, [17], 0]);
+    const agent = new Agent('fault');
+    const fault = new TaskRun(agent, setup.hwpt.handleFault(agent, IOVA + 17, true));
+    const labels: string[] = [];
+    for (; !fault.done; fault.advance()) if (fault.pending) labels.push(fault.pending.label);
+    expect([fault.value, setup.present, setup.counters.around]).toEqual([success, [17], 0]);
+    expect([labels.includes('look the page up'), labels.includes('look around')]).toEqual([true, false]);
   });
   it('what there are table pages for: the fault itself is answered with success', () => {
     const setup = ready();

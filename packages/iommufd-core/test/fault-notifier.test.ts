@@ -8,6 +8,7 @@ function watched(options: HostSetupOptions, policy: Partial<FaultPolicy>) {
   const setup = new HostSetup({ pages: 512, frames: 2048, ...options });
   const ranges: HostRange[] = [];
   const wrong: string[] = [];
+  const mapped = new Set<number>();
   setup.mm.unregisterNotifier(setup.ioas); // to hear of a range before it does
   setup.mm.registerNotifier({
     // biome-ignore lint/correctness/useYield: it does not wait
@@ -19,12 +20,13 @@ function watched(options: HostSetupOptions, policy: Partial<FaultPolicy>) {
   setup.mm.registerNotifier(setup.ioas);
   const hwpt = setup.addDomain({
     mapping: (page, pages) => {
+      for (let nth = 0; nth < pages; nth++) mapped.add(page + nth);
       for (const { startPage, pages: taken } of ranges)
         if (startPage < USER + page + pages && USER + page < startPage + taken) wrong.push(`${page}+${pages}`);
     },
   });
   setup.map(0, 512, { policy });
-  return { setup, hwpt, wrong };
+  return { setup, hwpt, wrong, mapped };
 }
 
 describe('at any step of a fault, nothing is mapped that a notifier is about to take', () => {
@@ -36,7 +38,7 @@ describe('at any step of a fault, nothing is mapped that a notifier is about to 
   for (const [what, host] of Object.entries(HOST))
     it.each(['vacant', 'read-only'] as const)(`${what}; %s before`, (before) => {
       for (let steps = 1; ; steps++) {
-        const { setup, hwpt, wrong } = watched(
+        const { setup, hwpt, wrong, mapped } = watched(
           { backing: 'thp-2M' },
           { prefault: before === 'vacant' ? 'none' : 'resident' },
         );
@@ -50,6 +52,8 @@ describe('at any step of a fault, nothing is mapped that a notifier is about to 
           expect(steps).toBeGreaterThan(3);
           break;
         }
+        // It is answered once the page was mapped, though the host may have taken it again.
+        expect([steps, mapped.has(7)]).toEqual([steps, true]);
         expect([steps, wrong, setup.stale(), runs.first.value, runs.second.done]).toEqual([steps, [], [], 0, true]);
       }
     });

@@ -113,4 +113,15 @@ describe('a fault in an area that is pinned as a whole', () => {
     }
     expect(outcomes).toEqual(new Set([success, invalid]));
   });
+  it('is invalid if the area goes while it waits for the lock', () => {
+    const setup = new HostSetup({ pages: 512 });
+    const hwpt = setup.addDomain();
+    setup.map(0, 512, PINNED);
+    const runs = setup.beside(
+      (agent) => hwpt.handleFault(agent, 7, true),
+      1,
+      (agent) => setup.ioas.unmap(agent, 0n, 512n * 4096n),
+    );
+    expect([runs?.first.value, runs?.second.value, hwpt.faultRetries]).toEqual([invalid, 512n * 4096n, 0]);
+  });
 });
