@@ -24,7 +24,11 @@ describe('a fault of a page that is pinned for a device', () => {
     expect(setup.fault(7, false)).toBe(success);
     expect([setup.frame(7), setup.rights(7), setup.present]).toEqual([frame, 3, [7]]);
     // Whoever looks on hears that it is a pin's: it is mapped in spite of what the host does to the owner's page.
-    expect([setup.seen, setup.dirty, setup.counters]).toEqual([['pin 7+1'], [], { ...NONE, upgrades: 1 }]);
+    expect([setup.seen, setup.dirty, setup.counters]).toEqual([
+      ['pin 7+1', 'mapped 7+1'],
+      [],
+      { ...NONE, upgrades: 1 },
+    ]);
   });
   it('faults nothing in for the owner, who has given the page up', () => {
     const setup = new FaultSetup();
@@ -50,7 +54,7 @@ describe('a fault of a page that is pinned for a device', () => {
     expect([setup.rights(7), setup.rights(8)]).toEqual([1, 3]);
     setup.pin(7);
     expect([setup.fault(7, false), setup.rights(7), setup.frame(7)]).toEqual([success, 3, setup.own(7)]);
-    expect([setup.counters, setup.seen]).toEqual([{ ...NONE, upgrades: 1 }, ['take 7+1', 'pin 7+1']]);
+    expect([setup.counters, setup.seen]).toEqual([{ ...NONE, upgrades: 1 }, ['take 7+1', 'pin 7+1', 'mapped 7+1']]);
   });
   it('replaces another frame, alone, and leaves the rest of the leaf', () => {
     const setup = new FaultSetup();
@@ -64,7 +68,7 @@ describe('a fault of a page that is pinned for a device', () => {
     expect(setup.frame(7)).toBe(setup.own(7));
     expect([setup.fault(7), setup.frame(7)]).toEqual([success, frame]);
     for (const page of [6, 8, 511, 600]) expect(setup.frame(page)).toBe(setup.own(page));
-    expect([setup.counters, setup.seen]).toEqual([{ ...NONE, upgrades: 1 }, ['take 7+1', 'pin 7+1']]);
+    expect([setup.counters, setup.seen]).toEqual([{ ...NONE, upgrades: 1 }, ['take 7+1', 'pin 7+1', 'mapped 7+1']]);
   });
   it('maps frame 0 as any other', () => {
     const setup = new FaultSetup({ backing: '4K', frames: 1600, host: { firstPfn: 0 } });

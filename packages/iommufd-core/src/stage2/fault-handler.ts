@@ -123,7 +123,7 @@ export class FaultHandler {
 
   /** A page that is pinned for a device maps the pin's frame, whatever the owner has there now. */
   *#installPinned(agent: Agent, area: Area, page: number, frame: number): Task<FaultOutcomeCode> {
-    const { domain } = this.#seat;
+    const { domain, observer } = this.#seat;
     const leaf = domain.leafAt(page);
     const isRight = leaf !== null && leaf.frame + (page - leaf.page) === frame;
     if (isRight && (!area.writeable || (leaf.rights & 2) !== 0)) {
@@ -133,6 +133,7 @@ export class FaultHandler {
     this.upgrades++;
     if (leaf !== null) yield* takeSliceAway(agent, this.#seat, page, 1); // which restores the pin
     if (domain.leafAt(page) === null) yield* mapPinned(agent, this.#seat, area, { page, pages: 1, frame });
+    observer.mapped?.(page, 1);
     return FaultOutcome.success;
   }
 

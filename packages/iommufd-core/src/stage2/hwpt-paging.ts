@@ -57,7 +57,8 @@ export class HwptPaging {
     this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
     const updateLock = new Mutex('hwpt update lock');
     const largePages = options.largePages ?? (() => true);
-    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages }) ?? null;
+    const released = (): boolean => this.#released;
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages, released }) ?? null;
     this.#updateLock = updateLock;
     this.#seat = {
       domain,
@@ -68,7 +69,7 @@ export class HwptPaging {
       updateLock,
       strategy: this.strategy,
       largePages,
-      released: () => this.#released,
+      released,
       gone: () => this.#gone,
       lostPins: 0,
     };
@@ -104,9 +105,10 @@ export class HwptPaging {
 
   /** Maps an area as its policy and its pin say; see `AreaMapper`. @returns 4K pages mapped */
   *mapResident(agent: Agent, area: Area): Task<number> {
-    // A shared table is not iommufd's to fill: the faults of CPU and devices do that.
-    if (this.sharesCpuTable && area.unpinned) return 0;
-    return yield* this.#mapper.map(agent, area);
+    if (!this.sharesCpuTable || !area.unpinned) return yield* this.#mapper.map(agent, area);
+    // A shared table is not iommufd's to fill: the faults of CPU and devices do that, but for what devices have pinned.
+    yield* this.mapPins(agent, area.userPage, area.pages);
+    return 0;
   }
 
   /** Unmaps an area whole and flushes. */
