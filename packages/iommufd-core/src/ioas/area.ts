@@ -71,8 +71,8 @@ export class Area {
 
   /** Two areas in its place, the second from an IOVA within it on. */
   split(start: bigint): readonly [Area, Area] {
-    const { iova, memory, startByte, readable, writeable } = this;
-    const common = { memory, readable, writeable };
+    const { iova, memory, startByte, readable, writeable, policy } = this;
+    const common = { memory, readable, writeable, policy };
     const length = start - iova;
     return [
       new Area({ ...common, iova, length, startByte }),

@@ -1,6 +1,7 @@
-import { type Agent, Cost, Location, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Cost, Location, type Step, type Task } from '@faultline/sim';
 import { VM_FAULT_ERROR, VM_FAULT_OOM } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
+import type { DomainLeaf } from '../iommu-domain.ts';
 import { LEAF_LEVEL } from './fault-policy.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
@@ -64,7 +65,7 @@ export class FaultHandler {
       if (!area || released() || !(write ? area.writeable : area.readable)) return FaultOutcome.invalid;
       if (!area.unpinned) return yield* this.#pinned(agent, area, page);
       const userPage = area.userPage + (page - area.page);
-      if (attempt === 0 && area.policy.populateAround) yield* this.#populateAround(agent, area, userPage);
+      if (attempt === 0 && area.policy.populateAround) yield* this.#populateAround(agent, area, page);
       const sequence = yield* mm.notifierReadBegin(agent, userPage);
       yield agent.reads('look the page up', Location.cpuEntry, mm.entryLocation(userPage), Cost.entryRead);
       if (!isThere(mm, userPage, write) && this.#seat.pins.frameOf(userPage) < 0) {
@@ -103,15 +104,17 @@ export class FaultHandler {
       if (pinned >= 0) return yield* this.#installPinned(agent, area, page, pinned);
       if (yield* hasChanged(agent, mm, userPage, 1, sequence)) return null;
       if (!isThere(mm, userPage, write)) return null;
-      const wasMapped = domain.vacantLevel(page) === 0;
-      if (yield* this.#fits(agent, attempt)) return FaultOutcome.success;
-      // What did not fit was taken away, and while that was flushed a notifier may have begun.
-      if (wasMapped && (yield* hasChanged(agent, mm, userPage, 1, sequence))) return null;
-      yield* this.#mapBlock(agent, attempt, mm.lookup(userPage));
+      const leaf = domain.leafAt(page);
+      if (leaf !== null) {
+        if (yield* this.#fits(agent, attempt, leaf)) return FaultOutcome.success;
+        // It was taken away, and while that was flushed a notifier may have begun, or a device have pinned the page, which brought it back.
+        if ((yield* hasChanged(agent, mm, userPage, 1, sequence)) || domain.leafAt(page) !== null) return null;
+      }
+      if (!(yield* this.#mapBlock(agent, attempt))) return null;
       if (area.policy.around > 1) yield* this.#mapWindow(agent, attempt);
       return FaultOutcome.success;
     } catch (error) {
-      if (isErrno(error, 'ENOMEM')) return FaultOutcome.failure;
+      if (isOutOfMemory(error)) return FaultOutcome.failure;
       throw error;
     } finally {
       updateLock.release(agent);
@@ -134,13 +137,10 @@ export class FaultHandler {
     return FaultOutcome.success;
   }
 
-  /** Makes what is mapped already fit the access. @returns false if the page is not mapped, or not any more */
-  *#fits(agent: Agent, attempt: Attempt): Task<boolean> {
+  /** Makes what is mapped already fit the access. @returns false if the page is not mapped any more */
+  *#fits(agent: Agent, attempt: Attempt, leaf: DomainLeaf): Task<boolean> {
     const { page, userPage, write } = attempt;
-    const { domain, mm } = this.#seat;
-    const leaf = domain.leafAt(page);
-    if (leaf === null) return false;
-    if (leaf.frame + (page - leaf.page) !== mm.lookup(userPage)) {
+    if (leaf.frame + (page - leaf.page) !== this.#seat.mm.lookup(userPage)) {
       this.upgrades++;
       yield* takeSliceAway(agent, this.#seat, page, 1);
       return false;
@@ -156,15 +156,20 @@ export class FaultHandler {
   /**
    * Maps the largest block around a page that is vacant here, contiguous on the host and free of invalidations in progress: a
    * notifier that has begun on any page of the block is waiting for the update lock, or is past its turn.
+   * @returns false if the page itself is being invalidated by now
    */
-  *#mapBlock(agent: Agent, { area, page, sequence }: Attempt, frame: number): Task<void> {
+  *#mapBlock(agent: Agent, { area, page, userPage, sequence }: Attempt): Task<boolean> {
     const { mm } = this.#seat;
-    const toUser = area.userPage - area.page;
+    const frame = mm.lookup(userPage);
     const run: PresentRun = { startPage: 0, pages: 0, pfn: -1, write: false };
     let block = this.#blockAround(area, page, frame, run);
-    if (block.pages > 1 && (yield* hasChanged(agent, mm, block.page + toUser, block.pages, sequence)))
+    const first = userPage - (page - block.page);
+    if (block.pages > 1 && (yield* hasChanged(agent, mm, first, block.pages, sequence))) {
+      if (mm.notifierReadRetry(userPage, sequence)) return false;
       block = { page, pages: 1, frame };
+    }
     yield* this.#mapRange(agent, area, block, run.write);
+    return true;
   }
 
   *#mapRange(agent: Agent, area: Area, block: Block, write: boolean): Task<void> {
@@ -200,43 +205,62 @@ export class FaultHandler {
 
   /** Fault-around: maps what is resident and vacant in the window, with the rights that it has. */
   *#mapWindow(agent: Agent, { area, page, sequence }: Attempt): Task<void> {
-    const { mm, domain, pins } = this.#seat;
+    const { mm, pins } = this.#seat;
+    yield lookAround(agent);
+    for (const { write, ...block } of this.#vacantRuns(area, page)) {
+      const userPage = area.userPage + (block.page - area.page);
+      if (!pins.fit(userPage, block.pages, block.frame)) continue;
+      if (yield* hasChanged(agent, mm, userPage, block.pages, sequence)) continue;
+      try {
+        yield* this.#mapRange(agent, area, block, write);
+      } catch (error) {
+        if (isOutOfMemory(error)) return; // the fault itself is resolved
+        throw error;
+      }
+      this.mappedAround += block.pages;
+    }
+  }
+
+  /** The owner's runs in the window around a page that nothing is mapped for, each with the right that it may be mapped with. */
+  #vacantRuns(area: Area, page: number): (Block & { readonly write: boolean })[] {
+    const { mm, domain } = this.#seat;
     const toUser = area.userPage - area.page;
     const { first, end } = window(area, page);
+    const runs = [];
     const run: PresentRun = { startPage: 0, pages: 0, pfn: -1, write: false };
     for (let at = first; at < end; ) {
       const leaf = domain.leafAt(at);
       const bounds = { first: at + toUser, last: end - 1 + toUser };
-      if (leaf !== null || !presentRun(mm, area, at + toUser, bounds, run)) {
-        at = leaf === null ? at + 1 : leaf.page + leafPages(leaf);
-        continue;
+      if (leaf !== null) at = leaf.page + leafPages(leaf);
+      else if (!presentRun(mm, area, at + toUser, bounds, run)) at++;
+      else {
+        const pages = vacantUntil(domain, at, at + run.pages) - at;
+        runs.push({ page: at, pages, frame: run.pfn, write: run.write });
+        at += pages;
       }
-      const pages = vacantUntil(domain, at, at + run.pages) - at;
-      if (pins.fit(at + toUser, pages, run.pfn) && !(yield* hasChanged(agent, mm, at + toUser, pages, sequence))) {
-        try {
-          yield* this.#mapRange(agent, area, { page: at, pages, frame: run.pfn }, run.write);
-        } catch (error) {
-          if (isErrno(error, 'ENOMEM')) return; // the fault itself is resolved
-          throw error;
-        }
-        this.mappedAround += pages;
-      }
-      at += pages;
     }
+    return runs;
   }
 
   /** Faults the neighbours in, until there is an error: the fault itself does not depend on them. */
-  *#populateAround(agent: Agent, area: Area, userPage: number): Task<void> {
+  *#populateAround(agent: Agent, area: Area, page: number): Task<void> {
     const { mm } = this.#seat;
-    const toUser = area.userPage - area.page;
-    const { first, end } = window(area, userPage - toUser);
-    for (let at = first + toUser; at < end + toUser; at++) {
-      if (at === userPage || isThere(mm, at, area.writeable)) continue;
-      const bits = yield* fixHost(agent, mm, at, area.writeable);
+    const { first, end } = window(area, page);
+    const missing = [];
+    yield lookAround(agent);
+    for (let at = first; at < end; at++) {
+      const userPage = area.userPage + (at - area.page);
+      if (at !== page && !isThere(mm, userPage, area.writeable)) missing.push(userPage);
+    }
+    for (const userPage of missing) {
+      const bits = yield* fixHost(agent, mm, userPage, area.writeable);
       if ((bits & VM_FAULT_ERROR) !== 0) return;
     }
   }
 }
+
+/** The step in which a window is looked at, all at once: what it costs is counted with the map. */
+const lookAround = (agent: Agent): Step => agent.reads('look around', Location.cpuEntry, ANY_LOCATION, Cost.free);
 
 /** The aligned window of fault-around within the area. */
 function window(area: Area, page: number): { readonly first: number; readonly end: number } {
@@ -245,5 +269,4 @@ function window(area: Area, page: number): { readonly first: number; readonly en
   return { first: Math.max(area.page, start), end: Math.min(area.page + area.pages, start + around) };
 }
 
-const isErrno = (error: unknown, code: string): boolean =>
-  error instanceof Error && (error as { code?: unknown }).code === code;
+const isOutOfMemory = (error: unknown): boolean => (error as { code?: unknown }).code === 'ENOMEM';

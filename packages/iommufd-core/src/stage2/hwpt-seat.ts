@@ -1,4 +1,4 @@
-import { type Agent, Cost, Location, type Mutex, type Task } from '@faultline/sim';
+import { type Agent, ANY_LOCATION, Cost, Location, type Mutex, type Task } from '@faultline/sim';
 import { type HostAddressSpace, VM_FAULT_COMPLETED, VM_FAULT_RETRY } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import type { IoPagetable } from '../ioas/io-pagetable.ts';
@@ -73,7 +73,10 @@ export function mapPinned(
   return mapInto(agent, seat, area, { ...request, write: area.writeable });
 }
 
-/** Whether what was looked up for the pages since `sequence` may be stale. Under the update lock, which the notifier takes. */
+/**
+ * Whether what was looked up for the pages since `sequence` may be stale. Under the update lock, which the notifier takes. Its step is also that in
+ * which the caller looks at the owner's entries, as far as a run of them goes.
+ */
 export function* hasChanged(
   agent: Agent,
   mm: HostAddressSpace,
@@ -81,7 +84,8 @@ export function* hasChanged(
   pages: number,
   sequence: number,
 ): Task<boolean> {
-  yield agent.reads('check notifier sequence', Location.notifierSequence, mm.notifierLocation, Cost.free);
+  const step = agent.reads('check notifier sequence', Location.notifierSequence, mm.notifierLocation, Cost.free);
+  yield agent.alsoReads(step, Location.cpuEntry, ANY_LOCATION);
   return mm.notifierReadRetry(userPage, sequence, pages);
 }
 
