@@ -9,6 +9,7 @@ import {
   NO_PASID,
   PagingStructureCache,
   PasidCache,
+  QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   type ReplacementPolicy,
 } from '../src/index.ts';
@@ -260,6 +261,17 @@ describe('what coarse hardware drops, to the entry', () => {
     expect(cache.invalidatePages(1, 0, 0, 0, 0)).toBe(2);
     expect([...cache.entries()].map(({ did }) => did)).toEqual([2, 2]);
     expect(leaves.finestInvalidation).toBe('page');
+  });
+
+  test('QEMU 7.2 drops with a wider range all that it drops with a narrower one, and from 256 pages on the domain', () => {
+    const left = (am: number) => {
+      const cache = new Iotlb(QEMU_7_2_IOTLB_OPTIONS);
+      for (let page = 0; page < 512; page++) cache.fill(8, 1, page & 3, page << 12, 1, 0x3, 0, 3);
+      const dropped = cache.invalidatePages(1, 0, 0x5_5000, am);
+      expect(dropped + cache.size).toBe(512);
+      return cache.size;
+    };
+    for (let am = 0; am <= 63; am++) expect(left(am), `AM ${am}`).toBe(am < 8 ? 512 - 2 * 2 ** am : 0);
   });
 
   test('a non-leaf entry that grants nothing is not cached', () => {
