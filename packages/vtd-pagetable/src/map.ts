@@ -42,7 +42,7 @@ export interface MapRequest {
  * a single 64-bit store. A table in the way of a large leaf is replaced if it is empty all the way down (its pages go to the
  * gather), otherwise the map fails and what it had mapped stays, as the core's caller then unmaps it.
  * @returns 4K pages mapped
- * @throws PageTableError EINVAL (no rights, zero length), ERANGE (outside input or output range), EADDRINUSE, ENOMEM, EIO (corrupt)
+ * @throws PageTableError EINVAL (no rights, zero length, no level), ERANGE (outside input or output range), EADDRINUSE, ENOMEM, EIO (corrupt)
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
