@@ -12,32 +12,41 @@ export interface Progress {
 
 const SHOW_AFTER_MS = 1000;
 const REDRAW_MS = 100;
+/** In a log. */
+const LINE_MS = 60_000;
 const BAR = 24;
 
 const minutes = (seconds: number): string =>
   seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.ceil(seconds % 60)} s`;
 
-/** One line on stderr, redrawn in place: only on a terminal, and only for what takes longer than a second. */
+/** One line on stderr, redrawn in place, for what takes longer than a second; where that is no terminal, a line each minute. */
 export class ProgressMeter {
   readonly #terminal: Terminal;
   readonly #enabled: boolean;
   readonly #startMs: number;
-  #drawnMs = Number.NEGATIVE_INFINITY;
+  #drawnMs: number;
   #visible = false;
 
   constructor(terminal: Terminal, quiet: boolean) {
     this.#terminal = terminal;
-    this.#enabled = terminal.stderr.isTerminal && !quiet;
+    this.#enabled = !quiet;
     this.#startMs = terminal.nowMs();
+    // The first line of a log comes after a minute.
+    this.#drawnMs = terminal.stderr.isTerminal ? this.#startMs + SHOW_AFTER_MS - REDRAW_MS : this.#startMs;
   }
 
   update(progress: Progress): void {
     if (!this.#enabled) return;
     const now = this.#terminal.nowMs();
-    if (now - this.#startMs < SHOW_AFTER_MS || now - this.#drawnMs < REDRAW_MS) return;
+    const { isTerminal } = this.#terminal.stderr;
+    if (now - this.#drawnMs < (isTerminal ? REDRAW_MS : LINE_MS)) return;
     this.#drawnMs = now;
-    this.#visible = true;
     const line = meterLine(progress, (now - this.#startMs) / 1000);
+    if (!isTerminal) {
+      this.#terminal.stderr.write(`${line}\n`);
+      return;
+    }
+    this.#visible = true;
     this.#terminal.stderr.write(`\r\u001b[2K${line.slice(0, Math.max(20, this.#terminal.stderr.columns - 1))}`);
   }
 

@@ -4,7 +4,7 @@ import { featuresOf, type StormFigures, scenarioSchema } from '@faultline/machin
 import { describe, expect, it } from 'vitest';
 import { fuzzCommand } from '../src/fuzz/fuzz-command.ts';
 import type { StormResult } from '../src/fuzz/storm-machine.ts';
-import { inlinePool } from '../src/fuzz/storm-pool.ts';
+import type { StormPool } from '../src/fuzz/storm-pool.ts';
 import { type FakeOptions, fakeTerminal } from './support/fake-terminal.ts';
 import { invoke } from './support/invocation.ts';
 import { temporaryDirectory } from './support/temporary-directory.ts';
@@ -31,6 +31,24 @@ const machine =
     const signature = `combination ${seed % 3}`;
     return { seed, scenario, shrunk: scenario, failure, figures: FIGURES, reached, injected, signature };
   };
+
+/** One machine at a time, in this thread. */
+function inlinePool(run: (seed: number) => StormResult): StormPool {
+  const waiting: number[] = [];
+  return {
+    get hasRoom() {
+      return waiting.length === 0;
+    },
+    begin: (seed) => {
+      waiting.push(seed);
+    },
+    next: async () => {
+      const seed = waiting.shift();
+      return seed === undefined ? null : run(seed);
+    },
+    close: async () => undefined,
+  };
+}
 
 async function fuzz(
   options: Parameters<typeof fuzzCommand>[0],
@@ -102,6 +120,41 @@ describe('fuzz', () => {
     expect(seen).toEqual([1, 2, 3, 4, 5]);
     expect(terminal.out()).toContain('in 5 machines');
     expect(JSON.parse(readFileSync(corpus, 'utf8'))).toMatchObject({ nextSeed: 6 });
+  });
+
+  it('gives up on Ctrl-C what is under way, and goes on with it next time', async () => {
+    const corpus = join(temporaryDirectory(), 'corpus.json');
+    const terminal = fakeTerminal({});
+    const run = machine([], []);
+    const begun: number[] = [];
+    // Of two machines at a time the one of seed 3 never ends.
+    const pool = (): StormPool => ({
+      get hasRoom() {
+        return begun.length < (begun.includes(3) ? 5 : 2);
+      },
+      begin: (seed) => {
+        begun.push(seed);
+      },
+      next: async () => {
+        const seed = begun.find((of) => of !== 3);
+        if (seed === undefined || seed > 4) {
+          terminal.interrupt();
+          return new Promise(() => undefined);
+        }
+        begun.splice(begun.indexOf(seed), 1);
+        return run(seed);
+      },
+      close: async () => undefined,
+    });
+    expect(await fuzzCommand({ corpus, runs: 1000, quiet: true }, terminal, pool)).toBe(130);
+    expect(terminal.out()).toContain('in 3 machines');
+    expect(JSON.parse(readFileSync(corpus, 'utf8'))).toMatchObject({ nextSeed: 3 });
+  });
+
+  it('writes a line each minute where there is no terminal to draw a bar on', async () => {
+    const err = async (fake: FakeOptions) => (await fuzz({ runs: 30, seed: 1 }, [], fake)).err.split('\n').slice(1);
+    expect(await err({ stepMs: 10_000 })).toContainEqual(expect.stringMatching(/^\[#.* machines\/s/));
+    expect(await err({ stepMs: 1 })).toEqual(['']);
   });
 
   it('says what is wrong with an option', async () => {

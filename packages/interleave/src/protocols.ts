@@ -1,6 +1,6 @@
 import { cutAndCollapse, STRATEGIES } from '@faultline/iommufd-core';
 import type { Protocol } from './protocol.ts';
-import { SPLIT_CONFIGURATIONS } from './split-configuration.ts';
+import { FAULT_CONFIGURATIONS, SPLIT_CONFIGURATIONS } from './split-configuration.ts';
 import { type SplitProtocol, SplitWorld } from './split-world.ts';
 import { pageRequestProtocol } from './worlds/page-request-protocol.ts';
 import { tableProtocols } from './worlds/table-protocols.ts';
@@ -66,26 +66,25 @@ const FAULT_PARTS: Readonly<Record<string, SplitProtocol & { readonly title: str
   },
 };
 
-/** A protocol that takes a page away, given by its parts, in each of {@link SPLIT_CONFIGURATIONS}. */
-export const splitProtocol = (name: string, title: string, parts: SplitProtocol): Protocol => ({
+/** A protocol that takes a page away, given by its parts, in each of {@link SPLIT_CONFIGURATIONS} or of others. */
+export const splitProtocol = (
+  name: string,
+  title: string,
+  parts: SplitProtocol,
+  configurations = SPLIT_CONFIGURATIONS,
+): Protocol => ({
   name,
   title,
-  configurations: SPLIT_CONFIGURATIONS.map((configuration) => ({
+  configurations: configurations.map((configuration) => ({
     name: configuration.name,
     build: () => new SplitWorld(configuration, parts),
   })),
 });
 
-/** A protocol of the fault path, in those of them that have one. */
-const faultProtocol = (name: string, title: string, parts: SplitProtocol): Protocol => {
-  const all = splitProtocol(name, title, parts);
-  return { ...all, configurations: all.configurations.filter((of) => of.name.includes('PRI')) };
-};
-
 /** The protocols of `vm-sim verify`. */
 export const PROTOCOLS: readonly Protocol[] = [
   ...Object.entries(PROTOCOL_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts)),
-  ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) => faultProtocol(name, title, parts)),
+  ...Object.entries(FAULT_PARTS).map(([name, { title, ...parts }]) => splitProtocol(name, title, parts, FAULT_CONFIGURATIONS)),
   ...tableProtocols(),
   pageRequestProtocol(),
 ];

@@ -73,6 +73,20 @@ export const SPLIT_CONFIGURATIONS: readonly SplitConfiguration[] = [
   ),
 ];
 
+/** Those of the fault path, where nothing is mapped at the start: the device has page requests, and makes one DMA. */
+export const FAULT_CONFIGURATIONS: readonly SplitConfiguration[] = [
+  {},
+  { allocationMayFail: true },
+  { coherent: false },
+  { accessedDirty: true },
+].flatMap((special) =>
+  LEAVES.flatMap((leaf) =>
+    TARGETS.map((target) =>
+      configuration({ ...PLAIN, leaf, target, device: 'ATS and PRI', cached: 'nothing', ...special }),
+    ),
+  ),
+);
+
 function configuration(parts: Parts): SplitConfiguration {
   const name = [
     `${parts.leaf}->4K`,

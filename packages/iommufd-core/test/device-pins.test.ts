@@ -95,8 +95,8 @@ describe('the frames of a pin', () => {
     }
   });
 
-  it('come into a domain that is added later', () => {
-    const setup = new HostSetup({ backing: '4K' });
+  it.each(['cut', 'shared-ept'] as const)('come into a domain that is added later: %s', (name) => {
+    const setup = new HostSetup({ backing: '4K', strategy: STRATEGIES[name] });
     setup.map(0, 64);
     attach(setup, ring(8, 2));
     const frame = setup.mm.lookup(USER + 8);

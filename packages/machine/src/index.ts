@@ -23,7 +23,7 @@ export type {
   VmStats,
 } from './stats.ts';
 export { randomScenario } from './storm/random-scenario.ts';
-export type { ShrunkFailure } from './storm/shrink-scenario.ts';
+export type { ShrinkScenarioOptions, ShrunkFailure } from './storm/shrink-scenario.ts';
 export { shrinkScenario } from './storm/shrink-scenario.ts';
 export type { StormFeatureKind, StormFeatures } from './storm/storm-features.ts';
 export { featuresOf, STORM_FEATURE_KINDS } from './storm/storm-features.ts';

@@ -40,6 +40,14 @@ interface WatchedHwpt {
   readonly hwpt: HwptPaging;
 }
 
+/** Where a device is that iommufd has. */
+interface Place {
+  /** What it is attached to, or is moving to; null if it was isolated between two HWPTs, and is on none. */
+  readonly hwpt: WatchedHwpt | null;
+  /** It is still to be taken off the HWPT that it comes from, by whoever moves it. */
+  readonly isMoving: boolean;
+}
+
 /** What a HWPT has done, and what its table looks like. */
 export interface HwptFigures {
   readonly leaves: Record<PageSize, number>;
@@ -60,15 +68,11 @@ const IDS_BETWEEN_REPLACEMENTS = 256;
 export class VmIommu {
   readonly ioas: Ioas;
   readonly #options: VmIommuOptions;
-  readonly #attached = new Map<number, WatchedHwpt>();
+  readonly #places = new Map<number, Place>();
   /** The newest last; all but that are empty shells until their last device has left. */
   readonly #hwpts: WatchedHwpt[] = [];
   /** Figures of HWPTs that are gone. */
   readonly #retired: HwptFigures[] = [];
-  /** Devices on their way from one HWPT to the next: `#attached` has where they go, and whoever moves them takes them off the old one. */
-  readonly #moving = new Set<number>();
-  /** Devices between two HWPTs that were isolated on the way: iommufd has them, but they are on none. */
-  readonly #stranded = new Set<number>();
   #replacements = 0;
   #wasAttached = false;
 
@@ -200,7 +204,7 @@ export class VmIommu {
 
   #point(endpoint: Endpoint, to: WatchedHwpt): void {
     to.domain.attach(endpoint.sourceId, endpoint.deviceTlb ? endpoint : null);
-    this.#attached.set(endpoint.sourceId, to);
+    this.#places.set(endpoint.sourceId, { hwpt: to, isMoving: false });
     this.#wasAttached = true;
   }
 
@@ -212,12 +216,12 @@ export class VmIommu {
 
   /** Takes a device off its HWPT and the IOAS: its page groups are answered, its pins come back. */
   *detach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
-    const at = this.#attached.get(endpoint.sourceId);
-    if (!at && !this.#stranded.delete(endpoint.sourceId)) return;
-    const isMoving = this.#moving.has(endpoint.sourceId);
-    this.#attached.delete(endpoint.sourceId);
+    const place = this.#places.get(endpoint.sourceId);
+    if (!place) return;
+    this.#places.delete(endpoint.sourceId);
     if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, endpoint.sourceId);
-    if (at && !isMoving) yield* at.domain.detach(agent, endpoint.sourceId);
+    // Whoever moves a device takes it off the old HWPT.
+    if (place.hwpt && !place.isMoving) yield* place.hwpt.domain.detach(agent, endpoint.sourceId);
     yield* this.ioas.detach(agent, report.name);
   }
 
@@ -235,15 +239,15 @@ export class VmIommu {
       const { sourceId } = endpoint;
       if (driver.isIsolated(sourceId)) continue;
       yield* endpoint.disableBusMaster(agent);
-      const from = this.#attached.get(sourceId);
+      const from = this.#places.get(sourceId)?.hwpt;
       if (from && from !== to) {
-        this.#attached.set(sourceId, to);
-        this.#moving.add(sourceId);
+        const place: Place = { hwpt: to, isMoving: true };
+        this.#places.set(sourceId, place);
         yield* this.#options.faultQueue().detach(agent, sourceId, from.hwpt);
         yield* from.domain.detach(agent, sourceId);
-        this.#moving.delete(sourceId);
-        if (this.#attached.get(sourceId) === to) {
-          if (driver.isIsolated(sourceId)) this.#strand(sourceId);
+        // Unless it was pulled out meanwhile.
+        if (this.#places.get(sourceId) === place) {
+          if (driver.isIsolated(sourceId)) this.#places.set(sourceId, { hwpt: null, isMoving: false });
           else this.#point(endpoint, to);
         }
       }
@@ -252,14 +256,9 @@ export class VmIommu {
     yield* this.#retireUnused(agent);
   }
 
-  #strand(sourceId: number): void {
-    this.#attached.delete(sourceId);
-    this.#stranded.add(sourceId);
-  }
-
   *#retireUnused(agent: Agent): Task<void> {
     for (const old of this.#hwpts.slice(0, -1)) {
-      if ([...this.#attached.values()].includes(old)) continue;
+      if ([...this.#places.values()].some(({ hwpt }) => hwpt === old)) continue;
       this.#hwpts.splice(this.#hwpts.indexOf(old), 1);
       yield* this.#harvest(agent, old, false);
       yield* this.ioas.iopt.removeDomain(agent, old.hwpt);
@@ -268,9 +267,13 @@ export class VmIommu {
     }
   }
 
+  #hwptOf(sourceId: number): WatchedHwpt | undefined {
+    return this.#places.get(sourceId)?.hwpt ?? undefined;
+  }
+
   /** Whether a function is attached. */
   owns(sourceId: number): boolean {
-    return this.#attached.has(sourceId);
+    return this.#hwptOf(sourceId) !== undefined;
   }
 
   /** Whether a function ever was. */
@@ -280,12 +283,12 @@ export class VmIommu {
 
   /** The HWPT that handles faults of a function, if it is attached. */
   hwptOf(sourceId: number): HwptPaging | undefined {
-    return this.#attached.get(sourceId)?.hwpt;
+    return this.#hwptOf(sourceId)?.hwpt;
   }
 
   /** The watch of the HWPT that a function is attached to, or was last. */
   watchOf({ sourceId }: Endpoint): HwptWatch {
-    return (this.#attached.get(sourceId) ?? this.#current).watch;
+    return (this.#hwptOf(sourceId) ?? this.#current).watch;
   }
 
   /** The frame that a pin holds for a guest page, or -1. With everything pinned, what is mapped is what the pins hold. */

@@ -120,6 +120,41 @@ const FOUND: readonly (readonly [what: string, seed: number, scenario: ScenarioI
       ],
     },
   ],
+  [
+    'a fault maps what is pinned while a notifier acts beside the pin',
+    303774,
+    {
+      strategy: 'shared-ept',
+      duration: '214us',
+      reclaim: null,
+      vm: {
+        name: 'vm0',
+        memory: '2M',
+        backing: 'thp-2M',
+        devices: { accelerator: { ats: false }, disk: null, nic: null },
+      },
+      iommu: { onUnfaultable: 'pin-all' },
+      events: [
+        { at: '35us', every: '64us', action: 'soft-dirty' },
+        { at: '130us', action: 'hwpt-replace' },
+      ],
+    },
+  ],
+  [
+    'what is pinned and given up comes into a shared table that takes the place of another',
+    304992,
+    {
+      strategy: 'shared-ept',
+      duration: '1318us',
+      reclaim: null,
+      vm: { name: 'vm1', memory: '8M', backing: '4K', devices: { accelerator: { ats: false }, disk: null, nic: null } },
+      iommu: { onUnfaultable: 'pin-all' },
+      events: [
+        { at: '116us', every: '198us', action: 'madvise-dontneed', gpa: '0x609000', length: '0x17000' },
+        { at: '479us', action: 'hwpt-replace' },
+      ],
+    },
+  ],
 ];
 
 it.each(FOUND)('%s (seed %i)', { timeout: 60_000 }, (_, seed, scenario) => {

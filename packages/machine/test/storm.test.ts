@@ -43,9 +43,13 @@ describe('a storm', () => {
     } as const;
     const outcome = runStormMachine(3, { ...scenario, events: [...scenario.events] });
     expect(outcome.failure).not.toBe(null);
-    const { scenario: small, failure } = shrinkScenario(3, outcome, 40);
+    const { scenario: small, failure } = shrinkScenario(3, outcome, { budget: 40 });
     expect(failure.kind).toBe(outcome.failure?.kind);
     expect(small.events).toBe(undefined);
     expect(runStormMachine(3, small).failure?.kind).toBe(failure.kind);
+    let asked = 0;
+    const stopped = shrinkScenario(3, outcome, { shouldStop: () => ++asked > 2 });
+    expect(stopped.runs).toBe(2);
+    expect(stopped.failure.kind).toBe(failure.kind);
   }, 60_000);
 });

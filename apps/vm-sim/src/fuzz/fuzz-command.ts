@@ -12,7 +12,7 @@ import { Corpus } from './corpus.ts';
 import { revision, writeFailure } from './failure-file.ts';
 import { StormCoverage } from './storm-coverage.ts';
 import type { StormResult } from './storm-machine.ts';
-import { inlinePool, type StormPool, workerPool } from './storm-pool.ts';
+import { type StormPool, workerPool } from './storm-pool.ts';
 
 /** Options of `vm-sim fuzz`. */
 export interface FuzzOptions {
@@ -31,10 +31,12 @@ export interface FuzzOptions {
 /** Makes the pool that machines run in; a test gives another. */
 export type PoolFactory = (jobs: number) => StormPool;
 
-const realPool: PoolFactory = (jobs) =>
-  jobs === 1 ? inlinePool() : workerPool(jobs, new URL('./storm-worker.js', import.meta.url));
+/** In threads even if it is one, so that Ctrl-C need not wait for a machine. */
+const realPool: PoolFactory = (jobs) => workerPool(jobs, new URL('./storm-worker.js', import.meta.url));
 
 const DEFAULT_RUNS = 300;
+/** A storm that is ended from outside loses no more machines than this from its corpus. */
+const SAVE_EVERY = 100;
 
 /** A failure as it is printed. */
 interface FuzzFailure {
@@ -68,9 +70,11 @@ export async function fuzzCommand(
   try {
     for (;;) {
       while (pool.hasRoom && !isOver()) pool.begin(storm.takeSeed());
-      const result = await pool.next();
-      if (result === null) break;
+      // Ctrl-C gives up the machines that are under way; the corpus goes on with them.
+      const result = await Promise.race([pool.next(), interruption.pressed]);
+      if (!result) break;
       const failure = storm.add(result);
+      if (failure || storm.machines % SAVE_EVERY === 0) corpus.save(storm.firstUnfinished);
       meter.clear();
       if (failure) say(failureLine(failure, terminal));
       meter.update({
@@ -84,7 +88,7 @@ export async function fuzzCommand(
   } finally {
     meter.clear();
     interruption.end();
-    corpus.save(storm.nextSeed);
+    corpus.save(storm.firstUnfinished);
     await pool.close();
   }
   const seconds = (terminal.nowMs() - startMs) / 1000;
@@ -127,25 +131,34 @@ class Storm {
     injected: 0,
     checks: 0,
   };
-  nextSeed: number;
+  readonly #underWay = new Set<number>();
+  #nextSeed: number;
 
   constructor(corpus: Corpus, directory: string, shown: (name: string) => string) {
     this.#shown = shown;
     this.#corpus = corpus;
     this.#directory = directory;
     this.#again = [...corpus.failedBefore];
-    this.nextSeed = corpus.firstSeed;
+    this.#nextSeed = corpus.firstSeed;
   }
 
   /** Those that failed before come first. */
   takeSeed(): number {
     this.begun++;
-    return this.#again.shift() ?? this.nextSeed++;
+    const seed = this.#again.shift() ?? this.#nextSeed++;
+    this.#underWay.add(seed);
+    return seed;
+  }
+
+  /** Where another storm goes on: the first seed that no machine is through with. Those that failed before are kept anyway. */
+  get firstUnfinished(): number {
+    return Math.min(this.#nextSeed, ...[...this.#underWay].filter((seed) => !this.#corpus.failedBefore.includes(seed)));
   }
 
   add(result: StormResult): FuzzFailure | null {
     const { seed, failure, figures, signature } = result;
     this.machines++;
+    this.#underWay.delete(seed);
     for (const name of Object.keys(this.#figures) as (keyof StormFigures)[]) this.#figures[name] += figures[name];
     this.#coverage.add(result.reached, result.injected);
     this.#corpus.add(seed, signature, failure !== null);

@@ -26,4 +26,5 @@ Examples:
   vm-sim fuzz --runs 50
   vm-sim fuzz --time 600s --jobs 2 --corpus storm.json
 
-A failure is made small and written as a scenario file; its command is printed. Ctrl-C keeps the corpus (exit 130).`;
+A failure is made small (in five minutes at most) and written as a scenario file; its command is printed. Ctrl-C gives up the machines
+that are under way and keeps the corpus, which goes on with them (exit 130).`;

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { type StormResult, stormOf } from './storm-machine.ts';
+import type { StormResult } from './storm-machine.ts';
 
 /** Runs the machines of seeds, some at a time. */
 export interface StormPool {
@@ -9,24 +9,6 @@ export interface StormPool {
   readonly hasRoom: boolean;
   begin(seed: number): void;
   close(): Promise<void>;
-}
-
-/** One machine at a time, in this thread. */
-export function inlinePool(run: (seed: number) => StormResult = stormOf): StormPool {
-  const waiting: number[] = [];
-  return {
-    get hasRoom() {
-      return waiting.length === 0;
-    },
-    begin: (seed) => {
-      waiting.push(seed);
-    },
-    next: async () => {
-      const seed = waiting.shift();
-      return seed === undefined ? null : run(seed);
-    },
-    close: async () => undefined,
-  };
 }
 
 /** So many machines at a time, each in a thread of its own. */

@@ -4,7 +4,7 @@ import type { Area } from '../ioas/area.ts';
 import { LEAF_LEVEL } from './fault-policy.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
-import { fixHost, type HwptSeat, hasChanged, mapInto } from './hwpt-seat.ts';
+import { fixHost, type HwptSeat, hasChanged, mapInto, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 import { restoreWrite } from './write-access.ts';
 
@@ -120,7 +120,7 @@ export class FaultHandler {
 
   /** A page that is pinned for a device maps the pin's frame, whatever the owner has there now. */
   *#installPinned(agent: Agent, area: Area, page: number, frame: number): Task<FaultOutcomeCode> {
-    const { domain } = this.#seat;
+    const { domain, observer } = this.#seat;
     const leaf = domain.leafAt(page);
     const isRight = leaf !== null && leaf.frame + (page - leaf.page) === frame;
     if (isRight && (!area.writeable || (leaf.rights & 2) !== 0)) {
@@ -129,7 +129,8 @@ export class FaultHandler {
     }
     this.upgrades++;
     if (leaf !== null) yield* takeSliceAway(agent, this.#seat, page, 1); // which restores the pin
-    if (domain.leafAt(page) === null) yield* this.#mapRange(agent, area, { page, pages: 1, frame }, area.writeable);
+    if (domain.leafAt(page) === null) yield* mapPinned(agent, this.#seat, area, { page, pages: 1, frame });
+    observer.mapped?.(page, 1);
     return FaultOutcome.success;
   }
 

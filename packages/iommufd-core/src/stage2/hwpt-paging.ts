@@ -104,9 +104,10 @@ export class HwptPaging {
 
   /** Maps an area as its policy and its pin say; see `AreaMapper`. @returns 4K pages mapped */
   *mapResident(agent: Agent, area: Area): Task<number> {
-    // A shared table is not iommufd's to fill: the faults of CPU and devices do that.
-    if (this.sharesCpuTable && area.unpinned) return 0;
-    return yield* this.#mapper.map(agent, area);
+    if (!this.sharesCpuTable || !area.unpinned) return yield* this.#mapper.map(agent, area);
+    // A shared table is not iommufd's to fill: the faults of CPU and devices do that, but for what devices have pinned.
+    yield* this.mapPins(agent, area.userPage, area.pages);
+    return 0;
   }
 
   /** Unmaps an area whole and flushes. */

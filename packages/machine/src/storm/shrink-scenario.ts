@@ -9,13 +9,25 @@ export interface ShrunkFailure {
   readonly runs: number;
 }
 
+/** What may be spent on {@link shrinkScenario}. */
+export interface ShrinkScenarioOptions {
+  /** Machines to run at most; default 400. */
+  readonly budget?: number;
+  /** Asked before each machine; true ends it with what has been reached. */
+  readonly shouldStop?: () => boolean;
+}
+
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /**
  * Makes a scenario smaller while the same invariant breaks: leaves out settings (which then are as by default), events and VMs, and
- * halves what is counted, until nothing more goes. @param budget machines to run at most
+ * halves what is counted, until nothing more goes. @throws RangeError for an outcome that did not fail
  */
-export function shrinkScenario(seed: number, found: StormOutcome, budget = 400): ShrunkFailure {
+export function shrinkScenario(
+  seed: number,
+  found: StormOutcome,
+  { budget = 400, shouldStop = () => false }: ShrinkScenarioOptions = {},
+): ShrunkFailure {
   if (found.failure === null) throw new RangeError('found: expected an outcome that failed');
   let best: { scenario: ScenarioInput; failure: NonNullable<StormOutcome['failure']> } = {
     scenario: found.scenario,
@@ -24,7 +36,6 @@ export function shrinkScenario(seed: number, found: StormOutcome, budget = 400):
   let runs = 0;
   const { kind } = found.failure;
   const attempt = (scenario: ScenarioInput): boolean => {
-    if (runs >= budget) return false;
     runs++;
     try {
       const { failure } = runStormMachine(seed, scenario);
@@ -35,13 +46,14 @@ export function shrinkScenario(seed: number, found: StormOutcome, budget = 400):
       return false; // cannot be built
     }
   };
-  for (let smaller = true; smaller && runs < budget; ) {
+  const isOver = (): boolean => runs >= budget || shouldStop();
+  for (let smaller = true; smaller; ) {
     smaller = false;
-    for (const candidate of smallerThan(best.scenario as Json))
-      if (attempt(candidate as ScenarioInput)) {
-        smaller = true;
-        break;
-      }
+    for (const candidate of smallerThan(best.scenario as Json)) {
+      if (isOver()) break;
+      smaller = attempt(candidate as ScenarioInput);
+      if (smaller) break;
+    }
   }
   return { ...best, runs };
 }
