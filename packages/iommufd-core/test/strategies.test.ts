@@ -134,6 +134,27 @@ describe('cut+collapse', () => {
     expect(counters.collapses).toBe(1);
   });
 
+  it('at any step of a pass: a hwpt that goes is not looked at any more', () => {
+    for (let steps = 0; ; steps++) {
+      const { setup, hwpt } = ready({ strategy: cutAndCollapse({ quietPasses: 1 }), pages: 512 });
+      setup.pageOut(9);
+      setup.fault(9);
+      const runs = setup.beside(
+        (agent) => hwpt.strategy?.backgroundPass?.(agent) ?? setup.mm.populate(agent, USER, 1),
+        steps,
+        function* (agent) {
+          yield* setup.ioas.iopt.removeDomain(agent, hwpt);
+          setup.domain.destroy();
+        },
+      );
+      if (runs === null) {
+        expect(steps).toBeGreaterThan(5);
+        return;
+      }
+      expect([runs.first.done, runs.second.done]).toEqual([true, true]);
+    }
+  });
+
   it('refuses options that are none', () => {
     expect(() => cutAndCollapse({ quietPasses: 0 })).toThrow('quietPasses: 0 is not a positive integer');
   });

@@ -155,6 +155,24 @@ const FOUND: readonly (readonly [what: string, seed: number, scenario: ScenarioI
       ],
     },
   ],
+  [
+    'a HWPT goes while a block of it is about to collapse',
+    309154,
+    {
+      strategy: 'cut+collapse',
+      duration: '253us',
+      reclaim: null,
+      vm: {
+        name: 'vm0',
+        memory: '64M',
+        backing: 'thp-2M',
+        balloon: {},
+        devices: { accelerator: null, disk: null, nic: null },
+      },
+      iommu: { faultPolicy: { prefault: 'none' }, collapse: { interval: '1us' } },
+      events: [{ at: '201us', action: 'hwpt-replace' }],
+    },
+  ],
 ];
 
 it.each(FOUND)('%s (seed %i)', { timeout: 60_000 }, (_, seed, scenario) => {

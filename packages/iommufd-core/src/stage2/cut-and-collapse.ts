@@ -148,7 +148,7 @@ class CutAndCollapse implements StrategyState {
     yield* updateLock.acquire(agent);
     try {
       yield agent.reads('check notifier sequence', Location.notifierSequence, mm.notifierLocation, Cost.free);
-      if (areas.find(page) !== area) return false;
+      if (this.#seat.released() || areas.find(page) !== area) return false;
       if (mm.notifierReadRetry(userPage, sequence, SIZE[level])) {
         this.#put(level, page);
         return false;

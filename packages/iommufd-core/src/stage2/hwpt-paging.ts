@@ -57,7 +57,8 @@ export class HwptPaging {
     this.sharesCpuTable = strategy?.sharesCpuTable ?? false;
     const updateLock = new Mutex('hwpt update lock');
     const largePages = options.largePages ?? (() => true);
-    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages }) ?? null;
+    const released = (): boolean => this.#released;
+    this.strategy = strategy?.start({ domain, areas, mm, updateLock, largePages, released }) ?? null;
     this.#updateLock = updateLock;
     this.#seat = {
       domain,
@@ -68,7 +69,7 @@ export class HwptPaging {
       updateLock,
       strategy: this.strategy,
       largePages,
-      released: () => this.#released,
+      released,
       gone: () => this.#gone,
       lostPins: 0,
     };

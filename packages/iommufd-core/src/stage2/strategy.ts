@@ -32,6 +32,8 @@ export interface StrategySeat {
   largePages(): boolean;
   /** Held around every call of {@link StrategyState}, except `background`, which takes it for itself. */
   readonly updateLock: Mutex;
+  /** Under the update lock: the address space has gone, or the domain is about to, and nothing is mapped any more. */
+  released(): boolean;
 }
 
 /** What a strategy keeps for one hwpt. */
