@@ -1,5 +1,5 @@
 import { PAGE_SIZE_SHIFT, PAGE_SIZES } from '@faultline/address';
-import { checkAddressMask, checkDomainId, checkOneOf, checkPasid, checkRights, checkSourceId } from './argument.ts';
+import { checkAddressMask, checkDomainId, checkPasid, checkRights, checkSourceId } from './argument.ts';
 import { Counter, counterArray, IotlbCounters } from './counters.ts';
 import { addressOf, rangeShiftOf } from './invalidation-range.ts';
 import {
@@ -105,7 +105,7 @@ export class Iotlb extends TranslationEntries {
   peek(sourceId: number, iovaHi: number, iovaLo: number, pasid: number = NO_PASID): number {
     for (const { store, base } of this.#sizes) {
       let local = store.find(sourceId, iovaHi, iovaLo, pasid);
-      if (local < 0 && this.#pasidHitsRidEntries && pasid !== NO_PASID) {
+      if (local < 0 && this.#pasidHitsRidEntries) {
         local = store.find(sourceId, iovaHi, iovaLo, NO_PASID);
         if (local >= 0 && this.pasidAt(local + base) !== pasid) local = -1;
       }
@@ -140,10 +140,10 @@ export class Iotlb extends TranslationEntries {
     checkSourceId(sourceId);
     checkDomainId(did);
     checkRights(rights);
-    if (level !== 1 && level !== 2 && level !== 3) checkOneOf('level', level, [1, 2, 3]);
+    if (level !== 1 && level !== 2 && level !== 3) throw new RangeError(`level: ${level} is not one of 1, 2, 3`);
     const pasidTag = pasid === NO_PASID ? ridPasid : pasid;
     checkPasid(pasidTag);
-    const cachedLevel = level > this.#largestLevel ? this.#largestLevel : level;
+    const cachedLevel = Math.min(level, this.#largestLevel) as LeafLevel;
     const { store, base } = this.#sizes[(cachedLevel - 1) as 0 | 1 | 2];
     if (store.slots === 0) return -1;
     this.#counts[Counter.fills]!++;
@@ -300,7 +300,7 @@ export class Iotlb extends TranslationEntries {
 
   #invalidateDomainPages(did: number, hi: number, lo: number, addressMask: number, partial: 'whole' | 'none'): number {
     if (!this.#exact) {
-      const compared = (0xff << 12) & (addressMask < 8 ? -1 << (12 + addressMask) : 0);
+      const compared = (0xff << 12) & (-1 << Math.min(12 + addressMask, 20));
       // A page equal modulo 256, or the large page that holds the address (its number compared in full).
       return this.#invalidateWhere((slot, store, local) => {
         const difference = store.loAt(local) ^ lo;
@@ -318,7 +318,7 @@ export class Iotlb extends TranslationEntries {
     const rangeShift = rangeShiftOf(addressMask);
     let dropped = 0;
     for (const { store, base } of this.#sizes) {
-      if (store.count === 0 || (rangeShift < store.shift && partial === 'none')) continue;
+      if (rangeShift < store.shift && partial === 'none') continue;
       store.forEachOverlapping(hi, lo, rangeShift, (local) => {
         if (!matches(local + base, store, local)) return;
         store.drop(local);

@@ -68,8 +68,9 @@ describe('what an entry carries', () => {
   });
 
   test('a request with PASID may hit an entry without, if allowed and of the same address space', () => {
-    for (const pasidHitsRidEntries of [false, true]) {
-      const cache = new Iotlb({ pasidHitsRidEntries });
+    for (const options of [{}, { pasidHitsRidEntries: false }, { pasidHitsRidEntries: true }]) {
+      const { pasidHitsRidEntries = false } = options;
+      const cache = new Iotlb(options);
       const slot = cache.fill(8, 1, 0, 0x1000, 1, 0x5003, 0, 3, NO_PASID, 7);
       expect(cache.lookup(8, 0, 0x1000, 7)).toBe(pasidHitsRidEntries ? slot : -1);
       expect(cache.lookup(8, 0, 0x1000, 6)).toBe(-1);

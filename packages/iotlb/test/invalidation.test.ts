@@ -9,8 +9,10 @@ import {
   NO_PASID,
   PagingStructureCache,
   PasidCache,
+  QEMU_7_2_IOTLB_OPTIONS,
   QEMU_IOTLB_GEOMETRY,
   type ReplacementPolicy,
+  TranslationKind,
 } from '../src/index.ts';
 import { type CacheUnderTest, checkCacheLaws, NaiveCache } from './laws.ts';
 import {
@@ -260,6 +262,31 @@ describe('what coarse hardware drops, to the entry', () => {
     expect(cache.invalidatePages(1, 0, 0, 0, 0)).toBe(2);
     expect([...cache.entries()].map(({ did }) => did)).toEqual([2, 2]);
     expect(leaves.finestInvalidation).toBe('page');
+  });
+
+  test('a page of a domain takes all that has a first stage along, and says how many went', () => {
+    const cache = new Iotlb();
+    cache.fill(8, 1, 0, 0, 1, 0x5003, 0, 3);
+    cache.fill(8, 1, 0, 0x9000, 1, 0x5003, 0, 3);
+    cache.fill(8, 1, 0, 0x1000, 1, 0x6003, 0, 3, 5, 0, TranslationKind.firstStage);
+    cache.fill(8, 1, 0, 0x20_0000, 2, 0x83, 0, 3, 6, 0, TranslationKind.nested);
+    cache.fill(9, 2, 0, 0x1000, 1, 0x6003, 0, 3, 5, 0, TranslationKind.firstStage);
+    expect([cache.invalidatePages(1, 0, 0, 0), cache.size, cache.counters.dropped]).toEqual([3, 2, 3]);
+    expect([...cache.entries()].map(({ did, iova }) => `${did}: ${iova.toString(16)}`).sort()).toEqual([
+      '1: 9000',
+      '2: 1000',
+    ]);
+  });
+
+  test('QEMU 7.2 drops with a wider range all that it drops with a narrower one, and from 256 pages on the domain', () => {
+    const left = (am: number) => {
+      const cache = new Iotlb(QEMU_7_2_IOTLB_OPTIONS);
+      for (let page = 0; page < 512; page++) cache.fill(8, 1, page & 3, page << 12, 1, 0x3, 0, 3);
+      const dropped = cache.invalidatePages(1, 0, 0x5_5000, am);
+      expect(dropped + cache.size).toBe(512);
+      return cache.size;
+    };
+    for (let am = 0; am <= 63; am++) expect(left(am), `AM ${am}`).toBe(am < 8 ? 512 - 2 * 2 ** am : 0);
   });
 
   test('a non-leaf entry that grants nothing is not cached', () => {

@@ -196,6 +196,7 @@ describe('replacement', () => {
           if (!hit) fill4K(cache, page);
           list = [page, ...list.filter((other) => other !== page)].slice(0, 3);
         }
+        expect(cache.counters.evictions).toBe(cache.counters.fills - cache.size);
       }),
     );
   });

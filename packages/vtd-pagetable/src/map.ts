@@ -12,7 +12,7 @@ import {
   tableIndex,
 } from './entry.ts';
 import { InvalidationGather } from './invalidation-gather.ts';
-import { checkBigint } from './iova-range.ts';
+import { checkBigint, type PageRange } from './iova-range.ts';
 import { fillLeaves, frameHi, frameLo, isLeafLo, pageBase } from './leaf-run.ts';
 import { PageTableError } from './page-table-error.ts';
 import { flushEntries, flushPrivateTable, flushTableEntry, SS_FLUSHED, tableEntry } from './publication.ts';
@@ -42,7 +42,7 @@ export interface MapRequest {
  * a single 64-bit store. A table in the way of a large leaf is replaced if it is empty all the way down (its pages go to the
  * gather), otherwise the map fails and what it had mapped stays, as the core's caller then unmaps it.
  * @returns 4K pages mapped
- * @throws PageTableError EINVAL (no rights, zero length), ERANGE (outside input or output range), EADDRINUSE, ENOMEM, EIO (corrupt)
+ * @throws PageTableError EINVAL (no rights, zero length, no level), ERANGE (outside input or output range), EADDRINUSE, ENOMEM, EIO (corrupt)
  */
 export function* map(agent: Agent, table: TableState, request: MapRequest, gather: InvalidationGather): Task<number> {
   checkRequest(table, request);
@@ -110,9 +110,9 @@ export class MapPass {
   index = 0;
   count = 0;
   written = 0;
-  /** The corrupt entry that the run ended at, to be thrown when what was written before it is flushed. */
-  obstacle: PageTableError | null = null;
-  /** Tables on the way to page `#reached`, by level; -1 where not known. */
+  /** The error at the corrupt entry that the run ended at, to be thrown when what was written before it is flushed. */
+  obstacle: unknown = null;
+  /** Tables on the way to page `#reached`, from the run's level on up; -1 where not known. */
   readonly tables = [-1, -1, -1, -1, -1, -1];
   #reached = 0;
 
@@ -137,10 +137,9 @@ export class MapPass {
   chooseRun(end: number): TableLevel {
     const { page, frame } = this;
     let level = this.#largest;
-    while (level > 1) {
-      if (page === pageBase(page, level) && frame === pageBase(frame, level) && end - page >= levelFrames(level)) break;
+    // A 4K leaf always fits.
+    while (page !== pageBase(page, level) || frame !== pageBase(frame, level) || end - page < levelFrames(level))
       level--;
-    }
     this.level = level as TableLevel;
     this.index = tableIndex(page, level);
     // Within one table the size stays: a larger leaf could only start where the next table does.
@@ -154,11 +153,13 @@ export class MapPass {
     this.frame += this.count * levelFrames(this.level);
   }
 
-  /** The lowest level, `level` or above, whose table on the way to the run is known from the run before. */
+  /**
+   * The lowest level, `level` or above, whose table on the way to the run is known from the run before. Of that run's leaves each
+   * covers whole tables of lower levels, so that what is kept of those is of other pages than the next run's.
+   */
   knownAbove(level: number): number {
     let above = level;
     while (this.tables[above] === -1 || pageBase(this.#reached, above + 1) !== pageBase(this.page, above + 1)) above++;
-    for (let below = 1; below < above; below++) this.tables[below] = -1;
     this.#reached = this.page;
     return above;
   }
@@ -228,10 +229,9 @@ export class MapPass {
       const child = table.tableBelow(pfn, index, level, page);
       if (!isVacant(table, child, level - 1, page)) return false;
       table.memory.store(pfn, index, 0n);
-      gatherVacant(table, child, level - 1, page, this.#gather);
+      gatherVacant(table, child, level - 1, { page, pages: levelFrames(level) }, this.#gather);
       return true;
     } catch (error) {
-      if (!(error instanceof PageTableError)) throw error;
       this.obstacle = error;
       return false;
     }
@@ -241,7 +241,9 @@ export class MapPass {
 function checkRequest(table: TableState, request: MapRequest): void {
   checkRange(table, request.page, request.pages);
   if ((request.rights & 3) === 0) throw new PageTableError('EINVAL', 'rights: neither read nor write');
-  const { frame, pages, attributes = 0n } = request;
+  const { frame, pages, attributes = 0n, largest = 5 } = request;
+  if (!(Number.isInteger(largest) && largest >= 1 && largest <= 5))
+    throw new PageTableError('EINVAL', `largest: ${largest} is not a level, 1 to 5`);
   if (attributes !== 0n) checkAttributes(attributes);
   if (!Number.isInteger(frame)) throw new PageTableError('EINVAL', `frame: ${frame} is not a frame number`);
   if (frame < 0 || frame + pages > table.hostFrames)
@@ -271,12 +273,19 @@ function isVacant(table: TableState, pfn: number, level: number, page: number): 
   return true;
 }
 
-function gatherVacant(table: TableState, pfn: number, level: number, page: number, gather: InvalidationGather): void {
+/** Puts a vacant table and the tables below it on the list to free. `leaf` is what takes their place. */
+function gatherVacant(
+  table: TableState,
+  pfn: number,
+  level: number,
+  leaf: PageRange,
+  gather: InvalidationGather,
+): void {
   for (let index = 0; level > 1 && index < 512; index++) {
     const entry = table.memory.load(pfn, index);
-    if (isPresent(entry)) gatherVacant(table, entryFrame(entry), level - 1, page + index * levelFrames(level), gather);
+    if (isPresent(entry)) gatherVacant(table, entryFrame(entry), level - 1, leaf, gather);
   }
-  gather.addTable(pfn, page, levelFrames(level + 1));
+  gather.addTable(pfn, leaf.page, leaf.pages);
   table.places.remove(pfn);
 }
 

@@ -100,14 +100,14 @@ function* clearLevel(pass: PatchPass, pfn: number, level: number, base: number):
     if (!isPresent(word)) continue;
     if (request.page <= page && page + size - 1 <= last) {
       yield* clearEntry(pass, { pfn, level, index, word }, page);
-    } else if (level > 1) {
+    } else {
+      // A 4K page is covered or not, so that this is a table of a higher level.
       const failed = yield* descend(pass, { pfn, level, index, word }, page);
       if (failed !== null) return failed;
     }
     if (words.report.badAddress) return null;
   }
-  if (!table.memory.coherent && index > first && words.isTable(pfn))
-    yield* flushEntries(agent, table.memory, pfn, first, index - first);
+  if (!table.memory.coherent && words.isTable(pfn)) yield* flushEntries(agent, table.memory, pfn, first, index - first);
   return null;
 }
 

@@ -118,6 +118,14 @@ describe('where hardware does not snoop', () => {
     while (!first.next().done);
     expect(asHardware(table, 0)).toBe(100 * 4 + 3);
   });
+  it('a mapper flushes what it wrote, and no entry on the way that was flushed long since', () => {
+    const { table, first } = interrupted('none of them');
+    expect(first.next().done).toBe(true);
+    const labels: string[] = [];
+    const second = map(PLAIN, table, { page: 1, frame: 101, pages: 1, rights: 3 }, new InvalidationGather());
+    for (let at = second.next(); !at.done; at = second.next()) labels.push(at.value.label);
+    expect(labels).toEqual([...Array(3).fill('read table entry'), 'install leaf', 'flush entries']);
+  });
   it('a mapper marks what it has flushed, and not what came in its place', () => {
     const { memory, first, table } = interrupted('mark entry flushed');
     const { rootPfn } = table;
