@@ -69,7 +69,7 @@ export async function explore(job: Job, limits: Limits): Promise<Exploration> {
     // The invariant is that of the schedule shown; the counts are those of the search that a correct model would get.
     return { ...result, invariant: shortest.invariant, counterexample: await workshop.trail() };
   } finally {
-    rmSync(directory, { recursive: true, force: true });
+    rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
   }
 }
 
@@ -141,7 +141,9 @@ class Workshop {
 
   get #options() {
     const { signal } = this.#limits;
-    return { cwd: this.#directory, maxBuffer: 1 << 28, ...(signal ? { signal } : {}) };
+    // The compiler keeps its own files there, too: one that is interrupted leaves them.
+    const env = { ...process.env, TMPDIR: this.#directory };
+    return { cwd: this.#directory, env, maxBuffer: 1 << 28, ...(signal ? { signal } : {}) };
   }
 }
 

@@ -1,6 +1,7 @@
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { afterEach, describe, expect, it, type TestContext, vi } from 'vitest';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it, type TestContext, vi } from 'vitest';
 import { runPromela } from '../src/command-line.ts';
 import { toolVersions } from '../src/spin.ts';
 import { RecordingTerminal } from './recording-terminal.ts';
@@ -22,7 +23,13 @@ async function needsSpin(context: TestContext): Promise<void> {
   }
 }
 
-const workshops = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('faultline-promela-'));
+// A temporary directory of their own: in the common one other runs come and go.
+const temporary = mkdtempSync(join(tmpdir(), 'promela-test-'));
+vi.stubEnv('TMPDIR', temporary);
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(temporary, { recursive: true });
+});
 
 describe('a command line that cannot be followed ends with 2 and says what was expected', () => {
   const wrong: readonly (readonly [string, ...string[]])[] = [
@@ -69,7 +76,6 @@ describe('without spin', () => {
 describe('with spin', () => {
   it('finds naive violated as expected, and shows nothing else on stdout with --json', async (context) => {
     await needsSpin(context);
-    const before = workshops();
     const { code, stdout, stderr } = await promela('naive', '--define', 'LEAF_LEVEL=3', '--json');
     expect(code).toBe(3);
     expect(stderr).toMatch(/^promela: Spin Version/);
@@ -81,7 +87,7 @@ describe('with spin', () => {
       invariant: 'I3',
     });
     expect(row.counterexample.at(-1).text).toMatch(/^HOLDS\(3, /);
-    expect(workshops()).toEqual(before);
+    expect(readdirSync(temporary)).toEqual([]);
   });
 
   it('gives a search that is not completed no verdict', async (context) => {
@@ -93,7 +99,6 @@ describe('with spin', () => {
 
   it('ends with 130 when interrupted, and leaves nothing behind', async (context) => {
     await needsSpin(context);
-    const before = workshops();
     const interruption = new AbortController();
     const terminal = new RecordingTerminal(interruption.signal);
     const running = runPromela(terminal, ['map', '--json']);
@@ -101,6 +106,6 @@ describe('with spin', () => {
     interruption.abort();
     expect(await running).toBe(130);
     expect(JSON.parse(terminal.stdout)).toEqual([]);
-    expect(workshops()).toEqual(before);
+    expect(readdirSync(temporary)).toEqual([]);
   });
 });
