@@ -1,11 +1,10 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { FolioFlag } from '../folio/folio-table.ts';
-import type { HostState } from '../host-state.ts';
 import { folioReferenced } from './check-references.ts';
-import { FolioLinks, FolioList } from './folio-list.ts';
+import { FolioList } from './folio-list.ts';
+import { ListedLru } from './listed-lru.ts';
 import { type LruPolicy, type LruSizes, pagesCharged, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
-import { shrinkFolioList } from './shrink-folio-list.ts';
 
 /** `vm.swappiness` of 60: the share of anonymous memory in a scan is swappiness / 200, but all of it in the last one. */
 const SWAPPINESS = 60;
@@ -22,49 +21,15 @@ interface Lists {
  * The classic LRU: an active and an inactive list of anonymous memory for each cgroup. New folios start inactive; accessed
  * once since the last scan they get a second chance, accessed again they become active; when the inactive list is short, the oldest active folios move to it.
  */
-export class ClassicLru implements LruPolicy {
+export class ClassicLru extends ListedLru implements LruPolicy {
   readonly name = 'classic';
-  readonly #host: HostState;
-  readonly #links = new FolioLinks();
   readonly #lists: Lists[] = [];
-
-  constructor(host: HostState) {
-    this.#host = host;
-  }
 
   /** {@inheritDoc LruPolicy.add} */
   add(folio: number, tail = false): void {
-    const { folios } = this.#host;
+    const { folios } = this.host;
     const lists = this.#of(folios.memcg(folio));
-    const list = folios.has(folio, FolioFlag.active) ? lists.active : lists.inactive;
-    if (tail) list.addTail(folio, folios.frames(folio));
-    else list.addHead(folio, folios.frames(folio));
-  }
-
-  /** {@inheritDoc LruPolicy.remove} */
-  remove(folio: number): boolean {
-    const list = this.#links.listOf(folio);
-    list?.remove(folio, this.#host.folios.frames(folio));
-    return list !== null;
-  }
-
-  /** {@inheritDoc LruPolicy.isOn} */
-  isOn(folio: number): boolean {
-    return this.#links.listOf(folio) !== null;
-  }
-
-  /** {@inheritDoc LruPolicy.split} */
-  split(folio: number, pieces: readonly number[], before: number): void {
-    const list = this.#links.listOf(folio);
-    if (list === null) return;
-    const { folios } = this.#host;
-    list.shrink(before - folios.frames(folio));
-    let older = folio;
-    for (const piece of pieces) {
-      if (piece === folio) continue;
-      list.addYounger(piece, folios.frames(piece), older);
-      older = piece;
-    }
+    this.put(folios.has(folio, FolioFlag.active) ? lists.active : lists.inactive, folio, tail);
   }
 
   /** {@inheritDoc LruPolicy.rotate} */
@@ -74,7 +39,7 @@ export class ClassicLru implements LruPolicy {
 
   /** {@inheritDoc LruPolicy.deactivate} */
   deactivate(folio: number): void {
-    const { folios, counters } = this.#host;
+    const { folios, counters } = this.host;
     folios.setFlag(folio, FolioFlag.referenced, false);
     // An inactive one stays in its place: at the head it would be the last to go (folio_deactivate).
     if (!folios.has(folio, FolioFlag.active) || !this.remove(folio)) return;
@@ -85,7 +50,7 @@ export class ClassicLru implements LruPolicy {
 
   /** {@inheritDoc LruPolicy.activate} */
   activate(folio: number): void {
-    const { folios, counters } = this.#host;
+    const { folios, counters } = this.host;
     if (folios.has(folio, FolioFlag.active)) return;
     const wasOn = this.remove(folio);
     folios.setFlag(folio, FolioFlag.active, true);
@@ -144,40 +109,17 @@ export class ClassicLru implements LruPolicy {
     return inactive * ratio < active;
   }
 
-  /** Takes folios of that many pages, at least, off the tail of a list. */
-  #isolate(list: FolioList, pages: number): number[] {
-    const { folios } = this.#host;
-    const taken: number[] = [];
-    for (let scanned = 0; scanned < pages && list.tail !== 0; ) {
-      const folio = list.tail;
-      scanned += folios.frames(folio);
-      this.#host.isolate(folio);
-      taken.push(folio);
-    }
-    return taken;
-  }
-
   *#shrinkInactive(agent: Agent, memcg: MemoryCgroup, pages: number, scan: ScanControl): Task<number> {
-    const host = this.#host;
     const { inactive } = this.#of(memcg.id);
-    yield agent.writes('scan the inactive list', Location.lock, host.lruLock.id, Cost.reclaimScan, pages);
-    const taken = this.#isolate(inactive, pages);
-    let scanned = 0;
-    for (const folio of taken) scanned += host.folios.frames(folio);
-    scan.nrScanned += scanned;
-    host.counters[`pgscan_${scan.by}`] += scanned;
-    if (taken.length === 0) return 0;
-    const { reclaimed, pageout } = yield* shrinkFolioList(host, agent, taken, scan);
-    scan.nrPageout += pageout;
-    host.counters[`pgsteal_${scan.by}`] += reclaimed;
-    return reclaimed;
+    yield agent.writes('scan the inactive list', Location.lock, this.host.lruLock.id, Cost.reclaimScan, pages);
+    return yield* this.reclaim(agent, this.isolate(inactive, pages), scan);
   }
 
   /** Moves the oldest active folios to the inactive list, accessed or not: anonymous memory gets its second chance there. */
   *#shrinkActive(agent: Agent, memcg: MemoryCgroup, pages: number): Task<void> {
-    const host = this.#host;
+    const { host } = this;
     yield agent.writes('scan the active list', Location.lock, host.lruLock.id, Cost.reclaimScan, pages);
-    for (const folio of this.#isolate(this.#of(memcg.id).active, pages)) {
+    for (const folio of this.isolate(this.#of(memcg.id).active, pages)) {
       yield* folioReferenced(host, agent, folio);
       host.folios.setFlag(folio, FolioFlag.active, false);
       host.counters.pgdeactivate += host.folios.frames(folio);
@@ -188,10 +130,10 @@ export class ClassicLru implements LruPolicy {
   #of(memcg: number): Lists {
     let lists = this.#lists[memcg];
     if (!lists) {
-      const name = this.#host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
+      const name = this.host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
       lists = {
-        active: new FolioList(this.#links, `${name} active_anon`),
-        inactive: new FolioList(this.#links, `${name} inactive_anon`),
+        active: new FolioList(this.links, `${name} active_anon`),
+        inactive: new FolioList(this.links, `${name} inactive_anon`),
       };
       this.#lists[memcg] = lists;
     }

@@ -1,12 +1,11 @@
 import { type Agent, Cost, Location, type Task } from '@faultline/sim';
 import { FolioFlag } from '../folio/folio-table.ts';
-import type { HostState } from '../host-state.ts';
 import { Entry } from '../mm/entry-table.ts';
 import type { MmState } from '../mm/mm-state.ts';
-import { FolioLinks, FolioList } from './folio-list.ts';
+import { FolioList } from './folio-list.ts';
+import { ListedLru } from './listed-lru.ts';
 import { type LruPolicy, type LruSizes, pagesCharged, type ScanControl, SWAP_CLUSTER_MAX } from './lru-policy.ts';
 import type { MemoryCgroup } from './memory-cgroup.ts';
-import { shrinkFolioList } from './shrink-folio-list.ts';
 
 /** Generations at most and at least (MAX_NR_GENS, MIN_NR_GENS). */
 const MAX_NR_GENS = 4;
@@ -23,78 +22,44 @@ interface Generations {
  * The multi-generational LRU (MGLRU): folios are in generations by when they were last seen to be accessed. Aging walks the page tables of the
  * cgroup, moves what has an accessed bit to the youngest generation and opens a new one; eviction takes from the oldest.
  */
-export class MultiGenLru implements LruPolicy {
+export class MultiGenLru extends ListedLru implements LruPolicy {
   readonly name = 'mglru';
-  readonly #host: HostState;
-  readonly #links = new FolioLinks();
   readonly #generations: Generations[] = [];
-
-  constructor(host: HostState) {
-    this.#host = host;
-  }
 
   /** {@inheritDoc LruPolicy.add} */
   add(folio: number, tail = false): void {
-    const { folios } = this.#host;
+    const { folios } = this.host;
     const generations = this.#of(folios.memcg(folio));
     const seq = this.#sequenceFor(folio, generations);
     folios.setFlag(folio, FolioFlag.active, false);
-    const list = this.#list(generations, seq);
-    if (tail) list.addTail(folio, folios.frames(folio));
-    else list.addHead(folio, folios.frames(folio));
+    this.put(this.#list(generations, seq), folio, tail);
   }
 
   /** A folio that was accessed is youngest; a new one next to it; what comes from swap, or failed to go there, oldest (lru_gen_folio_seq). */
   #sequenceFor(folio: number, { minSeq, maxSeq }: Generations): number {
-    const { folios } = this.#host;
+    const { folios } = this.host;
     if (folios.has(folio, FolioFlag.active)) return maxSeq;
     const waits = folios.has(folio, FolioFlag.reclaim) && folios.has(folio, FolioFlag.dirty | FolioFlag.writeback);
     if (!folios.has(folio, FolioFlag.swapcache) || waits) return Math.max(minSeq, maxSeq - 1);
     return minSeq + MIN_NR_GENS >= maxSeq ? minSeq : minSeq + 1;
   }
 
-  /** {@inheritDoc LruPolicy.remove} */
-  remove(folio: number): boolean {
-    const list = this.#links.listOf(folio);
-    list?.remove(folio, this.#host.folios.frames(folio));
-    return list !== null;
-  }
-
-  /** {@inheritDoc LruPolicy.isOn} */
-  isOn(folio: number): boolean {
-    return this.#links.listOf(folio) !== null;
-  }
-
-  /** {@inheritDoc LruPolicy.split} */
-  split(folio: number, pieces: readonly number[], before: number): void {
-    const list = this.#links.listOf(folio);
-    if (list === null) return;
-    const { folios } = this.#host;
-    list.shrink(before - folios.frames(folio));
-    let older = folio;
-    for (const piece of pieces) {
-      if (piece === folio) continue;
-      list.addYounger(piece, folios.frames(piece), older);
-      older = piece;
-    }
-  }
-
   /** {@inheritDoc LruPolicy.rotate} */
   rotate(folio: number): void {
-    this.#move(folio, this.#of(this.#host.folios.memcg(folio)).minSeq, true);
+    this.#move(folio, this.#of(this.host.folios.memcg(folio)).minSeq, true);
   }
 
   /** {@inheritDoc LruPolicy.deactivate} */
   deactivate(folio: number): void {
     if (!this.isOn(folio)) return;
-    this.#host.counters.pgdeactivate += this.#host.folios.frames(folio);
-    this.#host.folios.setFlag(folio, FolioFlag.active | FolioFlag.referenced, false);
-    this.#move(folio, this.#of(this.#host.folios.memcg(folio)).minSeq, false);
+    this.host.counters.pgdeactivate += this.host.folios.frames(folio);
+    this.host.folios.setFlag(folio, FolioFlag.active | FolioFlag.referenced, false);
+    this.#move(folio, this.#of(this.host.folios.memcg(folio)).minSeq, false);
   }
 
   /** {@inheritDoc LruPolicy.activate} */
   activate(folio: number): void {
-    this.#move(folio, this.#of(this.#host.folios.memcg(folio)).maxSeq, false);
+    this.#move(folio, this.#of(this.host.folios.memcg(folio)).maxSeq, false);
   }
 
   /** {@inheritDoc LruPolicy.sizes} */
@@ -141,30 +106,15 @@ export class MultiGenLru implements LruPolicy {
   }
 
   *#evict(agent: Agent, generations: Generations, pages: number, scan: ScanControl): Task<number> {
-    const host = this.#host;
-    yield agent.writes('scan the oldest generation', Location.lock, host.lruLock.id, Cost.reclaimScan, pages);
-    const list = this.#list(generations, generations.minSeq);
-    const taken: number[] = [];
-    let scanned = 0;
-    while (scanned < pages && list.tail !== 0) {
-      const folio = list.tail;
-      scanned += host.folios.frames(folio);
-      host.isolate(folio);
-      taken.push(folio);
-    }
-    scan.nrScanned += scanned;
-    host.counters[`pgscan_${scan.by}`] += scanned;
-    if (taken.length === 0) return 0;
-    const { reclaimed, pageout } = yield* shrinkFolioList(host, agent, taken, scan);
-    scan.nrPageout += pageout;
-    host.counters[`pgsteal_${scan.by}`] += reclaimed;
-    return reclaimed;
+    yield agent.writes('scan the oldest generation', Location.lock, this.host.lruLock.id, Cost.reclaimScan, pages);
+    const taken = this.isolate(this.#list(generations, generations.minSeq), pages);
+    return yield* this.reclaim(agent, taken, scan);
   }
 
   /** Walks the page tables of the cgroup for accessed bits, one step a large leaf or last-level table, and opens a new generation. */
   *#age(agent: Agent, memcg: MemoryCgroup): Task<void> {
     const generations = this.#of(memcg.id);
-    for (const mm of [...this.#host.spaces])
+    for (const mm of [...this.host.spaces])
       if (mm.memcg === memcg && !mm.exited) yield* this.#walk(agent, mm, generations);
     if (generations.maxSeq - generations.minSeq + 1 >= MAX_NR_GENS) this.#mergeOldest(generations);
     generations.maxSeq++;
@@ -188,14 +138,14 @@ export class MultiGenLru implements LruPolicy {
     const elsewhere = mm.notifiers.clearYoung(agent, page, table.end(page) - page);
     if ((flags & Entry.YOUNG) === 0 && !elsewhere) return;
     table.setFlags(page, flags & ~Entry.YOUNG);
-    this.#move(this.#host.folios.at(table.value(page)), generations.maxSeq, false);
+    this.#move(this.host.folios.at(table.value(page)), generations.maxSeq, false);
   }
 
   /** The oldest generation goes into the next one, so that there is room for a new one. */
   #mergeOldest(generations: Generations): void {
     const oldest = this.#list(generations, generations.minSeq);
     const next = this.#list(generations, generations.minSeq + 1);
-    const { folios } = this.#host;
+    const { folios } = this.host;
     // Youngest of the old ones first, each behind all others: their order stays.
     const moved = [...oldest.oldestFirst()].reverse();
     for (const folio of moved) {
@@ -215,10 +165,7 @@ export class MultiGenLru implements LruPolicy {
 
   #move(folio: number, seq: number, tail: boolean): void {
     if (!this.remove(folio)) return;
-    const { folios } = this.#host;
-    const list = this.#list(this.#of(folios.memcg(folio)), seq);
-    if (tail) list.addTail(folio, folios.frames(folio));
-    else list.addHead(folio, folios.frames(folio));
+    this.put(this.#list(this.#of(this.host.folios.memcg(folio)), seq), folio, tail);
   }
 
   #list({ lists }: Generations, seq: number): FolioList {
@@ -228,11 +175,8 @@ export class MultiGenLru implements LruPolicy {
   #of(memcg: number): Generations {
     let generations = this.#generations[memcg];
     if (!generations) {
-      const name = this.#host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
-      const lists = Array.from(
-        { length: MAX_NR_GENS },
-        (_, i) => new FolioList(this.#links, `${name} generation ${i}`),
-      );
+      const name = this.host.memcgs[memcg]?.name ?? `cgroup ${memcg}`;
+      const lists = Array.from({ length: MAX_NR_GENS }, (_, i) => new FolioList(this.links, `${name} generation ${i}`));
       generations = { lists, minSeq: 0, maxSeq: MIN_NR_GENS - 1 };
       this.#generations[memcg] = generations;
     }
