@@ -207,5 +207,8 @@ export class HostEvents {
   }
 }
 
+/** But for EIO of a page table: an entry that is none is nobody's outcome. */
 const isErrno = (error: unknown): error is HostMemoryError | IommufdError | PageTableError =>
-  error instanceof HostMemoryError || error instanceof IommufdError || error instanceof PageTableError;
+  error instanceof HostMemoryError ||
+  error instanceof IommufdError ||
+  (error instanceof PageTableError && error.code !== 'EIO');

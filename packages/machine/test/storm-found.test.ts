@@ -173,6 +173,31 @@ const FOUND: readonly (readonly [what: string, seed: number, scenario: ScenarioI
       events: [{ at: '201us', action: 'hwpt-replace' }],
     },
   ],
+  [
+    'a device is pulled out while the HWPT that it came from goes',
+    404232,
+    {
+      strategy: 'whole-leaf',
+      duration: '871us',
+      reclaim: { batch: 8 },
+      vm: {
+        name: 'vm0',
+        memory: '8M',
+        backing: 'contiguous',
+        cpuTouchInterval: '2us',
+        cpuRefaults: 0.9,
+        balloon: { size: '256K' },
+        devices: { accelerator: null, disk: null, nic: { receiveBuffers: 29 } },
+      },
+      iommu: { faultPolicy: { prefault: 'populate' } },
+      events: [
+        { at: '734us', every: '189us', action: 'soft-dirty' },
+        { at: '415us', action: 'unplug', device: 'nic' },
+        { at: '114us', action: 'hwpt-replace' },
+      ],
+      inject: { slowSwap: 20, invalidationTimeout: 0.01, timeoutAfter: '50us' },
+    },
+  ],
 ];
 
 it.each(FOUND)('%s (seed %i)', { timeout: 60_000 }, (_, seed, scenario) => {

@@ -54,6 +54,7 @@ function* mapPinnedRun(agent: Agent, seat: HwptSeat, area: Area, run: Contiguous
 export function* dropStale(agent: Agent, seat: HwptSeat, userPage: number, pages: number): Task<void> {
   yield* seat.updateLock.acquire(agent);
   try {
+    if (seat.gone()) return;
     for (const part of seat.pins.outside(userPage, pages))
       for (const slice of seat.areas.slicesOfMemory(part.userPage, part.pages))
         yield* dropStaleSlice(agent, seat, slice);
