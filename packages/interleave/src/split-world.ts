@@ -1,7 +1,7 @@
 import { type AddressSpace, HostMemory } from '@faultline/host-mm';
 import { DEFAULT_FAULT_POLICY, Ioas, IopfQueue } from '@faultline/iommufd-core';
 import { type DmaPath, Endpoint } from '@faultline/pci-device';
-import { Agent, assert, runToEnd, type Task } from '@faultline/sim';
+import { Agent, ANY_LOCATION, assert, Cost, Location, runToEnd, type Task } from '@faultline/sim';
 import {
   type DirtyRange,
   entryFrame,
@@ -251,9 +251,11 @@ export class SplitWorld implements ExploredSystem {
     return this.#endpoint.dmaPage(agent, 'write', this.#targetPage, true, 1, 1);
   }
 
-  /** Another device asks for the same page before it uses it. */
+  /** Another device asks for the same page before it uses it. Its look whether the page is there is a step, as a walk would be. */
   *#askAhead(agent: Agent, device: PageRequester): Task<void> {
-    this.#answered(this.#targetPage, yield* device.ask(agent, this.#unit, 0, [this.#targetPage]));
+    const code = yield* device.ask(agent, this.#unit, 0, [this.#targetPage]);
+    yield agent.reads('look at the tables', Location.entry, ANY_LOCATION, Cost.walkRead);
+    this.#answered(this.#targetPage, code);
   }
 
   /** Page requests to the stage-2 fault handler, as two daemons. */
