@@ -2,7 +2,7 @@ import type { PageSize } from '@faultline/address';
 import type { AddressSpace, HostMemory } from '@faultline/host-mm';
 import { type HwptPaging, Ioas, type IopfQueue, type TakeAwayOutcome } from '@faultline/iommufd-core';
 import type { Endpoint } from '@faultline/pci-device';
-import { type Agent, assert, type EventSink, type Task } from '@faultline/sim';
+import { type Agent, assert, type EventSink, Mutex, type Task } from '@faultline/sim';
 import type { GuestLayout } from '@faultline/vm-guest';
 import { VtdDomain, type VtdDriver } from '@faultline/vtd-remapping';
 import type { SimulatedDevice } from './device-set.ts';
@@ -42,10 +42,10 @@ interface WatchedHwpt {
 
 /** Where a device is that iommufd has. */
 interface Place {
-  /** What it is attached to, or is moving to; null if it was isolated between two HWPTs, and is on none. */
+  /** What it is attached to, is moving to, or is leaving; null if it was isolated between two HWPTs, and is on none. */
   readonly hwpt: WatchedHwpt | null;
-  /** It is still to be taken off the HWPT that it comes from, by whoever moves it. */
-  readonly isMoving: boolean;
+  /** One that is moving is still to be taken off the HWPT that it comes from, by whoever moves it. */
+  readonly state: 'attached' | 'moving' | 'leaving';
 }
 
 /** What a HWPT has done, and what its table looks like. */
@@ -69,10 +69,11 @@ export class VmIommu {
   readonly ioas: Ioas;
   readonly #options: VmIommuOptions;
   readonly #places = new Map<number, Place>();
-  /** The newest last; all but that are empty shells until their last device has left. */
+  /** The newest last. Of the others those that a device is on, or was when the next took its place. */
   readonly #hwpts: WatchedHwpt[] = [];
   /** Figures of HWPTs that are gone. */
   readonly #retired: HwptFigures[] = [];
+  readonly #replacing = new Mutex('HWPT replacement');
   #replacements = 0;
   #wasAttached = false;
 
@@ -204,7 +205,7 @@ export class VmIommu {
 
   #point(endpoint: Endpoint, to: WatchedHwpt): void {
     to.domain.attach(endpoint.sourceId, endpoint.deviceTlb ? endpoint : null);
-    this.#places.set(endpoint.sourceId, { hwpt: to, isMoving: false });
+    this.#places.set(endpoint.sourceId, { hwpt: to, state: 'attached' });
     this.#wasAttached = true;
   }
 
@@ -216,21 +217,31 @@ export class VmIommu {
 
   /** Takes a device off its HWPT and the IOAS: its page groups are answered, its pins come back. */
   *detach(agent: Agent, { endpoint, report }: SimulatedDevice): Task<void> {
-    const place = this.#places.get(endpoint.sourceId);
-    if (!place) return;
-    this.#places.delete(endpoint.sourceId);
-    if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, endpoint.sourceId);
-    // Whoever moves a device takes it off the old HWPT.
-    if (place.hwpt && !place.isMoving) yield* place.hwpt.domain.detach(agent, endpoint.sourceId);
+    const { sourceId } = endpoint;
+    const place = this.#places.get(sourceId);
+    if (!place || place.state === 'leaving') return;
+    this.#places.set(sourceId, { hwpt: place.hwpt, state: 'leaving' }); // no faults any more, and its HWPT is not to go yet
+    if (endpoint.deviceTlb) yield* this.#options.faultQueue().removeDevice(agent, sourceId);
+    if (place.hwpt && place.state === 'attached') yield* place.hwpt.domain.detach(agent, sourceId);
+    this.#places.delete(sourceId);
     yield* this.ioas.detach(agent, report.name);
   }
 
   /**
    * Moves devices to a new HWPT of the IOAS. The driver blocks a function in between, as Linux's does, so each is kept from beginning
    * DMA for that time (bus master enable); DMA that waits for a page is told INVALID, as the old HWPT's groups are. A HWPT that
-   * nobody uses any more goes. An isolated device stays where it is, blocked.
+   * nobody uses any more goes. An isolated device stays where it is, blocked. One replacement follows the other.
    */
   *replace(agent: Agent, devices: readonly SimulatedDevice[]): Task<void> {
+    yield* this.#replacing.acquire(agent);
+    try {
+      yield* this.#replaceNow(agent, devices);
+    } finally {
+      this.#replacing.release(agent);
+    }
+  }
+
+  *#replaceNow(agent: Agent, devices: readonly SimulatedDevice[]): Task<void> {
     const { driver } = this.#options;
     this.#replacements++;
     yield* this.#addHwpt(agent);
@@ -239,15 +250,15 @@ export class VmIommu {
       const { sourceId } = endpoint;
       if (driver.isIsolated(sourceId)) continue;
       yield* endpoint.disableBusMaster(agent);
-      const from = this.#places.get(sourceId)?.hwpt;
+      const from = this.#hwptOf(sourceId);
       if (from && from !== to) {
-        const place: Place = { hwpt: to, isMoving: true };
+        const place: Place = { hwpt: to, state: 'moving' };
         this.#places.set(sourceId, place);
         yield* this.#options.faultQueue().detach(agent, sourceId, from.hwpt);
         yield* from.domain.detach(agent, sourceId);
         // Unless it was pulled out meanwhile.
         if (this.#places.get(sourceId) === place) {
-          if (driver.isIsolated(sourceId)) this.#places.set(sourceId, { hwpt: null, isMoving: false });
+          if (driver.isIsolated(sourceId)) this.#places.set(sourceId, { hwpt: null, state: 'attached' });
           else this.#point(endpoint, to);
         }
       }
@@ -267,8 +278,10 @@ export class VmIommu {
     }
   }
 
+  /** The HWPT of a function that is attached, or on its way to it. */
   #hwptOf(sourceId: number): WatchedHwpt | undefined {
-    return this.#places.get(sourceId)?.hwpt ?? undefined;
+    const place = this.#places.get(sourceId);
+    return place?.state === 'leaving' ? undefined : (place?.hwpt ?? undefined);
   }
 
   /** Whether a function is attached. */
@@ -286,9 +299,9 @@ export class VmIommu {
     return this.#hwptOf(sourceId)?.hwpt;
   }
 
-  /** The watch of the HWPT that a function is attached to, or was last. */
+  /** The watch of the HWPT that a function is attached to or leaves; of the newest if there is none. */
   watchOf({ sourceId }: Endpoint): HwptWatch {
-    return (this.#hwptOf(sourceId) ?? this.#current).watch;
+    return (this.#places.get(sourceId)?.hwpt ?? this.#current).watch;
   }
 
   /** The frame that a pin holds for a guest page, or -1. With everything pinned, what is mapped is what the pins hold. */

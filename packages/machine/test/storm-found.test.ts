@@ -198,6 +198,27 @@ const FOUND: readonly (readonly [what: string, seed: number, scenario: ScenarioI
       inject: { slowSwap: 20, invalidationTimeout: 0.01, timeoutAfter: '50us' },
     },
   ],
+  [
+    'a device that is being pulled out is still on its HWPT when another takes the place of that',
+    509010,
+    {
+      strategy: 'paired',
+      duration: '1758us',
+      vm: {
+        name: 'vm0',
+        memory: '64M',
+        backing: 'contiguous',
+        devices: { accelerator: {}, disk: null, nic: null },
+      },
+      iommu: { faultPolicy: { largest: '4K' } },
+      events: [
+        { at: '87us', action: 'migrate', gpa: '0x2e9000', length: '0x2f000' },
+        { at: '1287us', action: 'soft-dirty' },
+        { at: '1481us', action: 'unplug', device: 'accelerator' },
+        { at: '83us', action: 'hwpt-replace' },
+      ],
+    },
+  ],
 ];
 
 it.each(FOUND)('%s (seed %i)', { timeout: 60_000 }, (_, seed, scenario) => {
