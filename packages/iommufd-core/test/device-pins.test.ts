@@ -134,6 +134,19 @@ describe('the frames of a pin', () => {
     detach(setup, 'nic');
   });
 
+  it('that cannot be mapped again when another pin of them goes are counted, too: a detach cannot fail', () => {
+    const { setup, hwpt } = withDomain({ strategy: STRATEGIES['whole-leaf'], domain: { reservePages: 0 } });
+    setup.map(0, 512);
+    attach(setup, ring(8, 2));
+    attach(setup, ring(9, 2, 'another'));
+    while (setup.tables.allocate() >= 0);
+    dontNeed(setup, 0, 4);
+    detach(setup, 'nic');
+    expect([hwpt.lostPins, pinned(setup)]).toEqual([2, 2]);
+    detach(setup, 'another');
+    expect(pinned(setup)).toBe(0);
+  });
+
   it('at any step of an attach: the host, a fault or an unmap of the area leave nothing stale and no pin', () => {
     const during = ['dontNeed', 'pageOut', 'fault', 'unmap', 'exit'] as const;
     for (const what of during)

@@ -219,6 +219,20 @@ const FOUND: readonly (readonly [what: string, seed: number, scenario: ScenarioI
       ],
     },
   ],
+  [
+    'a device is pulled out where no table page is to be had',
+    900060,
+    {
+      strategy: 'cut+collapse',
+      duration: '74us',
+      reclaim: null,
+      events: [
+        { at: '67us', action: 'hwpt-replace' },
+        { at: '67us', action: 'unplug', device: 'nic' },
+      ],
+      inject: { tableAllocation: 0.5, slowSwap: 1 },
+    },
+  ],
 ];
 
 it.each(FOUND)('%s (seed %i)', { timeout: 60_000 }, (_, seed, scenario) => {

@@ -1,5 +1,6 @@
 import type { Agent, Task } from '@faultline/sim';
 import type { IommuDomain } from '../iommu-domain.ts';
+import { isOutOfMemory } from './hwpt-seat.ts';
 import { type Strategy, type StrategySeat, type StrategyState, TAKEN, type TakeAwayOutcome } from './strategy.ts';
 import { StrategyCounters } from './strategy-counters.ts';
 import { flushAll } from './take-away.ts';
@@ -65,7 +66,7 @@ class BreakBeforeMake implements StrategyState {
     try {
       yield* this.#domain.map(agent, rest);
     } catch (error) {
-      if ((error as { code?: unknown }).code !== 'ENOMEM') throw error;
+      if (!isOutOfMemory(error)) throw error;
       lost = this.#vacant(rest.page, rest.pages);
     }
     this.counters.lostInnocents += lost;

@@ -5,7 +5,7 @@ import type { DomainLeaf } from '../iommu-domain.ts';
 import { LEAF_LEVEL } from './fault-policy.ts';
 import { takeSliceAway } from './host-follower.ts';
 import { isThere, type PresentRun, presentRun } from './host-pages.ts';
-import { fixHost, type HwptSeat, hasChanged, mapInto, mapPinned } from './hwpt-seat.ts';
+import { fixHost, type HwptSeat, hasChanged, isOutOfMemory, mapInto, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 import { restoreWrite } from './write-access.ts';
 
@@ -268,5 +268,3 @@ function window(area: Area, page: number): { readonly first: number; readonly en
   const start = Math.floor(page / around) * around;
   return { first: Math.max(area.page, start), end: Math.min(area.page + area.pages, start + around) };
 }
-
-const isOutOfMemory = (error: unknown): boolean => (error as { code?: unknown }).code === 'ENOMEM';

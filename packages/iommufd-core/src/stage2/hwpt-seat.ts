@@ -43,7 +43,7 @@ export interface HwptSeat {
   released(): boolean;
   /** The domain has gone: nothing looks at it any more. */
   gone(): boolean;
-  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
+  /** Times that what devices have pinned could not be mapped again, beside a leaf that was taken whole or a pin that went: no table page was left. */
   lostPins: number;
 }
 
@@ -104,3 +104,6 @@ export function* fixHost(agent: Agent, mm: HostAddressSpace, userPage: number, w
     if (held) mm.mmapLock.releaseRead(agent);
   }
 }
+
+/** Whether a map failed for want of a table page. */
+export const isOutOfMemory = (error: unknown): boolean => (error as { code?: unknown }).code === 'ENOMEM';

@@ -3,7 +3,7 @@ import type { ContiguousRun } from '../host-address-space.ts';
 import type { Area } from '../ioas/area.ts';
 import type { AreaSlice } from '../ioas/io-pagetable.ts';
 import { takeSliceAway } from './host-follower.ts';
-import { type HwptSeat, mapPinned } from './hwpt-seat.ts';
+import { type HwptSeat, isOutOfMemory, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 
 /** Has the domain map what devices have pinned of the owner's memory, also where it maps something else. */
@@ -49,7 +49,8 @@ function* mapPinnedRun(agent: Agent, seat: HwptSeat, area: Area, run: Contiguous
 
 /**
  * Before a pin is given back that counts no more: what the host has given up or protected in the meantime (MADV_DONTNEED of pinned
- * memory) leaves the domain, since only the pin kept its frames. What another pin holds is mapped to the frames of that one.
+ * memory) leaves the domain, since only the pin kept its frames. What another pin holds is mapped to the frames of that one. It cannot fail, as
+ * the pin goes in any case: without a table page such a page stays unmapped, and is counted.
  */
 export function* dropStale(agent: Agent, seat: HwptSeat, userPage: number, pages: number): Task<void> {
   yield* seat.updateLock.acquire(agent);
@@ -59,6 +60,9 @@ export function* dropStale(agent: Agent, seat: HwptSeat, userPage: number, pages
       for (const slice of seat.areas.slicesOfMemory(part.userPage, part.pages))
         yield* dropStaleSlice(agent, seat, slice);
     yield* mapPinsLocked(agent, seat, userPage, pages);
+  } catch (error) {
+    if (!isOutOfMemory(error)) throw error;
+    seat.lostPins++;
   } finally {
     seat.updateLock.release(agent);
   }

@@ -1,5 +1,5 @@
 import type { Agent, Task } from '@faultline/sim';
-import { type HwptSeat, mapPinned } from './hwpt-seat.ts';
+import { type HwptSeat, isOutOfMemory, mapPinned } from './hwpt-seat.ts';
 import { leafPages, vacantUntil } from './vacancy.ts';
 
 /**
@@ -22,7 +22,7 @@ export function* restorePins(agent: Agent, seat: HwptSeat, page: number): Task<v
       }
     }
   } catch (error) {
-    if ((error as { code?: unknown }).code !== 'ENOMEM') throw error;
+    if (!isOutOfMemory(error)) throw error;
     seat.lostPins++;
   }
 }
