@@ -22,10 +22,10 @@ it('fault-vs-fault holds in every order where no table page is refused', () => {
 });
 
 // A DMA to the page that is taken has many more orders: `strategies.slow.test.ts` has them all.
-it('fault-vs-notifier holds in every order of a DMA to the neighbour, and in random ones of all', () => {
+it('fault-vs-notifier holds in every order of a DMA to the neighbour of a 2M leaf, and in random ones of all', () => {
   const protocol = protocolNamed('fault-vs-notifier');
-  const all = outcome(some(protocol, /neighbour.*allocation succeeds$/));
-  expect([all.counterexample, all.configurations.length]).toEqual([null, 2]);
+  const all = outcome(some(protocol, /^2M.*neighbour.*allocation succeeds$/));
+  expect([all.counterexample, all.configurations.length]).toEqual([null, 1]);
   const random = outcome(protocol, { random: { executions: 100, seed: 1 } });
-  expect([random.counterexample, random.configurations.length]).toEqual([null, 10]);
+  expect([random.counterexample, random.configurations.length]).toEqual([null, 8]);
 });
