@@ -75,7 +75,7 @@ export const SPLIT_CONFIGURATIONS: readonly SplitConfiguration[] = [
 
 /**
  * Those of the fault path, where nothing is mapped at the start: the device has page requests, and makes one DMA. A and D are left out: what
- * is mapped sets and loses them as in the others, and they make ten times as many orders here.
+ * is mapped sets and loses them as in the others, and they make nine times as many orders here.
  */
 export const FAULT_CONFIGURATIONS: readonly SplitConfiguration[] = (
   [{ leaf: '2M' }, { leaf: '1G' }, { leaf: '2M', allocationMayFail: true }, { leaf: '2M', coherent: false }] as const

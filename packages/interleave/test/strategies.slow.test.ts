@@ -11,7 +11,7 @@ it.each(['cut', 'whole-leaf', 'paired', 'break-before-make', 'cut+collapse'])(
   },
 );
 
-// `fault-vs-notifier` takes a quarter of an hour on an idle machine.
+// `fault-vs-notifier` has half a million executions.
 it.each([
   ['prq', 9],
   ['fault-vs-fault', 8],

@@ -93,7 +93,7 @@ export class HwptPaging {
     return this.#faults.mappedAround;
   }
 
-  /** Times that what devices have pinned could not be mapped again beside a leaf that was taken whole: no table page was left. */
+  /** Times that what devices have pinned could not be mapped again, beside a leaf that was taken whole or a pin that went: no table page was left. */
   get lostPins(): number {
     return this.#seat.lostPins;
   }
